@@ -1,0 +1,1 @@
+"""SARM in parts: truncated language model, TopK sparse autoencoder, linear reward head, and the jobs that train and score them."""

@@ -1,0 +1,1 @@
+"""Preferences, tokens and public data sources."""

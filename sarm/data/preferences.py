@@ -1,0 +1,104 @@
+"""The one shape of all comparison data, and its JSONL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+class DataError(ValueError):
+    """A row of a data file is wrong. The message names file, line, key and the next step."""
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class Preference(BaseModel):
+    """A prompt with better and worse completions.
+
+    A training pair has one of each; a RewardBench 2 row one chosen and three rejected (Ties: several of both);
+    an RM-Bench item three of each in the order concise, detailed plain, detailed Markdown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    prompt: tuple[Message, ...] = Field(min_length=1, description="Turns up to and including the last user turn.")
+    chosen: tuple[str, ...] = Field(min_length=1, description="Assistant replies that are preferred.")
+    rejected: tuple[str, ...] = Field(min_length=1, description="Assistant replies that are not.")
+    subset: str = Field(default="", description="Benchmark subset or domain, as published.")
+    source: str = Field(default="", description="Where a training pair comes from.")
+
+
+class ScoredPreference(BaseModel):
+    """Rewards of one item's completions, in the order of the item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    subset: str = ""
+    source: str = ""
+    chosen_rewards: tuple[float, ...]
+    rejected_rewards: tuple[float, ...]
+    truncated: int = Field(default=0, ge=0, description="Completions of this item that were cut to max_length.")
+
+
+class TextDocument(BaseModel):
+    """One document of the corpus on which an SAE is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    text: str
+    source: str = ""
+
+
+class Conversation(BaseModel):
+    """A whole conversation to be scored, ending with an assistant turn."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str = ""
+    messages: tuple[Message, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ends_with_assistant(self) -> Conversation:
+        if self.messages[-1].role != "assistant":
+            raise ValueError("the last message must be the assistant's: a reward is given to a reply")
+        return self
+
+
+def read_jsonl(path: Path, row_type: type[Row]) -> Iterator[Row]:
+    """Rows of a JSONL file, in order. Raises DataError with file, line and key."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield row_type.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(str(part) for part in first["loc"]) or "row"
+                raise DataError(f"{path}:{number}: {key}: {first['msg']}; mend the row or remove it") from error
+
+
+def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
+    """Write rows as JSONL; returns how many."""
+    count = 0
+    with path.open("w", encoding="utf-8") as out:
+        for row in rows:
+            out.write(json.dumps(row.model_dump(mode="json"), ensure_ascii=False) + "\n")
+            count += 1
+    return count

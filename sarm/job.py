@@ -1,0 +1,174 @@
+"""A job is a value: a config and the jobs whose outputs it reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from sarm.resources import Resources
+
+KEY_LENGTH = 12
+
+
+class JobError(Exception):
+    """A job cannot go on. `exit_code` is the documented one; the message is one line with the next step."""
+
+    exit_code = 1
+
+
+class UsageProblem(JobError):
+    """What was asked for is wrong (data, model, sizes)."""
+
+    exit_code = 2
+
+
+class IntegrityProblem(JobError):
+    """A checksum, revision or schema does not match."""
+
+    exit_code = 6
+
+
+class EnvironmentProblem(JobError):
+    """This machine lacks something: a file, memory, disk, a GPU, the network."""
+
+    exit_code = 7
+
+
+class Interrupted(JobError):
+    """Stopped on request with a checkpoint written; the same command continues."""
+
+    exit_code = 75
+
+
+class JobConfig(BaseModel):
+    """Everything that can change a number of one job. Hashed into the key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[str]
+    version: ClassVar[int]
+
+
+def job_key(*, kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str], attempt: int) -> str:
+    """SHA-256 of (kind, version, config as canonical JSON, input keys[, attempt]) in hexadecimal. `inputs` is name -> key."""
+    content: dict[str, Any] = {"kind": kind, "version": version, "config": dict(config), "inputs": dict(inputs)}
+    if attempt:
+        content["attempt"] = attempt
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A unit of work.
+
+    `inputs` name other jobs; `resources`, `locations` (name -> path on this machine) and `label` say where, how fast and
+    how it is called in a plan, and are not part of the key. `attempt` > 0 is a deliberate repetition (`--fresh`).
+    """
+
+    config: JobConfig
+    inputs: Mapping[str, Job] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    locations: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+    attempt: int = 0
+
+    @property
+    def kind(self) -> str:
+        """The type of work, which is also the folder in the store."""
+        return self.config.kind
+
+    @cached_property
+    def key(self) -> str:
+        """The key of this job: see `job_key`."""
+        return job_key(
+            kind=self.kind,
+            version=self.config.version,
+            config=self.config.model_dump(mode="json"),
+            inputs={name: job.key for name, job in self.inputs.items()},
+            attempt=self.attempt,
+        )
+
+    @property
+    def short_key(self) -> str:
+        """The first 12 digits of the key: the artifact's folder name."""
+        return self.key[:KEY_LENGTH]
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other.key == self.key
+
+
+def topological_order(jobs: Iterable[Job]) -> list[Job]:
+    """All jobs and their inputs, each once, inputs first; otherwise in the order given."""
+    ordered: dict[str, Job] = {}
+
+    def visit(job: Job) -> None:
+        if job.key in ordered:
+            return
+        for _, needed in sorted(job.inputs.items()):
+            visit(needed)
+        ordered[job.key] = job
+
+    for job in jobs:
+        visit(job)
+    return list(ordered.values())
+
+
+class JobRequest(BaseModel):
+    """What a job process is told: one job, its inputs by key. Written as JSON by a launcher, read by `sarm.jobs`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    version: int
+    key: str
+    config: dict[str, Any]
+    inputs: dict[str, tuple[str, str]]
+    resources: Resources
+    locations: dict[str, str]
+    label: str
+    attempt: int = 0
+
+    @classmethod
+    def of(cls, job: Job) -> JobRequest:
+        """The request that describes a job."""
+        return cls(
+            kind=job.kind,
+            version=job.config.version,
+            key=job.key,
+            config=job.config.model_dump(mode="json"),
+            inputs={name: (needed.kind, needed.key) for name, needed in job.inputs.items()},
+            resources=job.resources,
+            locations=dict(job.locations),
+            label=job.label,
+            attempt=job.attempt,
+        )
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What a job function may touch: read `inputs`, write `output`, keep `checkpoint`, report progress.
+
+    `checkpoint` survives a kill and is not part of the artifact. `progress(done, total, unit, note)` shows advance.
+    `stop_requested()` is polled once a step; when true the job writes a checkpoint and raises Interrupted.
+    `log(line)` goes to the job's log file.
+    """
+
+    inputs: Mapping[str, Path]
+    output: Path
+    checkpoint: Path
+    resources: Resources
+    locations: Mapping[str, Path]
+    progress: Callable[[int, int, str, str], None]
+    stop_requested: Callable[[], bool]
+    log: Callable[[str], None]
