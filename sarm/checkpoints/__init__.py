@@ -1,0 +1,19 @@
+"""Weights on disk: safetensors only, one file per published layout."""
+
+from sarm.checkpoints.backbone import copy_tokenizer, load_config, load_tokenizer, load_truncated_backbone
+from sarm.checkpoints.reward_models import import_authors_checkpoint, load_reward_model, save_reward_model
+from sarm.checkpoints.sae_files import SAEGeometry, import_authors_sae, load_sae, save_sae
+
+__all__ = [
+    "SAEGeometry",
+    "copy_tokenizer",
+    "import_authors_checkpoint",
+    "import_authors_sae",
+    "load_config",
+    "load_reward_model",
+    "load_sae",
+    "load_tokenizer",
+    "load_truncated_backbone",
+    "save_reward_model",
+    "save_sae",
+]

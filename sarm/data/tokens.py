@@ -1,0 +1,190 @@
+"""Conversations and sentences as token ids: templates, one stated BOS policy, masks, positions, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sarm.data.preferences import DataError, Message
+
+BosPolicy = Literal["single", "double-first-masked", "double"]
+Overlong = Literal["left", "right", "drop", "error"]
+
+# Inner punctuation after which the released SAE training also keeps a position; `.` is normally a sentence's last token.
+# Source: schrieffer-z/sae, src/utils.py:459-475.
+INNER_PUNCTUATION = (",", "?", "--", ";", "!", '"', " ,", " ?", " --", " ;", " !", ' "')
+
+# Tokens at which contexts end. Source: apply.py:359-364.
+SENTENCE_ENDERS = ("?", ".", ";", "!", " ?", " .", " ;", " !")
+
+
+class TokenizerProblem(ValueError):
+    """The tokenizer cannot be used for conversations; the message says what to set."""
+
+
+class EncodedConversation(NamedTuple):
+    """Token ids of a conversation that ends with its end-of-turn token, and whether tokens were cut off."""
+
+    ids: list[int]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class ConversationTokenizer:
+    """Chat template, BOS policy and pooling token of one tokenizer.
+
+    The end-of-turn token is the tokenizer's eos. What a template writes after the last one (a newline in ChatML) is cut,
+    so that the scored token is always the end of turn. Dates in templates are pinned by `date_string`.
+    """
+
+    tokenizer: Any
+    date_string: str = "26 Jul 2024"
+    bos: BosPolicy = "single"
+
+    def __post_init__(self) -> None:
+        tokenizer, name = self.tokenizer, getattr(self.tokenizer, "name_or_path", "tokenizer")
+        if not getattr(tokenizer, "chat_template", None):
+            raise TokenizerProblem(f"{Path(name).name}: the tokenizer has no chat template; set backbones.<slot>.chat_template in the profile")
+        if tokenizer.eos_token_id is None:
+            raise TokenizerProblem(f"{Path(name).name}: the tokenizer has no eos token to end a turn; set backbones.<slot>.end_of_turn")
+        if tokenizer.pad_token_id is None:
+            raise TokenizerProblem(f"{Path(name).name}: the tokenizer has no pad token; set backbones.<slot>.pad_token in the profile")
+        if tokenizer.pad_token_id == tokenizer.eos_token_id:
+            raise TokenizerProblem(
+                f"{Path(name).name}: pad equals the end-of-turn token {tokenizer.eos_token!r}, so pooling would be ambiguous; "
+                "set backbones.<slot>.pad_token to another token"
+            )
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills rows on the right."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def end_of_turn_id(self) -> int:
+        """Id of the scored token."""
+        return int(self.tokenizer.eos_token_id)
+
+    def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
+        """The template's text without its leading BOS.
+
+        Deviation: the released code deletes every literal BOS string, also inside the user's text; ours only the leading one.
+        """
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        text: str = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=generation_prompt, date_string=self.date_string
+        )
+        return text.removeprefix(self.tokenizer.bos_token) if self.tokenizer.bos_token else text
+
+    def _bos_ids(self) -> list[int]:
+        bos = self.tokenizer.bos_token_id
+        if bos is None:
+            return []
+        return [int(bos)] if self.bos == "single" else [int(bos), int(bos)]
+
+    def encode(self, messages: Sequence[Message], *, max_length: int, overlong: Overlong = "left", name: str = "conversation") -> EncodedConversation:
+        """Ids of at most `max_length` tokens, ending with the end of turn.
+
+        `left` cuts the beginning (BOS with it, as the released code does), `right` the end, which loses the end of turn and
+        is refused; `error` refuses; `drop` returns no ids. Raises DataError.
+        """
+        return self.encode_many([messages], max_length=max_length, overlong=overlong, names=[name])[0]
+
+    def encode_many(
+        self, conversations: Sequence[Sequence[Message]], *, max_length: int, overlong: Overlong = "left", names: Sequence[str]
+    ) -> list[EncodedConversation]:
+        """`encode` of many conversations at once."""
+        if not conversations:
+            return []
+        texts = [self.render(messages) for messages in conversations]
+        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [self._finish(ids, max_length, overlong, name) for ids, name in zip(rows, names, strict=True)]
+
+    def _finish(self, ids: list[int], max_length: int, overlong: Overlong, name: str) -> EncodedConversation:
+        if self.end_of_turn_id not in ids:
+            raise DataError(f"{name}: the template wrote no end-of-turn token {self.tokenizer.eos_token!r}; set backbones.<slot>.end_of_turn")
+        last = len(ids) - 1 - ids[::-1].index(self.end_of_turn_id)
+        whole = self._bos_ids() + ids[: last + 1]
+        if len(whole) <= max_length:
+            return EncodedConversation(whole, truncated=False)
+        if overlong == "left":
+            return EncodedConversation(whole[-max_length:], truncated=True)
+        if overlong == "drop":
+            return EncodedConversation([], truncated=True)
+        raise DataError(
+            f"{name}: {len(whole)} tokens exceed max_length = {max_length} and "
+            + ("cutting the right end would lose the end-of-turn token" if overlong == "right" else "overlong = 'error'")
+            + "; raise max_length or cut on the left"
+        )
+
+    def assistant_header(self) -> list[int]:
+        """Ids that open an assistant turn, from the template's generation prompt."""
+        turn = [Message(role="user", content="x")]
+        opened = self.render(turn, generation_prompt=True)
+        plain = self.render(turn)
+        if not opened.startswith(plain) or opened == plain:
+            raise TokenizerProblem("the chat template has no generation prompt from which to read the assistant header")
+        return list(self.tokenizer(opened[len(plain) :], add_special_tokens=False)["input_ids"])
+
+
+def assistant_start(ids: Sequence[int], header: Sequence[int]) -> int | None:
+    """Index after the last assistant header, or None where there is none."""
+    width = len(header)
+    for start in range(len(ids) - width, -1, -1):
+        if list(ids[start : start + width]) == list(header):
+            return start + width
+    return None
+
+
+def assistant_mask(ids: Sequence[int], header: Sequence[int], *, end_of_turn_id: int) -> list[int]:
+    """1 from the first token after the last assistant header to the end, 0 before; a list as long as `ids`.
+
+    Raises DataError where the conversation does not end with its end of turn, and where no header is left (cut off by
+    truncation); there the released training code crashes and its context collector counts from the first token
+    (docs/deviations.md). Source: src/sae.py:4-20.
+    """
+    if not ids or ids[-1] != end_of_turn_id:
+        raise DataError(f"the conversation does not end with the end-of-turn token {end_of_turn_id}; was it cut on the right?")
+    start = assistant_start(ids, header)
+    if start is None:
+        raise DataError("no assistant header is left in the conversation (cut off?); raise max_length or drop overlong rows")
+    return [0] * start + [1] * (len(ids) - start)
+
+
+def inner_punctuation_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of the inner punctuation that the released SAE training keeps, where each is a single token."""
+    return frozenset(ids[0] for ids in tokenizer(list(INNER_PUNCTUATION), add_special_tokens=False)["input_ids"] if len(ids) == 1)
+
+
+def sentence_ender_ids(tokenizer: Any, end_of_turn: str) -> tuple[int, ...]:
+    """First id of each sentence ender and of the end of turn, as the released context collector takes them."""
+    return tuple(ids[0] for ids in tokenizer([*SENTENCE_ENDERS, end_of_turn], add_special_tokens=False)["input_ids"])
+
+
+def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in batches of similar length whose padded size (rows x longest) is at most `budget`, longest first.
+
+    A row longer than the budget is a batch of its own. Each index occurs exactly once.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batches: list[list[int]] = []
+    for index in order:
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def equal_length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices in batches of exactly equal length with at most `budget` tokens: no padding at all. Shortest first."""
+    by_length: dict[int, list[int]] = {}
+    for index, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(index)
+    for length in sorted(by_length):
+        rows = max(1, budget // length)
+        indices = by_length[length]
+        for start in range(0, len(indices), rows):
+            yield indices[start : start + rows]

@@ -1,0 +1,149 @@
+"""The process group, checkpoints that resume exactly, and the request to stop.
+
+The only file that may name DeepSpeed or Accelerate. One process is the special case of many in which every
+collective is the identity.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sarm.job import Interrupted, JobContext, UsageProblem
+from sarm.resources import Resources
+
+
+def use_threads(resources: Resources) -> None:
+    """Set torch's intra-op threads; 0 leaves the default."""
+    if resources.threads:
+        torch.set_num_threads(resources.threads)
+
+
+def device_of(resources: Resources) -> torch.device:
+    """`cuda` when GPUs are asked for, else `cpu`. Raises UsageProblem when the machine has none."""
+    if not resources.gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UsageProblem("resources.gpus > 0 but torch sees no CUDA device; set resources.gpus = 0 or run on a GPU node")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """`float32`, `bfloat16` or `float16` as torch knows it."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def accumulation_steps(*, global_batch: int, processes: int, micro_batch: int) -> int:
+    """Micro-batches of one process in one optimizer step. Raises UsageProblem when the sizes do not divide."""
+    if global_batch % (processes * micro_batch):
+        raise UsageProblem(
+            f"global batch {global_batch} is not a multiple of {processes} processes x micro-batch {micro_batch}; "
+            "choose sizes that divide"
+        )
+    return global_batch // (processes * micro_batch)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = "optimizer") -> dict[str, Tensor]:
+    """The state of an optimizer as named tensors: `<prefix>.<parameter index>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{prefix}.{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str = "optimizer") -> None:
+    """Put back what `optimizer_tensors` gave; parameter groups (learning rates) are the caller's."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix + "."):
+            index, name = key[len(prefix) + 1 :].split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a long job needs to go on exactly: the steps done, tensors, and plain facts."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+class Checkpointer:
+    """Checkpoints in `context.checkpoint`, each written whole or not at all, older ones pruned.
+
+    `due(step)` is true when `Resources.checkpoint_minutes` have passed or a stop was requested.
+    """
+
+    def __init__(self, context: JobContext, name: str = "step") -> None:
+        self._context = context
+        self._name = name
+        self._last = time.monotonic()
+
+    def latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint, or None."""
+        folders = sorted(self._context.checkpoint.glob(f"{self._name}-*[0-9]"))
+        if not folders:
+            return None
+        facts = json.loads((folders[-1] / "facts.json").read_text(encoding="utf-8"))
+        return Checkpoint(step=facts.pop("_step"), tensors=load_file(folders[-1] / "state.safetensors"), facts=facts)
+
+    def due(self) -> bool:
+        """Whether a checkpoint should be written now."""
+        minutes = (time.monotonic() - self._last) / 60
+        return minutes >= self._context.resources.checkpoint_minutes or self._context.stop_requested()
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint and prune the older ones."""
+        folder = self._context.checkpoint / f"{self._name}-{step:010d}"
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file({name: value.detach().contiguous().cpu().clone() for name, value in tensors.items()}, partial / "state.safetensors")
+        (partial / "facts.json").write_text(json.dumps({"_step": step, **facts}), encoding="utf-8")
+        older = [path for path in self._context.checkpoint.glob(f"{self._name}-*[0-9]") if path != folder]
+        if folder.exists():
+            shutil.rmtree(partial)
+        else:
+            partial.rename(folder)
+        for path in older:
+            shutil.rmtree(path, ignore_errors=True)
+        self._last = time.monotonic()
+
+    def save_if_due(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Save when due. Raises Interrupted after saving when a stop was requested."""
+        if not self.due():
+            return
+        self.save(step, tensors, facts)
+        if self._context.stop_requested():
+            raise Interrupted(f"stopped at step {step} on request, checkpoint written; the same command continues")
+
+
+class MetricsFile:
+    """`metrics.jsonl` in the output: one row a step, no times, so that a resumed run writes the same bytes."""
+
+    def __init__(self, context: JobContext, *, resume_step: int) -> None:
+        self._path = context.output / "metrics.jsonl"
+        kept = []
+        if resume_step and self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= resume_step]
+        self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append the metrics of a step."""
+        with self._path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"step": step, **values}) + "\n")

@@ -1,0 +1,331 @@
+"""Pairs to a reward model: the backbone's kept blocks and the head under a Bradley-Terry loss, with or without the SAE."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sarm.checkpoints import load_sae, load_tokenizer, load_truncated_backbone, save_reward_model
+from sarm.config import RewardTrainingConfig
+from sarm.data.pairs import EncodedPair, PairCounts, encode_pairs, in_validation, read_pairs
+from sarm.data.preferences import DataError
+from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, assistant_mask
+from sarm.engine import Checkpointer, MetricsFile, device_of, optimizer_tensors, restore_optimizer, torch_dtype, use_threads
+from sarm.job import JobContext, UsageProblem
+from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, PooledOutput, RewardModel
+from sarm.reward import preference_losses
+from sarm.sae import TopKSAE, masked_row_mean, normalized_mse
+
+LOG_EVERY = 5
+LINEAR_INIT_STD = 0.02
+
+
+class Batch(NamedTuple):
+    """Chosen rows, then rejected rows, right-padded: ids `[2 pairs, seq]`, last index `[2 pairs]`, assistant mask or None."""
+
+    input_ids: Tensor
+    last_index: Tensor
+    assistant: Tensor | None
+
+
+def build_model(config: RewardTrainingConfig, context: JobContext) -> RewardModel:
+    """The model before its first step. Raises UsageProblem when SAE and backbone do not belong together."""
+    dtype = torch_dtype(config.dtype)
+    backbone = load_truncated_backbone(
+        context.inputs["backbone"], layer=config.layer, dtype=dtype, keep_final_norm=config.encoder == "none"
+    )
+    width = backbone.config.hidden_size
+    generator = torch.Generator().manual_seed(config.seed)
+    model: RewardModel
+    if config.encoder == "sae":
+        sae, geometry = load_sae(context.inputs["sae"], dtype)
+        if geometry.hidden_size != width or geometry.layer != config.layer:
+            raise UsageProblem(
+                f"the SAE is of layer {geometry.layer} and width {geometry.hidden_size}, the reward model of layer {config.layer} and width "
+                f"{width}; train an SAE for this layer"
+            )
+        model = SARM(backbone, sae, latents=config.latents)
+    elif config.encoder == "random_sae":
+        sae = TopKSAE(hidden_size=width, n_latents=config.n_latents, k=config.k)
+        sae.reset(generator)
+        sae.normalize_decoder()
+        model = SARM(backbone, sae.to(dtype), latents=config.latents)
+    elif config.encoder == "linear":
+        model = LinearEncoderRewardModel(backbone, hidden_size=width, n_latents=config.n_latents)
+        # Default Llama initialisation: normal with 0.02, bias 0. Source: LlamaBaseline.
+        model.untrained_sae_encoder.weight.data.normal_(0, LINEAR_INIT_STD, generator=generator)
+        model.untrained_sae_encoder.bias.data.zero_()
+        model.untrained_sae_encoder.to(dtype)
+    else:
+        model = DenseRewardModel(backbone, hidden_size=width)
+    if config.head_init == "zeros":
+        model.score.weight.data.zero_()
+    else:
+        model.score.weight.data.normal_(0, LINEAR_INIT_STD, generator=generator)
+    return model
+
+
+def set_trainable(model: RewardModel, config: RewardTrainingConfig) -> None:
+    """Say which parameters train. The head always does; the final norm of a SARM, which is never applied, never does."""
+    for name, parameter in model.named_parameters():
+        if name.startswith("model."):
+            unapplied = name == "model.norm.weight" and not isinstance(model, DenseRewardModel)
+            parameter.requires_grad_(config.backbone_trains and not unapplied)
+        elif name.startswith("sae."):
+            parameter.requires_grad_(config.sae_trains)
+        else:
+            parameter.requires_grad_(True)
+
+
+def reconstruction_loss(model: SARM, output: PooledOutput, batch: Batch, config: RewardTrainingConfig) -> Tensor:
+    """Normalised error between prepared hidden states and their TopK reconstruction; always TopK, whatever the head sees.
+
+    Over assistant tokens (mean of a row, then of rows) or at the scored token. Its gradient reaches the blocks only if
+    `reconstruction_reaches_backbone` (the released mode 2; in mode 3 hidden states are detached). Source: sarm_llama.py:395-425.
+    """
+    states = output.hidden_states
+    if config.reconstruction_tokens == "last":
+        states = states[torch.arange(len(states), device=states.device), batch.last_index]
+    prepared = model.sae.prepare(states if config.reconstruction_reaches_backbone else states.detach())
+    errors = normalized_mse(model.sae.decode(model.sae.encode(prepared).latents), prepared)
+    if config.reconstruction_tokens == "last":
+        return errors.float().mean()
+    if batch.assistant is None:
+        raise ValueError("the reconstruction loss over assistant tokens needs their mask")
+    return masked_row_mean(errors, batch.assistant)
+
+
+class Losses(NamedTuple):
+    """Sum over the pairs of a micro-batch: preference loss, reconstruction loss (0 where unused), pairs ranked right."""
+
+    preference: Tensor
+    reconstruction: Tensor
+    right: Tensor
+
+
+def micro_batch_losses(model: RewardModel, batch: Batch, config: RewardTrainingConfig) -> Losses:
+    """Losses summed over the micro-batch's pairs, so that their total over micro-batches does not depend on the split."""
+    output = model(batch.input_ids, batch.last_index)
+    chosen, rejected = output.rewards.chunk(2)
+    pairs = len(chosen)
+    reconstruction = torch.zeros((), device=chosen.device)
+    if config.reconstruction_weight and isinstance(model, SARM):
+        reconstruction = reconstruction_loss(model, output, batch, config) * pairs
+    return Losses(preference_losses(chosen, rejected).sum(), reconstruction, (chosen > rejected).sum())
+
+
+def collate(pairs: Sequence[EncodedPair], *, pad_id: int, header: Sequence[int] | None, device: torch.device) -> Batch:
+    """Right-padded rows, chosen first. `header` asks for assistant masks; each row ends with its end of turn."""
+    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows], device=device)
+    mask = None
+    if header is not None:
+        mask = torch.tensor([assistant_mask(row, header, end_of_turn_id=row[-1]) + [0] * (longest - len(row)) for row in rows], device=device)
+    return Batch(ids, torch.tensor([len(row) - 1 for row in rows], device=device), mask)
+
+
+def micro_batches(pairs: Sequence[EncodedPair], budget: int) -> Iterator[list[EncodedPair]]:
+    """Pairs of similar length whose padded size (2 rows a pair) is at most `budget` tokens; each pair once."""
+    longest_first = sorted(pairs, key=lambda pair: (-max(len(pair.chosen), len(pair.rejected)), pair.id))
+    current: list[EncodedPair] = []
+    longest = 0
+    for pair in longest_first:
+        longest = longest or max(len(pair.chosen), len(pair.rejected))
+        if current and 2 * longest * (len(current) + 1) > budget:
+            yield current
+            current, longest = [], max(len(pair.chosen), len(pair.rejected))
+        current.append(pair)
+    if current:
+        yield current
+
+
+def rate_multiplier(config: RewardTrainingConfig, *, step: int, steps: int) -> float:
+    """Linear warm-up, then cosine to 0 or flat. Source: recipes/sarm_train.sh (cosine, warm-up 3 %)."""
+    warmup = math.ceil(steps * config.warmup_fraction)
+    if step < warmup:
+        return step / warmup
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def batches_of(count: int, config: RewardTrainingConfig) -> list[list[int]]:
+    """Indices of the pairs of every step, epoch by epoch, in the seed's order; an epoch's short rest makes no step.
+
+    Raises UsageProblem where there are fewer pairs than a batch.
+    """
+    if count < config.batch_pairs:
+        raise UsageProblem(f"{count} pairs are fewer than batch_pairs = {config.batch_pairs}; lower it or give more pairs")
+    steps: list[list[int]] = []
+    for epoch in range(config.epochs):
+        order = list(range(count))
+        random.Random(f"{config.seed}/{epoch}").shuffle(order)
+        whole = count - count % config.batch_pairs
+        steps += [order[start : start + config.batch_pairs] for start in range(0, whole, config.batch_pairs)]
+    return steps[: config.max_steps] if config.max_steps else steps
+
+
+@dataclass
+class RewardTraining:
+    """A model, its optimizer and its pairs: the loop of one process."""
+
+    config: RewardTrainingConfig
+    context: JobContext
+    model: RewardModel
+    tokenizer: ConversationTokenizer
+    pairs: list[EncodedPair]
+    validation: list[EncodedPair]
+
+    def __post_init__(self) -> None:
+        self.device = device_of(self.context.resources)
+        self.model.to(self.device)
+        set_trainable(self.model, self.config)
+        masks = bool(self.config.reconstruction_weight) and self.config.reconstruction_tokens == "assistant"
+        self.header = self.tokenizer.assistant_header() if masks else None
+        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
+        self.steps = batches_of(len(self.pairs), self.config)
+        self.best: tuple[float, int] = (-1.0, -1)
+        self.best_state: dict[str, Tensor] = {}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        head = [parameter for parameter in self.model.score.parameters() if parameter.requires_grad]
+        heads = {id(parameter) for parameter in head}
+        body = [p for p in self.model.parameters() if p.requires_grad and id(p) not in heads]
+        rate = self.config.learning_rate
+        groups = [{"params": head, "lr": 0.0, "peak": self.config.head_learning_rate or rate}]
+        return groups + ([{"params": body, "lr": 0.0, "peak": rate}] if body else [])
+
+    def run(self) -> None:
+        """All steps from the last checkpoint on."""
+        checkpoints = Checkpointer(self.context)
+        saved = checkpoints.latest()
+        first = 0
+        if saved is not None:
+            first = saved.step
+            self._restore(saved.tensors, saved.facts)
+        metrics = MetricsFile(self.context, resume_step=first)
+        self.model.train()
+        for index in range(first, len(self.steps)):
+            values = self.step(index)
+            done = index + 1
+            if index % LOG_EVERY == 0 or done == len(self.steps):
+                metrics.write(done, values)
+            self.context.progress(done, len(self.steps), "steps", f"loss {values['preference_loss']:.4f}")
+            if self._epoch_ends(done):
+                self._validate(done, metrics)
+            if done < len(self.steps) and checkpoints.due():
+                checkpoints.save_if_due(done, self._state(), {"best": list(self.best)})
+        if self.best_state:
+            self.model.load_state_dict(self.best_state)
+
+    def step(self, index: int) -> dict[str, float]:
+        """One optimizer step. Raises UsageProblem on a loss that is not finite, before anything is updated."""
+        batch = [self.pairs[pair] for pair in self.steps[index]]
+        multiplier = rate_multiplier(self.config, step=index, steps=len(self.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * multiplier
+        self.optimizer.zero_grad(set_to_none=True)
+        preference = reconstruction = right = 0.0
+        for part in micro_batches(batch, self.context.resources.micro_batch_tokens):
+            rows = collate(part, pad_id=self.tokenizer.pad_id, header=self.header, device=self.device)
+            losses = micro_batch_losses(self.model, rows, self.config)
+            total = (losses.preference + self.config.reconstruction_weight * losses.reconstruction) / len(batch)
+            if not torch.isfinite(total):
+                raise UsageProblem(f"the loss is {float(total)} at step {index} (pair {part[0].id!r} is in it); lower the learning rate")
+            total.backward()
+            preference += float(losses.preference.detach())
+            reconstruction += float(losses.reconstruction.detach())
+            right += float(losses.right)
+        norm = torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.config.max_grad_norm)
+        self.optimizer.step()
+        values = {
+            "preference_loss": preference / len(batch),
+            "accuracy": right / len(batch),
+            "grad_norm": float(norm),
+            "learning_rate": self.config.learning_rate * multiplier,
+        }
+        return {**values, "reconstruction_loss": reconstruction / len(batch)} if self.config.reconstruction_weight else values
+
+    def _epoch_ends(self, done: int) -> bool:
+        return bool(self.validation) and (done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0)
+
+    @torch.inference_mode()
+    def _validate(self, done: int, metrics: MetricsFile) -> None:
+        """Accuracy on the validation split; the best epoch's weights are kept, the earlier one at equal accuracy."""
+        self.model.eval()
+        right = 0.0
+        for part in micro_batches(self.validation, self.context.resources.micro_batch_tokens):
+            rows = collate(part, pad_id=self.tokenizer.pad_id, header=None, device=self.device)
+            chosen, rejected = self.model(rows.input_ids, rows.last_index).rewards.chunk(2)
+            right += float((chosen > rejected).sum())
+        self.model.train()
+        accuracy = right / len(self.validation)
+        metrics.write(done, {"validation_accuracy": accuracy})
+        if accuracy > self.best[0]:
+            self.best = (accuracy, done)
+            self.best_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _state(self) -> dict[str, Tensor]:
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        best = {f"best/{name}": value for name, value in self.best_state.items()}
+        return {**tensors, **best, **optimizer_tensors(self.optimizer)}
+
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+        self.model.load_state_dict(part("model/"))
+        self.best_state = part("best/")
+        self.best = (facts["best"][0], facts["best"][1])
+        restore_optimizer(self.optimizer, tensors)
+
+
+def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
+    """Train and save a reward model.
+
+    Inputs: `backbone`, `preferences` (`train.jsonl`), and `sae` when the encoder is pretrained. Raises UsageProblem for a
+    tokenizer that cannot hold a conversation, for pairs that do not fit, and for sizes that do not go together.
+    """
+    use_threads(context.resources)
+    torch.manual_seed(config.seed)
+    try:
+        tokenizer = ConversationTokenizer(load_tokenizer(context.inputs["backbone"]), date_string=config.date_string)
+        pairs, validation, counts = _encoded(config, context, tokenizer)
+    except (DataError, TokenizerProblem) as error:
+        raise UsageProblem(str(error)) from error
+    training = RewardTraining(config, context, build_model(config, context), tokenizer, pairs, validation)
+    training.run()
+    save_reward_model(context.output, training.model, encoder=config.encoder, tokenizer=context.inputs["backbone"])
+    facts = {
+        "pairs": counts._asdict(),
+        "validation_pairs": len(validation),
+        "steps": len(training.steps),
+        "selected_step": training.best[1] if validation else len(training.steps),
+        "trainable_parameters": sum(p.numel() for p in training.model.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+    }
+    (context.output / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _encoded(
+    config: RewardTrainingConfig, context: JobContext, tokenizer: ConversationTokenizer
+) -> tuple[list[EncodedPair], list[EncodedPair], PairCounts]:
+    pairs = read_pairs(context.inputs["preferences"] / "train.jsonl", config.max_pairs)
+    held_out, training = [], []
+    for pair in pairs:
+        (held_out if in_validation(pair, fraction=config.validation_fraction, seed=config.seed) else training).append(pair)
+    encoded, counts = encode_pairs(training, tokenizer, max_length=config.max_length, overlong=config.overlong)
+    if not config.validation_fraction:
+        return encoded, [], counts
+    if not held_out:
+        raise UsageProblem(f"validation_fraction = {config.validation_fraction} of {len(pairs)} pairs leaves none; raise it")
+    validation, _ = encode_pairs(held_out, tokenizer, max_length=config.max_length, overlong=config.overlong)
+    return encoded, validation, counts

@@ -1,0 +1,315 @@
+"""Hidden states of a truncated model to TopK SAEs. Several SAEs share one pass over the text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sarm.checkpoints import load_tokenizer, load_truncated_backbone, save_sae
+from sarm.config import SAETrainingConfig
+from sarm.data.preferences import DataError
+from sarm.data.sentences import Corpus, Cursor, SentenceStream, SequenceRules, TextSequence
+from sarm.data.tokens import equal_length_batches
+from sarm.engine import Checkpointer, MetricsFile, device_of, optimizer_tensors, restore_optimizer, torch_dtype, use_threads
+from sarm.job import Interrupted, JobContext, UsageProblem
+from sarm.model import hidden_states
+from sarm.sae import ReconstructionQuality, TopKSAE, normalized_mse
+
+LOG_EVERY = 10
+EVALUATION_ROWS = 1024
+HELD_OUT_DOCUMENTS_PER_VECTOR = 1 / 4
+
+
+class StepResult(NamedTuple):
+    """What one optimizer step reports."""
+
+    loss: float
+    learning_rate: float
+    fired: Tensor
+
+
+def learning_rate_at(config: SAETrainingConfig, *, step: int, steps: int) -> float:
+    """Learning rate before step `step` (0-based) of `steps`.
+
+    `constant`: linear warm-up, then flat. `authors`: flat to 80 %, then (steps - step - warmup) / (steps - warmup - steps // 5), which
+    jumps to about 0.2 and is 0 for the last `warmup` steps. Source: schrieffer-z/sae, src/utils.py:396-403.
+    """
+    warmup = int(steps * config.warmup_fraction)
+    if step < warmup:
+        return config.learning_rate * step / warmup
+    if config.schedule == "constant" or step < steps - steps // 5:
+        return config.learning_rate
+    return config.learning_rate * max(0.0, (steps - step - warmup) / (steps - warmup - steps // 5))
+
+
+@dataclass
+class SAEUpdate:
+    """One SAE with its optimizer: what a step does to prepared vectors `[batch, hidden_size]`."""
+
+    config: SAETrainingConfig
+    sae: TopKSAE
+    steps: int
+
+    def __post_init__(self) -> None:
+        self.optimizer = torch.optim.Adam(
+            self.sae.parameters(), lr=self.config.learning_rate, betas=(self.config.beta1, self.config.beta2), foreach=True
+        )
+        self.silent_for = torch.zeros(self.sae.n_latents, dtype=torch.int64, device=self.sae.latent_bias.device)
+        self.sae.normalize_decoder()
+
+    def loss(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective on prepared vectors, and which latents fired, `[n_latents]`."""
+        encoding = self.sae.encode(x)
+        reconstruction = self.sae.decode(encoding.latents)
+        if self.config.objective == "normalized_mse":
+            loss = normalized_mse(reconstruction, x).mean()
+        else:
+            loss = (reconstruction - x).pow(2).sum(dim=-1).mean()
+        if self.config.auxk_weight:
+            loss = loss + self.config.auxk_weight * self._auxk(encoding.pre_acts, (x - reconstruction).detach())
+        return loss, (encoding.latents.detach() != 0).any(dim=0)
+
+    def _auxk(self, pre_acts: Tensor, residual: Tensor) -> Tensor:
+        """Dead latents' best reconstruction of the residual, as a normalised error. Source: Gao et al. 2025, AuxK."""
+        dead = self.silent_for >= self.config.dead_after_vectors
+        count = int(dead.sum())
+        if not count:
+            return pre_acts.sum() * 0
+        k = min(self.sae.hidden_size // 2, count)
+        values, indices = pre_acts.masked_fill(~dead, float("-inf")).topk(k, dim=-1)
+        revived = torch.zeros_like(pre_acts).scatter(-1, indices, values)
+        return normalized_mse(self.sae.decoder(revived), residual).mean()
+
+    def step(self, x: Tensor, index: int) -> StepResult:
+        """One optimizer step (0-based `index`). Raises UsageProblem on a loss that is not finite, before anything is updated."""
+        rate = learning_rate_at(self.config, step=index, steps=self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, fired = self.loss(x)
+        if not torch.isfinite(loss):
+            raise UsageProblem(f"the SAE's loss is {float(loss)} at step {index}; lower the learning rate or look at the hidden states")
+        loss.backward()
+        self.optimizer.step()
+        if index % self.config.unit_norm_every == 0 or index == self.steps - 1:
+            self.sae.normalize_decoder()
+        self.silent_for = torch.where(fired, 0, self.silent_for + len(x))
+        return StepResult(loss=float(loss.detach()), learning_rate=rate, fired=fired)
+
+
+class Harvest:
+    """Hidden states of kept positions, in the order of the text: one forward pass for all layers that are wanted."""
+
+    def __init__(self, backbone: nn.Module, layers: Sequence[int], *, batch_tokens: int, device: torch.device) -> None:
+        self._backbone, self._layers = backbone, sorted(set(layers))
+        self._batch_tokens, self._device = batch_tokens, device
+
+    @torch.inference_mode()
+    def states(self, sequences: Sequence[TextSequence]) -> dict[int, Tensor]:
+        """For each layer `[kept positions, hidden_size]`. Batches hold rows of one length, so nothing is padded.
+
+        Raises UsageProblem that names the document of a state that is not finite.
+        """
+        starts = [0]
+        for sequence in sequences:
+            starts.append(starts[-1] + len(sequence.kept))
+        width = self._backbone.config.hidden_size
+        dtype = next(self._backbone.parameters()).dtype
+        kept = {layer: torch.empty(starts[-1], width, dtype=dtype, device=self._device) for layer in self._layers}
+        for batch in equal_length_batches([len(sequence.ids) for sequence in sequences], self._batch_tokens):
+            ids = torch.tensor([sequences[index].ids for index in batch], device=self._device)
+            rows = torch.tensor([row for row, index in enumerate(batch) for _ in sequences[index].kept], device=self._device)
+            columns = torch.tensor([position for index in batch for position in sequences[index].kept], device=self._device)
+            targets = torch.tensor(
+                [starts[index] + offset for index in batch for offset in range(len(sequences[index].kept))], device=self._device
+            )
+            for layer, states in hidden_states(self._backbone, ids, self._layers).items():
+                kept[layer][targets] = states[rows, columns]
+        for states in kept.values():
+            bad = (~torch.isfinite(states).all(dim=-1)).nonzero()
+            if len(bad):
+                owner = next(s.document for s, end in zip(sequences, starts[1:], strict=True) if int(bad[0]) < end)
+                raise UsageProblem(f"corpus.jsonl:{owner + 1}: the model's hidden states are not finite on this document; remove it")
+        return kept
+
+
+def train_sae(config: SAETrainingConfig, context: JobContext) -> None:
+    """Train one SAE; see `train_saes`."""
+    train_saes([(config, context)])
+
+
+def train_saes(work: Sequence[tuple[SAETrainingConfig, JobContext]]) -> None:
+    """Train SAEs that differ in layer, width and k alone from one forward pass over the text, each into its own output.
+
+    Each equals the SAE that is trained alone: sentences, batches and initial weights depend on its own config only.
+    Raises UsageProblem for a layer beyond the model and for a corpus without a usable sentence.
+    """
+    config, context = work[0]
+    use_threads(context.resources)
+    device = device_of(context.resources)
+    layers = [one.layer for one, _ in work]
+    backbone = load_truncated_backbone(context.inputs["backbone"], layer=max(layers), dtype=torch_dtype(config.backbone_dtype)).to(device)
+    try:
+        stream = _stream(config, context)
+        harvest = Harvest(backbone, layers, batch_tokens=context.resources.micro_batch_tokens, device=device)
+        runs = [_Run.start(one, its, hidden_size=backbone.config.hidden_size, device=device) for one, its in work]
+        for chunk_start, cursor, sequences in _chunks(config, stream, first=min(run.done for run in runs), runs=runs):
+            states = harvest.states(sequences)
+            _consume_all(runs, states, chunk_start=chunk_start, cursor=cursor)
+        held_out = _held_out(config, stream, harvest)
+    except DataError as error:
+        raise UsageProblem(str(error)) from error
+    for run in runs:
+        run.finish(held_out[run.config.layer])
+
+
+def _consume_all(runs: Sequence[_Run], states: dict[int, Tensor], *, chunk_start: int, cursor: Cursor) -> None:
+    try:
+        for run in runs:
+            run.consume(states[run.config.layer], chunk_start=chunk_start, cursor=cursor)
+    except Interrupted:
+        # The one that noticed has saved itself; the others keep what they have as well.
+        for run in runs:
+            run.keep()
+        raise
+
+
+def _stream(config: SAETrainingConfig, context: JobContext) -> SentenceStream:
+    corpus = Corpus(context.inputs["corpus"] / "corpus.jsonl")
+    wanted = int(config.held_out_vectors * HELD_OUT_DOCUMENTS_PER_VECTOR)
+    rules = SequenceRules(
+        tokens=config.tokens,
+        context=config.context,
+        min_tokens=config.min_tokens,
+        max_tokens=config.max_tokens,
+        latin1_only=config.latin1_only,
+    )
+    held_out = min(wanted, len(corpus) // 10)
+    return SentenceStream(corpus, load_tokenizer(context.inputs["backbone"]), rules, seed=config.seed, held_out=held_out)
+
+
+def _held_out(config: SAETrainingConfig, stream: SentenceStream, harvest: Harvest) -> dict[int, Tensor]:
+    sequences: list[TextSequence] = []
+    count = 0
+    for sequence in stream.held_out_sequences():
+        if count + len(sequence.kept) > config.held_out_vectors:
+            break
+        sequences.append(sequence)
+        count += len(sequence.kept)
+    return harvest.states(sequences)
+
+
+def _chunks(
+    config: SAETrainingConfig, stream: SentenceStream, *, first: int, runs: Sequence[_Run]
+) -> Iterator[tuple[int, Cursor, list[TextSequence]]]:
+    """Chunks of the text from the one that holds step `first` on: (first step of the chunk, its cursor, its sequences)."""
+    per_chunk = config.buffer_vectors // config.batch_vectors
+    steps = config.vectors // config.batch_vectors
+    behind = min(runs, key=lambda run: run.done)
+    start, cursor = behind.chunk_start, behind.cursor
+    while start < steps and first < steps:
+        wanted = min(per_chunk, steps - start) * config.batch_vectors
+        sequences, following = stream.take(cursor, wanted)
+        yield start, cursor, sequences
+        start, cursor = start + wanted // config.batch_vectors, following
+
+
+@dataclass
+class _Run:
+    """One SAE's training: steps done, where its current chunk began, and its files."""
+
+    config: SAETrainingConfig
+    context: JobContext
+    update: SAEUpdate
+    checkpoints: Checkpointer
+    metrics: MetricsFile
+    done: int
+    chunk_start: int
+    cursor: Cursor
+
+    @classmethod
+    def start(cls, config: SAETrainingConfig, context: JobContext, *, hidden_size: int, device: torch.device) -> _Run:
+        sae = TopKSAE(hidden_size=hidden_size, n_latents=config.n_latents, k=config.k, standardizes=config.standardize)
+        sae.reset(torch.Generator().manual_seed(config.seed))
+        sae.to(device=device, dtype=torch_dtype(config.dtype))
+        update = SAEUpdate(config, sae, steps=config.vectors // config.batch_vectors)
+        checkpoints = Checkpointer(context)
+        saved = checkpoints.latest()
+        done, chunk_start, cursor = 0, 0, Cursor(0, 0)
+        if saved is not None:
+            sae.load_state_dict({name.removeprefix("sae."): value for name, value in saved.tensors.items() if name.startswith("sae.")})
+            restore_optimizer(update.optimizer, saved.tensors)
+            update.silent_for = saved.tensors["silent_for"].to(device)
+            done, chunk_start, cursor = saved.step, saved.facts["chunk_start"], Cursor(*saved.facts["cursor"])
+        return cls(config, context, update, checkpoints, MetricsFile(context, resume_step=done), done, chunk_start, cursor)
+
+    def consume(self, states: Tensor, *, chunk_start: int, cursor: Cursor) -> None:
+        """Train on a chunk's hidden states in this SAE's own shuffled order; steps already done are skipped."""
+        self.chunk_start, self.cursor = chunk_start, cursor
+        size, steps = self.config.batch_vectors, self.update.steps
+        order = torch.randperm(len(states), generator=torch.Generator().manual_seed(_mixed(self.config.seed, chunk_start)))
+        for index in range(len(states) // size):
+            step = chunk_start + index
+            if step >= steps or index >= self.config.buffer_vectors // size:
+                break
+            if step < self.done:
+                continue
+            batch = states[order[index * size : (index + 1) * size].to(states.device)]
+            self._step(self.update.sae.prepare(batch).to(self.update.sae.pre_bias.dtype), step)
+
+    def _step(self, x: Tensor, step: int) -> None:
+        result = self.update.step(x, step)
+        self.done = step + 1
+        if step % LOG_EVERY == 0 or self.done == self.update.steps:
+            self.metrics.write(self.done, {"loss": result.loss, "learning_rate": result.learning_rate})
+        size = self.config.batch_vectors
+        self.context.progress(self.done * size, self.update.steps * size, "vectors", f"loss {result.loss:.4f}")
+        if self.done < self.update.steps and self.checkpoints.due():
+            self.checkpoints.save_if_due(self.done, self._state(), {"chunk_start": self.chunk_start, "cursor": list(self.cursor)})
+
+    def keep(self) -> None:
+        """Write a checkpoint of the steps done."""
+        if self.done:
+            self.checkpoints.save(self.done, self._state(), {"chunk_start": self.chunk_start, "cursor": list(self.cursor)})
+
+    def _state(self) -> dict[str, Tensor]:
+        tensors = {f"sae.{name}": value for name, value in self.update.sae.state_dict().items()}
+        return {**tensors, **optimizer_tensors(self.update.optimizer), "silent_for": self.update.silent_for}
+
+    def finish(self, held_out: Tensor) -> None:
+        """Write the SAE and its quality on held-out text."""
+        save_sae(self.context.output, self.update.sae, layer=self.config.layer)
+        quality = None if not len(held_out) else held_out_quality(self.update.sae, held_out)
+        facts = {"held_out_vectors": len(held_out), **({} if quality is None else quality._asdict())}
+        (self.context.output / "quality.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _mixed(seed: int, chunk_start: int) -> int:
+    return (seed * 1_000_003 + chunk_start * 7_919 + 1) % (2**63)
+
+
+@torch.inference_mode()
+def held_out_quality(sae: TopKSAE, states: Tensor) -> ReconstructionQuality:
+    """FVU, normalised MSE, dead share and L0 on raw hidden states `[n, hidden_size]`, in slices."""
+    x = sae.prepare(states).to(sae.pre_bias.dtype)
+    residual = nmse = active = 0.0
+    fired = torch.zeros(sae.n_latents, dtype=torch.bool, device=x.device)
+    for part in x.split(EVALUATION_ROWS):
+        latents = sae.encode(part).latents
+        reconstruction = sae.decode(latents).float()
+        residual += float((part.float() - reconstruction).pow(2).sum())
+        nmse += float(normalized_mse(reconstruction, part.float()).sum())
+        active += float((latents != 0).sum())
+        fired |= (latents != 0).any(dim=0)
+    spread = float((x.float() - x.float().mean(dim=0)).pow(2).sum())
+    return ReconstructionQuality(
+        fvu=residual / spread,
+        normalized_mse=nmse / len(x),
+        dead_share=float((~fired).float().mean()),
+        l0=active / len(x),
+    )
