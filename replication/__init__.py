@@ -1,0 +1,1 @@
+"""Decides and shows: experiments, plans, launchers, tables, verdicts. Imports no torch."""

@@ -1,0 +1,175 @@
+"""Runs a plan on this machine: one child process for all jobs, so that heavy imports are paid once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import sarm
+from replication.launch.launcher import Watch
+from sarm.artifacts import ArtifactStore
+from sarm.job import EnvironmentProblem, Interrupted, Job, JobRequest, UsageProblem
+
+TAIL_LINES = 20
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+@dataclass(frozen=True)
+class LocalLauncher:
+    """One child `python -m sarm.jobs` on this machine.
+
+    `command` is what the user types to resume. With `keep_going` jobs that do not need a failed one still run. A failure is told
+    to `report` as text (job, log, last lines, command), to the terminal's stderr unless given.
+    """
+
+    command: str
+    keep_going: bool = False
+    report: Callable[[str], None] = _to_stderr
+    registry: str = "sarm.jobs.registry:REGISTRY"
+
+    def launch(self, plan: Sequence[Job], store: ArtifactStore, watch: Watch) -> int:
+        """See Launcher. SIGINT, SIGTERM and SIGHUP are forwarded, and the child's checkpoint is waited for.
+
+        Raises UsageProblem when a job asks for several processes, EnvironmentProblem when the store cannot be written.
+        """
+        for job in plan:
+            if job.resources.processes > 1:
+                raise UsageProblem(f"{job.label or job.kind}: multi-process training is not built yet: set resources.processes = 1")
+        if not plan:
+            return 0
+        log = self._new_log(store)
+        troubles: list[dict[str, Any]] = []
+
+        def follow(event: dict[str, Any]) -> None:
+            if event["event"] in ("failed", "interrupted"):
+                troubles.append(event)
+            watch(event)
+
+        with tempfile.TemporaryDirectory(prefix="replicate-") as folder:
+            requests = Path(folder) / "requests.json"
+            requests.write_text(json.dumps([JobRequest.of(job).model_dump(mode="json") for job in plan]), encoding="utf-8")
+            code = self._run(requests, store, log, follow)
+        if code:
+            self.report(self._account(code, troubles, log))
+        return _exit_code(code)
+
+    def _new_log(self, store: ArtifactStore) -> Path:
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        log = store.root / ".logs" / f"process-{now}-{os.getpid()}.txt"
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
+        except OSError as error:
+            raise EnvironmentProblem(f"the store {store.root} cannot be written ({error.strerror}); choose another with --store") from error
+        return log
+
+    def _run(self, requests: Path, store: ArtifactStore, log: Path, follow: Watch) -> int:
+        command = [sys.executable, "-m", "sarm.jobs", str(requests), "--store", str(store.root), "--command", self.command]
+        command += ["--registry", self.registry] + (["--keep-going"] if self.keep_going else [])
+        with log.open("ab") as stderr:
+            # A session of its own: the terminal's Ctrl-C must reach it once, through us.
+            child = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=stderr, env=_environment(), text=True, encoding="utf-8", start_new_session=True
+            )
+        with _forwarding(child):
+            try:
+                _follow_events(child, follow)
+                return child.wait()
+            finally:
+                _stop(child)
+
+    def _account(self, code: int, troubles: Sequence[dict[str, Any]], process_log: Path) -> str:
+        lines: list[str] = []
+        told: set[str] = set()
+        for trouble in troubles:
+            verb = "stopped" if trouble["event"] == "interrupted" else "failed"
+            lines += [f"{trouble['label'] or trouble['kind']} ({trouble['kind']}/{trouble['key'][:12]}) {verb}: {trouble['message']}"]
+            # Jobs done in one pass fail together and have the same log.
+            if trouble["event"] == "failed" and trouble["message"] not in told:
+                lines += _tail(Path(trouble["log"]))
+            told.add(trouble["message"])
+        if not troubles:
+            cause = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
+            lines += [f"the job process {cause}{hint}", *_tail(process_log)]
+        return "\n".join([*lines, f"resume with: {self.command}"])
+
+
+def _exit_code(code: int) -> int:
+    if code == -signal.SIGINT:
+        return 130
+    if code == -signal.SIGTERM:
+        return Interrupted.exit_code
+    if code == -signal.SIGKILL:
+        return EnvironmentProblem.exit_code
+    return 1 if code < 0 else code
+
+
+def _follow_events(child: subprocess.Popen[str], follow: Watch) -> None:
+    if child.stdout is None:
+        return
+    for line in child.stdout:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            # The half line of a child that was killed while writing.
+            continue
+        follow(event)
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    if child.stdout is not None:
+        # Nobody listens any more: the child notices at its next event and writes a checkpoint.
+        child.stdout.close()
+    if child.poll() is None:
+        child.terminate()
+        child.wait()
+
+
+def _environment() -> dict[str, str]:
+    # The child must run the same code as we do, also from a checkout that is not installed.
+    source = str(Path(sarm.__file__).resolve().parent.parent)
+    paths = [source, *filter(None, [os.environ.get("PYTHONPATH", "")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@contextmanager
+def _forwarding(child: subprocess.Popen[str]) -> Iterator[None]:
+    def forward(number: int, frame: FrameType | None) -> None:
+        # A terminal that closes must not kill the child before its checkpoint.
+        child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    # Python permits handlers in the main thread only; an ignored SIGHUP (nohup) stays ignored.
+    in_main = threading.current_thread() is threading.main_thread()
+    taken = [number for number in FORWARDED if in_main and signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in taken}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tail(log: Path) -> list[str]:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        return [f"log: {log} ({error.strerror})"]
+    return [f"log: {log}", *(f"  | {line}" for line in lines[-TAIL_LINES:])]

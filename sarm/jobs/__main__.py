@@ -1,0 +1,128 @@
+"""`python -m sarm.jobs REQUESTS.json --store DIR`: the process that computes.
+
+Events go to stdout as JSON lines; everything that libraries print goes to the job's log and to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from pydantic import ValidationError
+
+from sarm.artifacts import ArtifactStore
+from sarm.job import JobError, JobRequest, UsageProblem
+from sarm.jobs.events import Events
+from sarm.jobs.process import JobProcess
+from sarm.jobs.registry import Registry, load
+
+STOP_FILE_SECONDS = 0.5
+
+
+class StopRequest:
+    """True once SIGTERM or SIGINT came, the stop file exists, or nobody reads the events any more. A second SIGINT kills."""
+
+    def __init__(self, stop_file: str, events: Events) -> None:
+        self._file = stop_file
+        self._events = events
+        self._stopped = False
+        self._interrupted = False
+        self._looked = 0.0
+
+    def install(self) -> None:
+        """Take over SIGTERM and SIGINT."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._interrupted:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        self._interrupted = self._interrupted or number == signal.SIGINT
+        self._stopped = True
+
+    def __call__(self) -> bool:
+        # Asked once a step: a stop file on a network file system is looked for twice a second at most.
+        if not self._stopped and self._file and time.monotonic() - self._looked > STOP_FILE_SECONDS:
+            self._looked = time.monotonic()
+            self._stopped = Path(self._file).exists()
+        return self._stopped or self._events.gone.is_set()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the requests of a file; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m sarm.jobs", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("requests", type=Path, help="JSON file: one JobRequest or a list of them")
+    parser.add_argument("--store", type=Path, required=True, help="folder of the artifacts")
+    parser.add_argument("--command", default="replicate table1", help="what builds a missing input, for messages")
+    parser.add_argument("--keep-going", action="store_true", help="go on with jobs that do not need a failed one")
+    parser.add_argument("--registry", default="sarm.jobs.registry:REGISTRY", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    stderr = sys.stderr
+    store = ArtifactStore(options.store)
+    try:
+        return _run(options, store, stderr)
+    except JobError as problem:
+        stderr.write(f"{problem}\n")
+        return problem.exit_code
+    except Exception as error:
+        stderr.write(f"{type(error).__name__}: {error}; traceback in {_keep_traceback(store)}\n")
+        return 1
+
+
+def _run(options: argparse.Namespace, store: ArtifactStore, stderr: TextIO) -> int:
+    requests = read_requests(options.requests)
+    registry = load(options.registry)
+    if not isinstance(registry, Registry):
+        raise UsageProblem(f"{options.registry} is no Registry")
+    events = Events(_take_stdout())
+    stop = StopRequest(os.environ.get("SARM_STOP_FILE", ""), events)
+    stop.install()
+    process = JobProcess(
+        store=store,
+        registry=registry,
+        events=events,
+        stop_requested=stop,
+        command=options.command,
+        keep_going=options.keep_going,
+        tensorboard=os.environ.get("SARM_TENSORBOARD", ""),
+        stderr=stderr,
+    )
+    return process.run(requests)
+
+
+def read_requests(path: Path) -> list[JobRequest]:
+    """The requests in a file. Raises UsageProblem when it is missing or malformed."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [JobRequest.model_validate(entry) for entry in (content if isinstance(content, list) else [content])]
+    except (OSError, ValueError, ValidationError) as error:
+        raise UsageProblem(f"{path.name} is not a file of job requests: {str(error).splitlines()[0]}") from error
+
+
+def _take_stdout() -> TextIO:
+    # Native code writes to descriptor 1 and would garble the events: they get a descriptor of their own, and 1 becomes stderr.
+    sys.stdout.flush()
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
+
+
+def _keep_traceback(store: ArtifactStore) -> Path:
+    path = store.root / ".logs" / f"process-{os.getpid()}-traceback.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""The life of one job process: for each request look, claim, run, commit; tell events; end with a documented exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TextIO
+
+from sarm.artifacts import ArtifactStore
+from sarm.job import EnvironmentProblem, Interrupted, JobConfig, JobContext, JobError, JobRequest
+from sarm.jobs.events import Events, captured
+from sarm.jobs.measure import Meter
+from sarm.jobs.registry import Registry
+from sarm.jobs.tensorboard import mirror_metrics
+from sarm.staging import Staging
+
+# Source: interface.md section 2. A plain failure comes before "missing", since what is missing follows from it.
+PRECEDENCE = (2, 7, 6, 1, 5)
+
+
+@dataclass(frozen=True)
+class JobProcess:
+    """Runs requests in order against a store.
+
+    `command` is what a user types to build a missing input. With `keep_going` a failure ends only the jobs that need the failed one.
+    `tensorboard` names the folder for metrics, empty for none.
+    """
+
+    store: ArtifactStore
+    registry: Registry
+    events: Events
+    stop_requested: Callable[[], bool]
+    command: str = "replicate table1"
+    keep_going: bool = False
+    tensorboard: str = ""
+    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+
+    def run(self, requests: Sequence[JobRequest]) -> int:
+        """Do what is asked and give the exit code: 0, or the one of the first failure in the order of precedence, or 75."""
+        pending, codes = self._missing(requests)
+        if codes:
+            return worst(codes)
+        failed: set[str] = set()
+        for group in self.registry.groups(pending):
+            ready = [request for request in group if not self._skipped(request, failed)]
+            code, undone = self._run_group(ready)
+            failed |= undone
+            codes += [code] if code else []
+            if code == Interrupted.exit_code:
+                return code
+            if code and not self.keep_going:
+                break
+        return worst(codes)
+
+    def _missing(self, requests: Sequence[JobRequest]) -> tuple[list[JobRequest], list[int]]:
+        pending, codes = [], []
+        for request in dict((request.key, request) for request in requests).values():
+            try:
+                self.registry.config_of(request)
+                present = self.store.has(request)
+            except JobError as problem:
+                codes.append(self._tell_failure(request, problem))
+                continue
+            if present:
+                self.events.emit("reused", request)
+            else:
+                pending.append(request)
+        return pending, codes
+
+    def _skipped(self, request: JobRequest, failed: set[str]) -> bool:
+        broken = [name for name, (_, key) in request.inputs.items() if key in failed]
+        if broken:
+            failed.add(request.key)
+            self.events.emit("skipped", request, reason=f"its input {broken[0]!r} failed")
+        return bool(broken)
+
+    def _run_group(self, group: Sequence[JobRequest]) -> tuple[int, set[str]]:
+        pending = list(group)
+        while pending:
+            outcomes: list[tuple[JobRequest, Staging | str]] = []
+            done: set[str] = set()
+            with ExitStack() as releases:
+                try:
+                    if self.stop_requested():
+                        raise Interrupted("stopped on request between two jobs; the same command continues")
+                    self._claim(pending, outcomes, releases)
+                    self._execute([staging for _, staging in outcomes if isinstance(staging, Staging)], done)
+                except JobError as problem:
+                    releases.close()
+                    done |= {request.key for request, outcome in outcomes if outcome == "present"}
+                    undone = [request for request in pending if request.key not in done]
+                    for request in undone:
+                        self._tell_failure(request, problem)
+                    return problem.exit_code, {request.key for request in undone}
+            pending = [request for request, outcome in outcomes if outcome == "held"]
+        return 0, set()
+
+    def _claim(self, pending: Sequence[JobRequest], outcomes: list[tuple[JobRequest, Staging | str]], releases: ExitStack) -> None:
+        # Only the first is waited for, while nothing else is held: two processes with different orders cannot block each other.
+        for number, request in enumerate(pending):
+            if number == 0:
+                outcome: Staging | str = self.store.claim(
+                    request,
+                    waiting=lambda note, request=request: self.events.emit("waiting", request, note=note),  # type: ignore[misc]
+                    stop_requested=self.stop_requested,
+                )
+            else:
+                outcome = self.store.try_claim(request)
+            if isinstance(outcome, Staging):
+                releases.callback(self.store.release, outcome)
+            elif outcome == "present":
+                self.events.emit("reused", request)
+            outcomes.append((request, outcome))
+
+    def _execute(self, stagings: Sequence[Staging], done: set[str]) -> None:
+        if not stagings:
+            return
+        for staging in stagings:
+            self.events.emit("start", staging.request, log=str(staging.log))
+        with captured([staging.log for staging in stagings], self.stderr) as log:
+            try:
+                meter = Meter()
+                self._call([(self._config(staging), self._context(staging, log)) for staging in stagings])
+                facts = meter.facts()
+                # Shared work counts once in the sum over artifacts.
+                facts = replace(facts, seconds=facts.seconds / len(stagings))
+            except Exception as error:
+                log(f"{type(error).__name__}: {error}")
+                for staging in stagings:
+                    _append(staging.log, traceback.format_exc())
+                raise self._as_problem(error, stagings) from error
+        for staging in stagings:
+            manifest = self.store.commit(staging, facts)
+            done.add(manifest.key)
+            self.events.emit("done", staging.request, seconds=manifest.seconds, peak_memory_bytes=manifest.peak_memory_bytes)
+            if self.tensorboard:
+                mirror_metrics(self.store.path(staging.request), Path(self.tensorboard), self.stderr)
+
+    def _call(self, work: Sequence[tuple[JobConfig, JobContext]]) -> None:
+        kind = work[0][0].kind
+        if len(work) > 1:
+            self.registry.fused_function_of(kind)(work)
+        else:
+            self.registry.function_of(kind)(*work[0])
+
+    def _config(self, staging: Staging) -> JobConfig:
+        return self.registry.config_of(staging.request)
+
+    def _context(self, staging: Staging, log: Callable[[str], None]) -> JobContext:
+        request = staging.request
+        return JobContext(
+            inputs={
+                name: self.store.find(kind, key, label=f"input {name!r} of {request.label or request.kind}", command=self.command)
+                for name, (kind, key) in request.inputs.items()
+            },
+            output=staging.output,
+            checkpoint=staging.checkpoint,
+            resources=request.resources,
+            locations={name: Path(place) for name, place in request.locations.items()},
+            progress=self.events.progress_of(request),
+            stop_requested=self.stop_requested,
+            log=log,
+        )
+
+    def _as_problem(self, error: Exception, stagings: Sequence[Staging]) -> JobError:
+        if isinstance(error, JobError):
+            return error
+        if any(not staging.held for staging in stagings):
+            return EnvironmentProblem("another process took this work over, since this one seemed dead; the same command continues")
+        if is_full_disk(error):
+            return self.store.space_problem()
+        # By name: torch must not be imported to recognise its error.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            return EnvironmentProblem("out of memory; lower resources.micro_batch_tokens (or batch_tokens of a scoring) and run it again")
+        lines = str(error).strip().splitlines()
+        return JobError(f"{type(error).__name__}: {lines[0] if lines else 'no message'}")
+
+    def _tell_failure(self, request: JobRequest, problem: JobError) -> int:
+        name = "interrupted" if isinstance(problem, Interrupted) else "failed"
+        self.events.emit(name, request, message=str(problem), code=problem.exit_code, log=str(self.store.log(request)))
+        self.stderr.write(f"{request.label or request.kind}: {problem}\n")
+        return problem.exit_code
+
+
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of several failures, 0 without any."""
+    return next((code for code in PRECEDENCE if code in codes), max(codes, default=0))
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a disk or quota was full; native writers (safetensors, torch) say so only in their text."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or "os error 28" in str(error)
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        # The disk may be full or the folder taken over; the failure itself is still told.
+        return
