@@ -40,11 +40,25 @@ class PretrainingConfig(JobConfig):
     intermediate_size: int = Field(ge=8, description="Width of the MLP.")
     num_attention_heads: int = Field(ge=1, description="Query heads.")
     num_key_value_heads: int = Field(ge=1, description="Key and value heads.")
-    context: int = Field(default=256, ge=16, description="Longest sequence, tokens.")
-    steps: int = Field(ge=1, description="Optimizer steps.")
-    batch_tokens: int = Field(default=4096, ge=64, description="Tokens of one step.")
-    learning_rate: float = Field(default=2e-3, gt=0, description="Peak AdamW learning rate.")
+    context: int = Field(default=128, ge=16, description="Length of a packed row, tokens; texts run on over its end.")
+    steps: int = Field(ge=1, description="Optimizer steps; the data are repeated in a new order when they have fewer tokens.")
+    batch_tokens: int = Field(default=2048, ge=16, description="Tokens of one step, a multiple of `context`.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Peak AdamW learning rate; falls to a tenth along a cosine.")
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1, description="Share of steps with a linear warm-up.")
+    weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decay of matrices; norms have none.")
+    held_out_fraction: float = Field(default=0.02, ge=0, lt=0.5, description="Share of texts kept for the held-out loss.")
     seed: int = Field(default=0, description="Seed of initialisation and of the order of the data.")
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> PretrainingConfig:
+        if self.batch_tokens % self.context:
+            raise ValueError(f"batch_tokens = {self.batch_tokens} is not a multiple of context = {self.context}; choose sizes that divide")
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size}, heads {self.num_attention_heads}, key-value heads {self.num_key_value_heads}: "
+                "each must be a multiple of the next"
+            )
+        return self
 
 
 class WeightsConfig(JobConfig):
@@ -85,7 +99,10 @@ class DataConfig(JobConfig):
 
 
 class SAETrainingConfig(JobConfig):
-    """One TopK sparse autoencoder on hidden states of a truncated model. Inputs: `backbone`, `corpus`. Source: section Setup, SAE Pretraining."""
+    """One TopK sparse autoencoder on hidden states of a truncated model. Inputs: `backbone`, `corpus`.
+
+    Source: section Setup, SAE Pretraining.
+    """
 
     kind: ClassVar[str] = "train_sae"
     version: ClassVar[int] = 1
@@ -111,7 +128,9 @@ class SAETrainingConfig(JobConfig):
     learning_rate: float = Field(default=5e-4, gt=0, description="Peak Adam learning rate.")
     beta1: float = Field(default=0.9, description="Adam's first decay rate.")
     beta2: float = Field(default=0.999, description="Adam's second decay rate.")
-    schedule: Literal["constant", "authors"] = Field(default="constant", description="After warm-up; `authors` has the jump at 80 % and a dead tail.")
+    schedule: Literal["constant", "authors"] = Field(
+        default="constant", description="After warm-up; `authors` has the jump at 80 % and a dead tail."
+    )
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1, description="Share of steps with a linear warm-up.")
     unit_norm_every: int = Field(default=10, ge=1, description="Steps between two renormalisations of the decoder's columns.")
     auxk_weight: float = Field(default=0.0, ge=0, description="Weight of the AuxK loss on dead latents; 0 in every protocol.")
@@ -125,12 +144,17 @@ class SAETrainingConfig(JobConfig):
         if self.k > self.n_latents:
             raise ValueError(f"k = {self.k} is larger than n_latents = {self.n_latents}; choose k <= n_latents")
         if not self.batch_vectors <= min(self.buffer_vectors, self.vectors):
-            raise ValueError(f"batch_vectors = {self.batch_vectors} must not exceed buffer_vectors = {self.buffer_vectors} or vectors = {self.vectors}")
+            raise ValueError(
+                f"batch_vectors = {self.batch_vectors} must not exceed buffer_vectors = {self.buffer_vectors} or vectors = {self.vectors}"
+            )
         return self
 
 
 class RewardTrainingConfig(JobConfig):
-    """A reward model trained on pairs. Inputs: `backbone`, `preferences`, and `sae` if the encoder is pretrained. Source: section Setup, SARM Training."""
+    """A reward model trained on pairs. Inputs: `backbone`, `preferences`, and `sae` if the encoder is pretrained.
+
+    Source: section Setup, SARM Training.
+    """
 
     kind: ClassVar[str] = "train_reward"
     version: ClassVar[int] = 1
@@ -225,5 +249,29 @@ class ConversationScoringConfig(JobConfig):
     attribution: int = Field(default=0, ge=0, description="Top latents to list for each conversation; 0 lists none.")
     max_length: int = Field(default=4096, ge=2, description="Longest conversation, tokens.")
     dtype: Dtype = Field(default="float32", description="Precision of the forward pass.")
+    batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass.")
+    date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
+
+
+class SteeringConfig(JobConfig):
+    """Rewards before and after one latent is edited, and the latents of every completion. Inputs: `model`, `selection`, `target`.
+
+    `selection` and `target` are benchmarks; with one benchmark for both, choice and test share items, as in the preprint.
+    """
+
+    kind: ClassVar[str] = "steer_rewards"
+    version: ClassVar[int] = 1
+
+    selection: Literal["rewardbench2", "rmbench"] = Field(description="File on which s_i is computed.")
+    target: Literal["rewardbench2", "rmbench"] = Field(default="rewardbench2", description="File whose rewards are steered.")
+    subset: str = Field(default="safety", description="Subsets whose name begins so (any case) are the concept; all others the complement.")
+    rule: Literal["argmax-s", "argmax-s-bounded-t", "s-minus-t"] = Field(default="argmax-s", description="How the latent is chosen.")
+    bound: float = Field(default=0.1, ge=0, description="Largest |t_i| that argmax-s-bounded-t accepts.")
+    multiplier: float = Field(default=2.0, description="Factor on the chosen latent; the paper does not state its own.")
+    max_length: int = Field(default=2048, ge=2, description="Longest conversation, tokens.")
+    truncation: Literal["left", "right", "error"] = Field(default="left", description="Which end of a longer one is cut.")
+    bos: Literal["single", "double-first-masked", "double"] = Field(default="single", description="BOS policy.")
+    dtype: Dtype = Field(default="float32", description="Precision of the forward pass.")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
     batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass.")
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")

@@ -1,0 +1,1 @@
+"""Published numbers, our results, verdicts and their rendering."""

@@ -1,0 +1,232 @@
+"""One function per public data set shape: a raw row in, a `Preference` or `TextDocument` out.
+
+Every function raises DataError with file, row number, key and the next step where a row cannot be what it should.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple, NoReturn, TypeGuard
+
+from pydantic import ValidationError
+
+from sarm.data.preferences import DataError, Message, Preference, TextDocument
+
+RMBENCH_LABELS = ("chat", "code", "math", "safety-refuse", "safety-response")
+RMBENCH_STYLES = 3
+# ShareGPT-style files say `from`/`value` and name the speakers otherwise.
+SPEAKERS = {"human": "user", "gpt": "assistant", "model": "assistant"}
+EVALUATION_SHARE = 5
+
+Row = Mapping[str, Any]
+
+
+class EmptyPrompt(DataError):
+    """A row whose prompt holds no text."""
+
+
+class DivergingHistories(DataError):
+    """A pair whose two conversations differ before the last reply, so that they are no answers to one prompt."""
+
+
+class Place(NamedTuple):
+    """Where a raw row stands: the file's name and the row's number, from 1."""
+
+    file: str
+    row: int
+
+
+class UnrolledCompletion(NamedTuple):
+    """One completion of an item with its prompt, ready for a chat template."""
+
+    id: str
+    subset: str
+    messages: tuple[Message, ...]
+
+
+def rewardbench2_preference(row: Row, place: Place) -> Preference:
+    """A row of allenai/reward-bench-2: `id`, `prompt`, `chosen[]`, `rejected[]`, `subset` and the three counts. Source: its card."""
+    identifier = _identifier(row, place)
+    subset = _text(row, "subset", place)
+    if subset == "Ties" and not re.fullmatch(r"[^:]+:\d+", identifier):
+        _refuse(place, "id", f"{identifier!r} is not 'ref:N' or 'tied:N'; a Ties row needs one of these")
+    chosen = _completions(row, "chosen", place)
+    rejected = _completions(row, "rejected", place)
+    counts = {"num_correct": len(chosen), "num_incorrect": len(rejected), "total_completions": len(chosen) + len(rejected)}
+    for key, actual in counts.items():
+        stated = row.get(key)
+        if stated is not None and stated != actual:
+            _refuse(place, key, f"says {stated!r} but the row holds {actual}; mend the count or the lists")
+    return Preference(id=identifier, prompt=_prompt(row, place), chosen=chosen, rejected=rejected, subset=subset)
+
+
+def rmbench_preference(row: Row, place: Place) -> Preference:
+    """An item of RM-Bench: three `chosen`, three `rejected`; the domain is `domain`, or what the file's name begins with.
+
+    Source: THU-KEG/RM-Bench, its README.
+    """
+    domain = row.get("domain") or rmbench_domain(place.file)
+    if not isinstance(domain, str) or not domain.startswith(("chat", "code", "math", "safety")):
+        next_step = f"add `domain` or name the file after it, one of {', '.join(RMBENCH_LABELS)}"
+        _refuse(place, "domain", f"{domain!r} is no RM-Bench domain; {next_step}")
+    sides = {key: _completions(row, key, place) for key in ("chosen", "rejected")}
+    for key, side in sides.items():
+        if len(side) != RMBENCH_STYLES:
+            _refuse(place, key, f"has {len(side)} completions; RM-Bench has 3: concise, detailed plain, detailed Markdown")
+    return Preference(
+        id=_identifier(row, place), prompt=_prompt(row, place), chosen=sides["chosen"], rejected=sides["rejected"], subset=domain
+    )
+
+
+def rmbench_domain(file: str) -> str:
+    """The domain that a file's name begins with, or empty text."""
+    return next((label for label in RMBENCH_LABELS if PurePath(file).name.startswith(label)), "")
+
+
+def preference_pair(row: Row, place: Place) -> Preference:
+    """A training pair in any common form.
+
+    `chosen` and `rejected` are replies as text, replies as messages, or whole conversations; `prompt` is text or messages,
+    and may be absent beside whole conversations: then their common beginning is the prompt.
+    Raises EmptyPrompt and DivergingHistories, which a caller may choose to leave out.
+    """
+    prompt = _prompt(row, place) if row.get("prompt") is not None else None
+    sides = [_reply(row, key, place) for key in ("chosen", "rejected")]
+    histories = [history for history, _ in sides if history]
+    if histories:
+        if len(histories) != len(sides) or histories[0] != histories[1]:
+            raise DivergingHistories(
+                _line(place, "rejected", "its conversation differs from that of `chosen` before the last reply; remove the row")
+            )
+        if prompt is not None and not _belongs(prompt, histories[0]):
+            _refuse(place, "prompt", "is not part of the conversation in `chosen`; remove `prompt` or mend the row")
+        prompt = histories[0]
+    if prompt is None:
+        _refuse(place, "prompt", "is missing, and `chosen` is a reply alone; add the prompt as text or messages")
+    _refuse_empty(prompt, place)
+    if prompt[-1].role == "assistant":
+        _refuse(place, "prompt", "ends with an assistant turn; it must end with the turn that is answered")
+    identifier = row.get("id")
+    return Preference(
+        id=f"{PurePath(place.file).stem}-{place.row}" if identifier is None else str(identifier),
+        prompt=prompt,
+        chosen=(sides[0][1],),
+        rejected=(sides[1][1],),
+        subset=str(row.get("domain") or row.get("subset") or ""),
+        source=str(row.get("source") or ""),
+    )
+
+
+def text_document(row: Row, place: Place, *, column: str) -> TextDocument:
+    """A document of running text from one column."""
+    return TextDocument(text=_text(row, column, place), source=str(row.get("source") or ""))
+
+
+def is_evaluation(preference: Preference) -> bool:
+    """Whether the rule `prompt-sha256-mod-5` holds a pair out.
+
+    The first user turn without white space around it, hashed by SHA-256: the first 8 hexadecimal digits are divisible by 5.
+    """
+    first = next((message for message in preference.prompt if message.role == "user"), preference.prompt[0])
+    digest = hashlib.sha256(first.content.strip().encode()).hexdigest()
+    return int(digest[:8], 16) % EVALUATION_SHARE == 0
+
+
+def unrolled(items: Iterable[Preference]) -> Iterator[UnrolledCompletion]:
+    """Every completion with its prompt: item by item, chosen before rejected, each in its order."""
+    for item in items:
+        for completion in item.chosen + item.rejected:
+            reply = Message(role="assistant", content=completion)
+            yield UnrolledCompletion(id=item.id, subset=item.subset, messages=(*item.prompt, reply))
+
+
+def _line(place: Place, key: str, problem: str) -> str:
+    return f"{place.file}:{place.row}: {key}: {problem}"
+
+
+def _refuse(place: Place, key: str, problem: str) -> NoReturn:
+    raise DataError(_line(place, key, problem))
+
+
+def _identifier(row: Row, place: Place) -> str:
+    identifier = row.get("id")
+    if isinstance(identifier, bool) or not isinstance(identifier, (str, int)) or identifier == "":
+        _refuse(place, "id", f"is {identifier!r}; give each row its published id")
+    return str(identifier)
+
+
+def _text(row: Row, key: str, place: Place) -> str:
+    value = row.get(key)
+    if not isinstance(value, str):
+        columns = ", ".join(sorted(str(name) for name in row)) or "none"
+        _refuse(place, key, f"is {'missing' if value is None else 'not text'}; the row has: {columns}")
+    return value
+
+
+def _completions(row: Row, key: str, place: Place) -> tuple[str, ...]:
+    values = row.get(key)
+    if not _is_list(values) or not all(isinstance(value, str) for value in values):
+        _refuse(place, key, f"is {'missing' if values is None else 'not a list of texts'}; give a list of completions")
+    if not values:
+        _refuse(place, key, "is an empty list; a row needs at least one completion on each side")
+    return tuple(values)
+
+
+def _prompt(row: Row, place: Place) -> tuple[Message, ...]:
+    """The prompt as messages; text becomes one user turn, unchanged. Raises EmptyPrompt."""
+    value = row.get("prompt")
+    turns: Sequence[Any] = value if _is_list(value) else [{"role": "user", "content": _text(row, "prompt", place)}]
+    messages = _messages(turns, "prompt", place)
+    _refuse_empty(messages, place)
+    return messages
+
+
+def _refuse_empty(prompt: Sequence[Message], place: Place) -> None:
+    if not any(message.content.strip() for message in prompt):
+        raise EmptyPrompt(_line(place, "prompt", "is empty; remove the row, or set `skip_prompts = true` to leave such rows out"))
+
+
+def _messages(values: Sequence[Any], key: str, place: Place) -> tuple[Message, ...]:
+    messages = []
+    for position, value in enumerate(values):
+        where = f"{key}.{position}"
+        if not isinstance(value, Mapping):
+            _refuse(place, where, "is not a message; give objects with `role` and `content`")
+        role = value.get("role", value.get("from"))
+        try:
+            fields = {"role": SPEAKERS.get(role, role), "content": value.get("content", value.get("value"))}
+            messages.append(Message.model_validate(fields))
+        except ValidationError as error:
+            first = error.errors()[0]
+            _refuse(place, f"{where}.{first['loc'][0]}", f"{first['msg']}; mend the message")
+    return tuple(messages)
+
+
+def _reply(row: Row, key: str, place: Place) -> tuple[tuple[Message, ...], str]:
+    """The turns before the last reply (none where the reply stands alone) and the reply."""
+    value = row.get(key)
+    if isinstance(value, str):
+        return (), value
+    if not _is_list(value) or not value:
+        _refuse(place, key, f"is {'missing' if value is None else 'neither text nor messages'}; give the assistant's reply")
+    if len(value) == 1 and isinstance(value[0], str):
+        return (), value[0]
+    messages = _messages(value, key, place)
+    if messages[-1].role != "assistant":
+        _refuse(place, f"{key}.{len(messages) - 1}.role", f"is {messages[-1].role!r}; the last message must be the assistant's")
+    return messages[:-1], messages[-1].content
+
+
+def _belongs(prompt: Sequence[Message], history: Sequence[Message]) -> bool:
+    """Whether a stated prompt is the conversation's history, or (as text) the content of one of its user turns."""
+    if tuple(prompt) == tuple(history):
+        return True
+    contents = {message.content.strip() for message in history if message.role == "user"}
+    return len(prompt) == 1 and prompt[0].content.strip() in contents
+
+
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
