@@ -1,0 +1,282 @@
+"""Artifacts and published numbers to a report: what each cell holds, and why it holds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from replication.choices import replacements
+from replication.experiments import Row as RegistryRow
+from replication.profiles import BenchmarkName
+from replication.recipes import Recipe, Setting
+from replication.report.cells import Cell, Provenance, Report, Row, Table, Verdict
+from replication.report.measurements import Measured, measured_jobs, measured_training
+from replication.report.published import PublishedRow, PublishedTable, load_published
+from sarm.artifacts import ArtifactStore
+from sarm.job import Job, topological_order
+
+RMBENCH_COLUMNS = ("Overall", "chat", "math", "code", "safety", "hard", "normal", "easy")
+CONTROLS = "Controls (ours)"
+BASELINE_LABELS: Mapping[str, str] = {"length": "Length only", "bag-of-words": "Bag of words and length"}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that cells are made from."""
+
+    recipe: Recipe
+    measured: Mapping[tuple[str, BenchmarkName], Measured]
+    published: PublishedTable
+    reference: PublishedTable | None
+    comparable: bool
+    why_not: str
+
+    @property
+    def setting(self) -> Setting:
+        """What was asked for."""
+        return self.recipe.setting
+
+    def absent(self, name: BenchmarkName) -> Mapping[str, str]:
+        """Subsets of a benchmark that the profile does not have, and why."""
+        return self.setting.profile.benchmarks[name].absent
+
+    def of(self, model: str, name: BenchmarkName) -> Measured:
+        """A row or baseline on a benchmark; missing where `--rows` left it out."""
+        return self.measured.get((model, name), Measured(per_seed=(), missing="left out by --rows"))
+
+
+def collect(recipe: Recipe, store: ArtifactStore, *, command: str) -> Report:
+    """The report of a recipe, as far as the store has it. `command` is what would fill its gaps."""
+    setting = recipe.setting
+    experiment = setting.experiment
+    why_not = why_not_comparable(setting)
+    sources = Sources(
+        recipe=recipe,
+        measured=_measure_all(recipe, store, command),
+        published=load_published(experiment.published),
+        reference=load_published(experiment.reference) if experiment.reference else None,
+        comparable=not why_not,
+        why_not=why_not,
+    )
+    builders = {"rewardbench2": _rewardbench2_table, "rmbench": _rmbench_table, "evaluation": _pairs_table}
+    tables = [build(sources) for name, build in builders.items() if name in setting.profile.benchmarks]
+    replaced = replacements(protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
+    return Report(
+        experiment=experiment.name,
+        title=experiment.title,
+        profile=setting.profile.name,
+        protocol=setting.protocol.name,
+        seeds=setting.seeds,
+        comparable=not why_not,
+        why_not_comparable=why_not,
+        tables=tuple(tables),
+        deviations=tuple(f"{one.text} ({one.where})" for one in setting.protocol.deviations),
+        provenance=_provenance(recipe, store),
+        notes=tuple(f"Instead of protocol {setting.protocol.name}: {line}" for line in replaced),
+    )
+
+
+def _measure_all(recipe: Recipe, store: ArtifactStore, command: str) -> dict[tuple[str, BenchmarkName], Measured]:
+    """Each row and baseline on each benchmark; every file of rewards is read once."""
+    found: dict[tuple[str, BenchmarkName], Measured] = {}
+    for row in {training.row.name: training.row for training in recipe.trainings}.values():
+        for name in recipe.setting.profile.benchmarks:
+            found[row.name, name] = measured_training(recipe.of_row(row.name), name, store, command)
+    for features, scores in recipe.baselines.items():
+        found |= {(features, name): measured_jobs([job], name, store, command) for name, job in scores.items()}
+    return found
+
+
+def why_not_comparable(setting: Setting) -> str:
+    """Why the numbers may not be judged against the paper's; empty when they may."""
+    if not setting.profile.comparable:
+        return setting.profile.why_not_comparable
+    changed = [f"{section}.{name}" for section, given in setting.overrides.items() if "resources" not in section for name in given]
+    if changed:
+        return f"--set changes {', '.join(changed)}"
+    pinned = setting.profile.unpinned()
+    if pinned:
+        return f"revisions are not pinned: {', '.join(repository for repository, _ in pinned)}"
+    return ""
+
+
+def _rewardbench2_table(sources: Sources) -> Table:
+    experiment = sources.setting.experiment
+    rows = []
+    for published in sources.published.rows:
+        ours = experiment.row(published.name)
+        rows.append(_trained_row(sources, ours, published) if ours else _published_row(sources, published))
+    rows += [_trained_row(sources, row, None) for row in experiment.rows if row.control]
+    rows += _baseline_rows(sources, "rewardbench2", experiment.columns)
+    return Table(
+        # The published file's name: a cut of Table 2 or 3 is judged by the same numbers.
+        name=experiment.published,
+        title=experiment.title,
+        columns=experiment.columns,
+        rows=tuple(rows),
+        notes=_notes(sources, "rewardbench2"),
+    )
+
+
+def _rmbench_table(sources: Sources) -> Table:
+    rows = [_unpublished_row(sources, row, "rmbench", RMBENCH_COLUMNS) for row in sources.setting.experiment.rows]
+    rows += _baseline_rows(sources, "rmbench", RMBENCH_COLUMNS)
+    name = f"{sources.setting.experiment.name}-rmbench"
+    notes = ("hard, normal, easy: style pairs above, on and below the diagonal; the paper prints no RM-Bench numbers",)
+    return Table(
+        name=name,
+        title="The same models on RM-Bench",
+        columns=RMBENCH_COLUMNS,
+        rows=tuple(rows),
+        notes=(*notes, *_notes(sources, "rmbench")),
+    )
+
+
+def _pairs_table(sources: Sources) -> Table:
+    """Held-out pairs: a line for each source, a column for each model."""
+    profile = sources.setting.profile
+    columns = {row.name: sources.of(row.name, "evaluation") for row in sources.setting.experiment.rows}
+    columns |= {features: sources.of(features, "evaluation") for features in profile.baselines}
+    names = list(dict.fromkeys(name for measured in columns.values() for name in measured.names)) or ["All pairs"]
+    rows = [
+        Row(
+            name=f"source-{name}",
+            label=name or "(no source named)",
+            origin="control",
+            cells=tuple(_own_cell(sources, measured, name, "evaluation", column=column) for column, measured in columns.items()),
+        )
+        for name in names
+    ]
+    return Table(
+        name=f"{sources.setting.experiment.name}-pairs",
+        title="Pairwise accuracy on held-out preference pairs, by source",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=_notes(sources, "evaluation"),
+    )
+
+
+def _trained_row(sources: Sources, row: RegistryRow, published: PublishedRow | None) -> Row:
+    measured = sources.of(row.name, "rewardbench2")
+    if published is None:
+        cells = [_own_cell(sources, measured, column, "rewardbench2") for column in sources.setting.experiment.columns]
+    else:
+        cells = [_compared_cell(sources, measured, published, column) for column in sources.published.columns]
+    return Row(
+        name=row.name,
+        label=_label(sources, row),
+        size=published.size if published else "",
+        group=published.group if published else row.group or CONTROLS,
+        origin="control" if row.control else "paper-ours",
+        note=_row_note(sources, row),
+        cells=tuple(cells),
+    )
+
+
+def _unpublished_row(sources: Sources, row: RegistryRow, name: BenchmarkName, columns: tuple[str, ...]) -> Row:
+    measured = sources.of(row.name, name)
+    return Row(
+        name=row.name,
+        label=_label(sources, row),
+        group=CONTROLS if row.control else "SARM",
+        origin="control" if row.control else "paper-ours",
+        note=_row_note(sources, row),
+        cells=tuple(_own_cell(sources, measured, column, name) for column in columns),
+    )
+
+
+def _published_row(sources: Sources, published: PublishedRow) -> Row:
+    cells = [
+        Cell(
+            column=column,
+            published=sources.published.printed(published.name, column),
+            reference=_reference(sources, published.name, column),
+            verdict="PUBLISHED ONLY",
+            reason="a baseline that the paper quotes; we do not train it",
+        )
+        for column in sources.published.columns
+    ]
+    return Row(
+        name=published.name,
+        label=published.label,
+        size=published.size,
+        group=published.group,
+        origin=published.origin,
+        note=published.note,
+        cells=tuple(cells),
+    )
+
+
+def _baseline_rows(sources: Sources, name: BenchmarkName, columns: tuple[str, ...]) -> list[Row]:
+    rows = []
+    for features in sources.setting.profile.baselines:
+        measured = sources.of(features, name)
+        cells = tuple(_own_cell(sources, measured, column, name) for column in columns)
+        note = "fitted on all training pairs of the profile; knows no language model"
+        rows.append(Row(name=features, label=BASELINE_LABELS[features], group=CONTROLS, origin="control", note=note, cells=cells))
+    return rows
+
+
+def _compared_cell(sources: Sources, measured: Measured, published: PublishedRow, column: str) -> Cell:
+    ours = measured.measurement(column)
+    verdict: Verdict = "INCONCLUSIVE"
+    reason = ""
+    if ours is None:
+        verdict, reason = "MISSING", measured.reason(column, sources.absent("rewardbench2"))
+    elif not sources.comparable:
+        verdict, reason = "NOT COMPARABLE", sources.why_not
+    return Cell(
+        column=column,
+        ours=ours,
+        published=sources.published.printed(published.name, column),
+        reference=_reference(sources, published.name, column),
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _own_cell(sources: Sources, measured: Measured, name: str, benchmark: BenchmarkName, *, column: str = "") -> Cell:
+    """A cell for which the paper has no number."""
+    ours = measured.measurement(name)
+    if ours is None:
+        return Cell(column=column or name, verdict="MISSING", reason=measured.reason(name, sources.absent(benchmark)))
+    return Cell(column=column or name, ours=ours, verdict="NOT COMPARABLE", reason="the paper prints no such number")
+
+
+def _reference(sources: Sources, row: str, column: str) -> str | None:
+    return sources.reference.printed(row, column) if sources.reference else None
+
+
+def _label(sources: Sources, row: RegistryRow) -> str:
+    printed = next((one.label for one in sources.published.rows if one.name == row.name), "")
+    return row.label or printed or row.name
+
+
+def _row_note(sources: Sources, row: RegistryRow) -> str:
+    """What a reader must know of the row: its own note, and where the profile's counterpart is not exact."""
+    backbone = sources.setting.profile.backbones.get(row.slot)
+    notes = [row.note]
+    if backbone is not None:
+        found = [backbone.layers.get(row.layer), backbone.ks.get(row.k)]
+        notes += [counterpart.inexact for counterpart in found if counterpart is not None]
+    return "; ".join(note for note in notes if note)
+
+
+def _notes(sources: Sources, name: BenchmarkName) -> tuple[str, ...]:
+    absent = sources.absent(name)
+    reasons = dict.fromkeys(absent.values())
+    notes = [f"{', '.join(subset for subset in absent if absent[subset] == reason)}: {reason}" for reason in reasons]
+    for row in sources.setting.experiment.rows:
+        cut = sources.of(row.name, name).truncated
+        notes += [f"{_label(sources, row)}: {cut} completions were cut to the longest length"] if cut else []
+    return tuple(notes)
+
+
+def _provenance(recipe: Recipe, store: ArtifactStore) -> tuple[Provenance, ...]:
+    return tuple(_origin(job, store) for job in topological_order(recipe.jobs) if store.has(job))
+
+
+def _origin(job: Job, store: ArtifactStore) -> Provenance:
+    manifest = store.manifest(job)
+    code = manifest.code.commit + ("+dirty" if manifest.code.dirty else "")
+    return Provenance(kind=job.kind, key=job.short_key, label=job.label, seconds=manifest.seconds, code=code)

@@ -1,0 +1,226 @@
+"""The statistics behind the verdicts, all of them from scipy and statsmodels: numbers in, numbers out.
+
+The published value is one draw of a training run, so that its difference from the mean of S seeds with standard deviation s has the
+standard error s * sqrt(1 + 1/S) with S - 1 degrees of freedom: the two-sample t test with one observation in the second sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+MOST_SEEDS = 200
+
+
+class StatisticsError(ValueError):
+    """A statistic that was asked of data that cannot give it."""
+
+    exit_code = 2
+
+
+class Bounds(NamedTuple):
+    """An interval in the unit of its data."""
+
+    low: float
+    high: float
+
+
+class Comparison(NamedTuple):
+    """Our seeds against one published draw; points. `low` and `high` bound the difference at 1 - alpha."""
+
+    difference: float
+    standard_error: float
+    low: float
+    high: float
+    p_equivalent: float
+    p_differs: float
+
+
+class PairedDifference(NamedTuple):
+    """Ours minus theirs over the same items, in points."""
+
+    estimate: float
+    standard_error: float
+    low: float
+    high: float
+
+
+def wilson(credits: float, n: int, *, alpha: float = 0.05) -> Bounds:
+    """The Wilson interval of a proportion, in percent; credits may be fractional. Source: Wilson 1927, by statsmodels."""
+    from statsmodels.stats.proportion import proportion_confint  # noqa: PLC0415 - a second of import that `list` must not pay
+
+    if n < 1 or not 0 <= credits <= n:
+        raise StatisticsError(f"{credits} credits of {n} items are no proportion")
+    low, high = proportion_confint(count=credits, nobs=n, alpha=alpha, method="wilson")
+    return Bounds(low=100 * float(low), high=100 * float(high))
+
+
+def binomial_error(percent: float, n: int) -> float:
+    """The standard error over items of a percentage, in points."""
+    if n < 1:
+        raise StatisticsError("a standard error needs at least one item")
+    share = min(max(percent / 100, 0.0), 1.0)
+    return 100 * math.sqrt(share * (1 - share) / n)
+
+
+def prediction_interval(per_seed: Sequence[float], *, alpha: float = 0.05, least: int = 3) -> Bounds:
+    """Where one more seed would lie: mean +- t * s * sqrt(1 + 1/S). Raises StatisticsError below `least` seeds."""
+    from scipy import stats  # noqa: PLC0415
+
+    seeds = len(per_seed)
+    if seeds < max(least, 2):
+        raise StatisticsError(f"a prediction interval needs {max(least, 2)} seeds, there {'is' if seeds == 1 else 'are'} {seeds}")
+    half = float(stats.t.ppf(1 - alpha / 2, seeds - 1)) * stdev(per_seed) * math.sqrt(1 + 1 / seeds)
+    return Bounds(low=fmean(per_seed) - half, high=fmean(per_seed) + half)
+
+
+def compare_with_one_draw(
+    per_seed: Sequence[float], *, low: float, high: float, margin: float, alpha: float = 0.05, least_deviation: float = 0.0
+) -> Comparison:
+    """Two one-sided tests of equivalence, and the test that the difference lies beyond the margin.
+
+    `low` and `high` are the ends of what the published digits allow: equivalence must hold at the farther end, difference at the nearer.
+    `least_deviation` (points) stands in where the seeds happen to agree more closely than the metric resolves.
+    `p_differs` is two-sided, so that it is below alpha exactly when the 1 - alpha interval of the difference excludes the margin.
+    Raises StatisticsError for fewer than two seeds or a margin that is not positive. Source: Lakens 2017 (TOST).
+    """
+    from scipy import stats  # noqa: PLC0415
+
+    seeds = len(per_seed)
+    if margin <= 0:
+        raise StatisticsError(f"a margin must be positive, it is {margin:g}")
+    if seeds < 2:
+        raise StatisticsError(f"a comparison of retrained results needs 2 seeds, there {'is' if seeds == 1 else 'are'} {seeds}")
+    mean, deviation = fmean(per_seed), max(stdev(per_seed), least_deviation)
+    if deviation == 0:
+        raise StatisticsError("all seeds gave exactly the same number, so their spread is unknown")
+
+    def p_of(shifted: float, published: float, alternative: str) -> float:
+        test = stats.ttest_ind_from_stats(shifted, deviation, seeds, published, 0.0, 1, equal_var=True, alternative=alternative)
+        return float(test.pvalue)
+
+    p_equivalent = max(p_of(mean + margin, high, "greater"), p_of(mean - margin, low, "less"))
+    p_above, p_below = p_of(mean - margin, high, "greater"), p_of(mean + margin, low, "less")
+    error = deviation * math.sqrt(1 + 1 / seeds)
+    half = float(stats.t.ppf(1 - alpha / 2, seeds - 1)) * error
+    middle = (low + high) / 2
+    return Comparison(
+        difference=mean - middle, standard_error=error, low=mean - high - half, high=mean - low + half,
+        p_equivalent=p_equivalent, p_differs=min(1.0, 2 * min(p_above, p_below)),
+    )  # fmt: skip
+
+
+def seeds_that_decide(*, difference: float, deviation: float, margin: float, alpha: float = 0.05, least: int = 3) -> int | None:
+    """The fewest seeds that would show equivalence or difference if difference and deviation (points) stay as they are.
+
+    None where no number does: the published value is one draw, so the interval never becomes narrower than that.
+    """
+    from scipy import stats  # noqa: PLC0415
+
+    inside = abs(difference) < margin
+    for seeds in range(max(least, 2), MOST_SEEDS + 1):
+        quantile = float(stats.t.ppf(1 - (alpha if inside else alpha / 2), seeds - 1))
+        half = quantile * deviation * math.sqrt(1 + 1 / seeds)
+        if (abs(difference) + half < margin) if inside else (abs(difference) - half > margin):
+            return seeds
+    return None
+
+
+def power_to_differ(*, true_difference: float, deviation: float, seeds: int, margin: float, alpha: float = 0.05) -> float:
+    """The probability that `seeds` retrainings show a difference beyond the margin when the true one is `true_difference` (points)."""
+    from scipy import stats  # noqa: PLC0415
+
+    error = deviation * math.sqrt(1 + 1 / seeds)
+    critical = float(stats.t.ppf(1 - alpha / 2, seeds - 1))
+    above = stats.nct.sf(critical, seeds - 1, (true_difference - margin) / error)
+    below = stats.nct.sf(critical, seeds - 1, (-true_difference - margin) / error)
+    return float(above + below)
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjusted p values; a discovery at level q is one whose adjusted value is at most q."""
+    return _adjusted(p_values, method="fdr_bh")
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjusted p values that keep the family-wise error rate."""
+    return _adjusted(p_values, method="holm")
+
+
+def _adjusted(p_values: Sequence[float], *, method: str) -> tuple[float, ...]:
+    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415
+
+    if not p_values:
+        return ()
+    return tuple(float(value) for value in multipletests(list(p_values), method=method)[1])
+
+
+def mcnemar_exact(*, only_ours: int, only_theirs: int) -> float:
+    """The exact two-sided McNemar p value of one subset, from the numbers of items that only one side gets right."""
+    from statsmodels.stats.contingency_tables import mcnemar  # noqa: PLC0415
+
+    if only_ours + only_theirs == 0:
+        return 1.0
+    return float(mcnemar([[0, only_ours], [only_theirs, 0]], exact=True).pvalue)
+
+
+def paired_bootstrap(
+    differences: Mapping[str, Sequence[float]], *, seed: int, resamples: int = 10_000, alpha: float = 0.05
+) -> PairedDifference:
+    """The unweighted mean over subsets of the mean paired difference, resampled within each subset.
+
+    `differences` holds, for each subset, ours minus theirs of each item's credit (0 to 1); for Ties of each group of prompts, whose
+    mean is the Ties score. Result in points. Raises StatisticsError for an empty subset or one of a single item.
+    """
+    import numpy as np  # noqa: PLC0415
+    from scipy import stats  # noqa: PLC0415
+
+    short = [name for name, values in differences.items() if len(values) < 2]
+    if short or not differences:
+        raise StatisticsError(f"a bootstrap needs two items in each subset; too few in: {', '.join(short) or 'no subset given'}")
+    samples = tuple(np.asarray(values, dtype=float) for values in differences.values())
+
+    def statistic(*parts: np.ndarray, axis: int = -1) -> np.ndarray:
+        return 100 * np.mean([part.mean(axis=axis) for part in parts], axis=0)
+
+    estimate = float(statistic(*samples))
+    if all(np.ptp(sample) == 0 for sample in samples):
+        return PairedDifference(estimate=estimate, standard_error=0.0, low=estimate, high=estimate)
+    result = stats.bootstrap(
+        samples, statistic, n_resamples=resamples, vectorized=True, confidence_level=1 - alpha, method="percentile",
+        batch=500, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    interval = result.confidence_interval
+    return PairedDifference(
+        estimate=estimate, standard_error=float(result.standard_error), low=float(interval.low), high=float(interval.high)
+    )
+
+
+def normal_tail(z: float) -> float:
+    """The upper tail of the standard normal distribution: the one-sided p value of a z statistic."""
+    from scipy import stats  # noqa: PLC0415
+
+    return float(stats.norm.sf(z))
+
+
+def normal_quantile(share: float) -> float:
+    """The value below which the standard normal distribution has this share."""
+    from scipy import stats  # noqa: PLC0415
+
+    return float(stats.norm.ppf(share))
+
+
+def normal_power(standardized_effect: float, *, alpha: float = 0.05) -> float:
+    """The power of a one-sided z test for a true effect given in standard errors."""
+    from statsmodels.stats.power import normal_power as power  # noqa: PLC0415
+
+    return float(power(standardized_effect, nobs=1, alpha=alpha, alternative="larger", sigma=1.0))
+
+
+def range_bound(groups: int, *, alpha: float) -> float:
+    """The quantile of the studentized range of `groups` independent values with known error, in errors of one value (Tukey)."""
+    from scipy import stats  # noqa: PLC0415
+
+    return float(stats.studentized_range.ppf(1 - alpha, groups, math.inf))
