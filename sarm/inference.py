@@ -13,11 +13,12 @@ from sarm.model import RewardModel
 
 
 class RowBatch(NamedTuple):
-    """One forward pass: which rows, their rewards `[rows]` and what the head saw `[rows, features]`."""
+    """One forward pass: which rows, their rewards `[rows]`, what the head saw `[rows, features]`, and the scored hidden states."""
 
     indices: list[int]
     rewards: Tensor
     features: Tensor
+    pooled: Tensor
 
 
 @torch.inference_mode()
@@ -32,8 +33,8 @@ def score_rows(
 ) -> float:
     """Score rows of token ids and hand each batch to `take`; returns the share of positions that were padding.
 
-    Rows are padded on the right and attention is causal, so no mask is needed; `first_masked` hides the first position
-    (the first of two BOS) from all others, as the benchmarks' pipeline does.
+    Rows are padded on the right and attention is causal, so no mask is needed; `first_masked` hides the first of two BOS from
+    all others, as the benchmarks' pipeline does. A row cut on the left has lost one or both and is not masked.
     """
     device = model.score.weight.device
     lengths = [len(row) for row in rows]
@@ -48,9 +49,14 @@ def score_rows(
         mask = None
         if first_masked:
             mask = torch.ones_like(ids, device=device)
-            mask[:, 0] = 0
+            mask[:, 0] = torch.tensor([int(not _begins_twice(rows[index])) for index in indices], device=device)
         output = model(ids.to(device), last, mask)
         if output.features is None:
             raise ValueError(f"{type(model).__name__} gives no features")
-        take(RowBatch(indices, output.rewards.float().cpu(), output.features))
+        pooled = output.hidden_states[torch.arange(len(indices), device=device), last]
+        take(RowBatch(indices, output.rewards.float().cpu(), output.features, pooled))
     return 1 - sum(lengths) / padded if padded else 0.0
+
+
+def _begins_twice(row: Sequence[int]) -> bool:
+    return len(row) > 1 and row[0] == row[1]

@@ -15,17 +15,46 @@ class Edit(NamedTuple):
     value: float
 
 
-def feature_scores(chosen_latents: Tensor, rejected_latents: Tensor) -> Tensor:
-    """s_i = (c_i - j_i) / (c_i + j_i + mean over all latents of (c + j)), with sums over pairs at the last token.
+class FeatureSums(NamedTuple):
+    """Sums over pairs of the last token's latents, `[n_latents]` each."""
 
-    Shapes: `[pairs, n_latents]` twice to `[n_latents]`. Raises ValueError without a pair.
+    chosen: Tensor
+    rejected: Tensor
+
+
+class Selection(NamedTuple):
+    """The latent that each rule chooses; None where no latent meets the bound."""
+
+    argmax_s: int
+    bounded: int | None
+    s_minus_t: int
+
+
+def feature_scores_of_sums(sums: FeatureSums) -> Tensor:
+    """s_i = (c_i - j_i) / (c_i + j_i + mean over all latents of (c + j)): `[n_latents]` twice to `[n_latents]`.
+
     Source: inference_for_latents.py:207-217; the paper leaves s_i undefined (section RM Preference Manipulation).
     """
+    total = sums.chosen + sums.rejected
+    return (sums.chosen - sums.rejected) / (total + total.mean())
+
+
+def feature_scores(chosen_latents: Tensor, rejected_latents: Tensor) -> Tensor:
+    """s_i of pairs: `[pairs, n_latents]` twice to `[n_latents]`. Raises ValueError without a pair."""
     if not len(chosen_latents) or not len(rejected_latents):
         raise ValueError("feature scores need at least one pair; the selection set is empty")
-    chosen, rejected = chosen_latents.sum(dim=0), rejected_latents.sum(dim=0)
-    total = chosen + rejected
-    return (chosen - rejected) / (total + total.mean())
+    return feature_scores_of_sums(FeatureSums(chosen_latents.sum(dim=0), rejected_latents.sum(dim=0)))
+
+
+def select_latents(s: Tensor, t: Tensor, *, bound: float) -> Selection:
+    """The three rules: largest s; largest s among |t| <= bound; largest s - |t|.
+
+    t is the score by the same formula on the complement. Deviation: the released code keeps the plain sum c + j there and
+    does not say how it is used.
+    """
+    allowed = t.abs() <= bound
+    bounded = int(s.masked_fill(~allowed, float("-inf")).argmax()) if bool(allowed.any()) else None
+    return Selection(argmax_s=int(s.argmax()), bounded=bounded, s_minus_t=int((s - t.abs()).argmax()))
 
 
 def steer(latents: Tensor, edits: Mapping[int, Edit]) -> Tensor:
