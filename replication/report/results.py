@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from replication.choices import replacements
@@ -17,6 +17,8 @@ from sarm.job import Job, topological_order
 
 RMBENCH_COLUMNS = ("Overall", "chat", "math", "code", "safety", "hard", "normal", "easy")
 CONTROLS = "Controls (ours)"
+# Fields that cut a run short; 0 means whole.
+PARTIAL = (("reward", "max_pairs"), ("reward", "max_steps"), ("scoring", "limit"))
 BASELINE_LABELS: Mapping[str, str] = {"length": "Length only", "bag-of-words": "Bag of words and length"}
 
 
@@ -94,9 +96,15 @@ def why_not_comparable(setting: Setting) -> str:
     changed = [f"{section}.{name}" for section, given in setting.overrides.items() if "resources" not in section for name in given]
     if changed:
         return f"--set changes {', '.join(changed)}"
-    pinned = setting.profile.unpinned()
-    if pinned:
-        return f"revisions are not pinned: {', '.join(repository for repository, _ in pinned)}"
+    replaced = replacements(protocol=setting.protocol, profile=setting.profile, overrides={})
+    if replaced:
+        return f"profile {setting.profile.name} replaces values of protocol {setting.protocol.name}: {'; '.join(replaced)}"
+    cut = [f"{section}.{name}" for section, name in PARTIAL if getattr(setting.profile, section).get(name)]
+    if cut:
+        return f"profile {setting.profile.name} takes only a part: {', '.join(cut)}"
+    unpinned = setting.profile.unpinned()
+    if unpinned:
+        return f"revisions are not pinned: {', '.join(repository for repository, _ in unpinned)}"
     return ""
 
 
@@ -141,7 +149,7 @@ def _pairs_table(sources: Sources) -> Table:
     rows = [
         Row(
             name=f"source-{name}",
-            label=name or "(no source named)",
+            label=f"{name or '(no source named)'} ({_items(columns.values(), name)} pairs)",
             origin="control",
             cells=tuple(_own_cell(sources, measured, name, "evaluation", column=column) for column, measured in columns.items()),
         )
@@ -154,6 +162,12 @@ def _pairs_table(sources: Sources) -> Table:
         rows=tuple(rows),
         notes=_notes(sources, "evaluation"),
     )
+
+
+def _items(columns: Iterable[Measured], name: str) -> int:
+    """Items behind a metric, of the model that was scored on most."""
+    found = [measured.measurement(name) for measured in columns]
+    return max((one.n for one in found if one is not None), default=0)
 
 
 def _trained_row(sources: Sources, row: RegistryRow, published: PublishedRow | None) -> Row:

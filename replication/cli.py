@@ -1,0 +1,301 @@
+"""`replicate`: the commands, made from the registry. Data goes to stdout, progress and problems to stderr.
+
+Exit codes: 0 done, 1 failure, 2 usage, 5 missing results, 6 integrity, 7 environment, 75 interrupted with a checkpoint, 130 SIGINT.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from replication import cli_files, cli_store
+from replication.experiments import EXPERIMENTS, Axis, Experiment, ablation, ablation_names, sweep, sweep_values
+from replication.problems import UsageProblems, nearest, unknown
+from replication.recipes import Setting
+from replication.run_options import (
+    ALL,
+    DEFAULT_STORE,
+    Chosen,
+    FreshOption,
+    JsonOption,
+    ProfileOption,
+    ProtocolOption,
+    RowsOption,
+    SeedsOption,
+    SetOption,
+    StoreOption,
+    experiments_named,
+    settings_for,
+)
+from replication.showing import listing, shown, why
+from sarm.artifacts import ArtifactStore
+from sarm.data.preferences import DataError
+from sarm.job import JobError
+from sarm.scoring import ScoringError
+
+LONG_RUN_SECONDS = 2 * 3600
+USAGE = 2
+INTERRUPTED = 130
+RENDERED = Path("tables") / "rendered"
+
+app = typer.Typer(
+    name="replicate",
+    help="Repeat the tables of SARM (arXiv 2508.08746), with our numbers beside the published ones.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+OutOption = Annotated[Path, typer.Option("--out", help="Rendered tables go to a folder of the profile's name below this one.")]
+KeepGoingOption = Annotated[bool, typer.Option("--keep-going", help="After a failure go on with jobs that do not need it.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the hub: what is not in its cache is missing.")]
+LauncherOption = Annotated[Literal["local"], typer.Option("--launcher", help="Where jobs run.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Start long runs without asking.")]
+
+
+def main() -> None:
+    """The console entry: runs the command line and turns every problem into lines on stderr and a documented exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output left; Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        sys.exit(_told(error))
+
+
+def _told(error: Exception) -> int:
+    """Say what went wrong; gives the exit code. The traceback of what nobody foresaw goes to a file."""
+    if isinstance(error, JobError) or hasattr(error, "exit_code"):
+        for line in str(error).splitlines():
+            typer.echo(f"replicate: {line}", err=True)
+        return int(getattr(error, "exit_code", 1))
+    if isinstance(error, DataError | ScoringError):
+        typer.echo(f"replicate: {error}", err=True)
+        return USAGE
+    typer.echo(f"replicate: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; traceback in {_kept()}", err=True)
+    return 1
+
+
+def _kept() -> Path:
+    """Write the current traceback where it can be found: into the store's logs, or else among the temporary files."""
+    name = f"replicate-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-traceback.txt"
+    for folder in (Path(os.environ.get("SARM_STORE") or DEFAULT_STORE) / ".logs", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(traceback.format_exc(), encoding="utf-8")
+        except OSError:
+            continue
+        return folder / name
+    return Path(os.devnull)
+
+
+def typed_command() -> str:
+    """What the user typed, to be shown as the command that resumes."""
+    return shlex.join(["replicate", *sys.argv[1:]])
+
+
+@app.command("list")
+def list_experiments(
+    kind: Annotated[
+        Literal["table", "ablation", "sweep", "figure", "features", "claim"] | None, typer.Option("--kind", help="Only this kind.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Experiments of the registry, or the paper's claims."""
+    typer.echo(listing(kind, as_json=as_json))
+
+
+@app.command()
+def show(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment.")],
+    profile: ProfileOption = "mini",
+    protocol: ProtocolOption = "paper",
+    field: Annotated[str, typer.Option("--why", help="Only this field, for example learning_rate or reward.learning_rate.")] = "",
+    rows: RowsOption = "",
+    assignments: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Every value of an experiment and where it comes from."""
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, assignments=tuple(assignments or ()))
+    (setting,) = settings_for(experiments_named([experiment])[:1], chosen, ArtifactStore(store), os.environ)
+    typer.echo(why(setting, field) if field else shown(setting, as_json=as_json))
+
+
+@app.command()
+def plan(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    experiments: Annotated[list[str], typer.Argument(help="Names of experiments, or all.")],
+    profile: ProfileOption = "mini",
+    protocol: ProtocolOption = "paper",
+    rows: RowsOption = "",
+    seeds: SeedsOption = "0",
+    assignments: SetOption = None,
+    fresh: FreshOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """What a run would do: each job, why it runs or is reused, and what it costs. Starts nothing."""
+    from replication import planning, terminal  # noqa: PLC0415 - rich and the estimates are not needed by --help
+
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
+    place = ArtifactStore(store)
+    settings = _settings(experiments_named(experiments), chosen, place, fresh=fresh)
+    planned = planning.plan(settings, place)
+    if as_json:
+        content = {"jobs": terminal.plan_values(planned.steps), "warnings": planned.warnings, "summary": terminal.summary(planned)}
+        typer.echo(json.dumps(content, indent=2))
+        return
+    terminal.plan_table(planned, terminal.console_for(sys.stdout))
+    for warning in planned.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _settings(experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, *, fresh: bool) -> list[Setting]:
+    settings = settings_for(experiments, chosen, store, os.environ)
+    if not fresh:
+        return settings
+    from replication import planning  # noqa: PLC0415 - as above
+
+    # One number for all, so that experiments go on sharing their work.
+    attempt = max(planning.fresh(setting, store).attempt for setting in settings)
+    return [replace(setting, attempt=attempt) for setting in settings]
+
+
+def _run(
+    experiments: Sequence[Experiment], chosen: Chosen, *, store: Path, out: Path, keep_going: bool, fresh: bool, offline: bool, yes: bool
+) -> None:
+    from replication import pipeline, planning, terminal  # noqa: PLC0415 - rendering and statistics are not needed by --help
+    from replication.launch.local import LocalLauncher  # noqa: PLC0415 - as above
+
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    place = ArtifactStore(store)
+    settings = _settings(experiments, chosen, place, fresh=fresh)
+    planning.refuse_unpinned(settings)
+    planned = planning.plan(settings, place)
+    for warning in planned.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if planned.todo:
+        for line in terminal.summary(planned):
+            typer.echo(line, err=True)
+        _confirm(planned.cost.cpu_seconds, yes=yes or any(job.resources.gpus for job in planned.todo))
+    launcher = LocalLauncher(command=typed_command(), keep_going=keep_going)
+    with terminal.watching(len(planned.todo)) as watch:
+        outcome = pipeline.replicate(settings, place, launcher, watch=watch, rendered=out, command=typed_command(), planned=planned)
+    console = terminal.console_for(sys.stdout)
+    for report in outcome.reports if not outcome.code else ():
+        console.print(pipeline.terminal(report))
+    if not outcome.started:
+        typer.echo("all jobs were reused from the store", err=True)
+    typer.echo(f"tables: {', '.join(str(path) for path in outcome.files if path.suffix == '.md')} (and tex, html, json, csv)", err=True)
+    raise typer.Exit(outcome.code)
+
+
+def _confirm(seconds: float, *, yes: bool) -> None:
+    if not yes and seconds > LONG_RUN_SECONDS and sys.stdin.isatty():
+        typer.confirm(f"this may take {seconds / 3600:,.0f} hours on this machine; start?", abort=True, err=True)
+
+
+def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[..., None]:
+    """A command that runs and renders experiments of the registry."""
+
+    def command(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+        profile: ProfileOption = "mini",
+        protocol: ProtocolOption = "paper",
+        rows: RowsOption = "",
+        seeds: SeedsOption = "0",
+        assignments: SetOption = None,
+        fresh: FreshOption = False,
+        keep_going: KeepGoingOption = False,
+        offline: OfflineOption = False,
+        launcher: LauncherOption = "local",
+        yes: YesOption = False,
+        store: StoreOption = DEFAULT_STORE,
+        out: OutOption = RENDERED,
+    ) -> None:
+        chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
+        _run(experiments, chosen, store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, yes=yes)
+
+    command.__doc__ = help_text
+    return command
+
+
+for _experiment in EXPERIMENTS.values():
+    app.command(_experiment.name)(_run_command([_experiment], f"{_experiment.title}: run what is missing, then render."))
+app.command(ALL)(_run_command(list(EXPERIMENTS.values()), "Every experiment of the registry."))
+
+
+@app.command("ablation")
+def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    name: Annotated[str, typer.Option("--name", help=" | ".join(ablation_names()))],
+    profile: ProfileOption = "mini",
+    protocol: ProtocolOption = "paper",
+    seeds: SeedsOption = "0",
+    assignments: SetOption = None,
+    fresh: FreshOption = False,
+    keep_going: KeepGoingOption = False,
+    offline: OfflineOption = False,
+    yes: YesOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    out: OutOption = RENDERED,
+) -> None:
+    """One component taken away, beside the full model."""
+    if name not in ablation_names():
+        raise unknown("ablation", name, ablation_names())
+    chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
+    _run([ablation(name)], chosen, store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, yes=yes)
+
+
+@app.command("sweep")
+def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    axis: Annotated[str, typer.Option("--axis", help="layer | dim | k")],
+    values: Annotated[str, typer.Option("--values", help="In the paper's units, comma-separated; all printed ones without it.")] = "",
+    profile: ProfileOption = "mini",
+    protocol: ProtocolOption = "paper",
+    seeds: SeedsOption = "0",
+    assignments: SetOption = None,
+    fresh: FreshOption = False,
+    keep_going: KeepGoingOption = False,
+    offline: OfflineOption = False,
+    yes: YesOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    out: OutOption = RENDERED,
+) -> None:
+    """SAE layer, width or sparsity."""
+    chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
+    _run([_sweep(axis, values)], chosen, store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, yes=yes)
+
+
+def _sweep(axis: str, values: str) -> Experiment:
+    axes: dict[str, Axis] = {"layer": "layer", "dim": "dim", "k": "k"}
+    if axis not in axes:
+        raise unknown("axis", axis, axes)
+    printed = sweep_values(axes[axis])
+    asked = [value.strip() for value in values.split(",") if value.strip()]
+    wrong = [value for value in asked if not value.isdecimal() or int(value) not in printed]
+    if wrong:
+        valid = [str(value) for value in printed]
+        raise UsageProblems([f"--values {value}: not a printed value of axis {axis}; {nearest(value, valid)}" for value in wrong])
+    return sweep(axes[axis], tuple(int(value) for value in asked))
+
+
+for _name, _command in {**cli_store.COMMANDS, **cli_files.COMMANDS}.items():
+    app.command(_name)(_command)
+app.add_typer(cli_store.store_app, name="store")
+
+if __name__ == "__main__":
+    main()

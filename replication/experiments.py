@@ -1,0 +1,189 @@
+"""The registry: every table and figure of the paper that can be run, as data. Its claims are in `tables/published/claims.toml`.
+
+Rows speak in the paper's units; a profile maps them to its own backbones. Names of rows are those of `tables/published`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import Field
+
+from replication.profiles import Slot
+from replication.report.cells import Frozen
+
+Kind = Literal["table", "ablation", "sweep", "figure", "features"]
+Axis = Literal["layer", "dim", "k"]
+
+REWARDBENCH2_COLUMNS = ("Overall", "Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
+
+
+class Row(Frozen):
+    """A model that we train. What differs from the protocol is a named value."""
+
+    name: str = Field(description="Identifier; equal to the published row's where there is one.")
+    slot: Slot = Field(description="Backbone slot: the paper's 3B (`small`) or 8B (`large`).")
+    layer: int = Field(ge=1, description="Blocks kept, in the paper's units.")
+    width: int = Field(default=16, ge=1, description="Latents as a multiple of the hidden size.")
+    k: int = Field(default=0, ge=0, description="TopK in the paper's units; 0 where the row has no sparse code.")
+    label: str = Field(default="", description="For rows that the paper does not have; the published label otherwise.")
+    group: str = Field(default="", description="For rows that the paper does not have; the published group otherwise.")
+    note: str = Field(default="", description="Printed under the table.")
+    control: bool = Field(default=False, description="A row that we add.")
+    encoder: Literal["sae", "random_sae", "linear", "none"] = Field(default="sae", description="As RewardTrainingConfig.encoder.")
+    same_text: bool = Field(default=False, description="SAE on as much text as the others, thus on more vectors (token level as printed).")
+    sae: Mapping[str, Any] = Field(default_factory=dict, description="Fields of SAETrainingConfig that this row fixes.")
+    reward: Mapping[str, Any] = Field(default_factory=dict, description="Fields of RewardTrainingConfig that this row fixes.")
+    axis: Axis | None = Field(default=None, description="The axis of a sweep on which this row lies.")
+    ablation: str = Field(default="", description="The ablation to which this row belongs.")
+
+
+class Experiment(Frozen):
+    """A table of the paper: which models, which columns, which published numbers."""
+
+    name: str
+    kind: Kind
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    published: str = Field(description="File of `tables/published` without suffix.")
+    reference: str = Field(default="", description="A second file of published numbers; empty for none.")
+
+    def row(self, name: str) -> Row | None:
+        """The row of that name, or None: then it is published only."""
+        return next((row for row in self.rows if row.name == name), None)
+
+
+SARM_4B = Row(name="sarm-4b", slot="large", layer=16, k=192)
+# An encoder that is not the pretrained SAE is never trained or reconstructed as one, whatever the protocol says of the SAE.
+NO_SAE_OBJECTIVE = MappingProxyType({"sae_trains": False, "reconstruction_weight": 0.0})
+
+TABLE1 = Experiment(
+    name="table1",
+    kind="table",
+    title="Reward models on RewardBench 2",
+    columns=REWARDBENCH2_COLUMNS,
+    published="table1",
+    reference="leaderboard",
+    rows=(
+        Row(name="sarm-1b", slot="small", layer=14, k=144),
+        Row(name="sarm-2b", slot="small", layer=21, k=144),
+        SARM_4B,
+    ),
+)
+
+TABLE2 = Experiment(
+    name="table2",
+    kind="ablation",
+    title="Component ablation of SARM-4B",
+    columns=REWARDBENCH2_COLUMNS,
+    published="table2",
+    rows=(
+        Row(
+            name="random-init",
+            slot="large",
+            layer=16,
+            encoder="linear",
+            ablation="random-init",
+            reward={**NO_SAE_OBJECTIVE, "latents": "pre_acts"},
+            note="the authors' control: a trainable linear layer with bias, not standardised, no TopK; in effect a truncated scalar model",
+        ),
+        Row(
+            name="random-init-matched",
+            slot="large",
+            layer=16,
+            k=192,
+            encoder="random_sae",
+            ablation="random-init",
+            control=True,
+            label="Random frozen encoder, TopK (matched)",
+            reward={**NO_SAE_OBJECTIVE, "latents": "topk"},
+            note="differs from SARM-4B only in that the encoder was never trained",
+        ),
+        Row(
+            name="token-level",
+            slot="large",
+            layer=16,
+            k=192,
+            ablation="token-level",
+            same_text=True,
+            sae={"tokens": "all"},
+            note="as much text as SARM-4B, so many more training vectors",
+        ),
+        Row(
+            name="token-level-matched",
+            slot="large",
+            layer=16,
+            k=192,
+            ablation="token-level",
+            control=True,
+            label="Token level, as many vectors",
+            sae={"tokens": "all"},
+            note="as many training vectors as SARM-4B, so much less text",
+        ),
+        SARM_4B,
+        Row(
+            name="scalar-trunc",
+            slot="large",
+            layer=16,
+            encoder="none",
+            control=True,
+            label="Scalar head, truncated",
+            reward={**NO_SAE_OBJECTIVE, "latents": "pre_acts"},
+            note="tells the cost of the sparse code from the cost of the depth",
+        ),
+        Row(
+            name="scalar-full",
+            slot="large",
+            layer=32,
+            encoder="none",
+            control=True,
+            label="Scalar head, full depth",
+            reward={**NO_SAE_OBJECTIVE, "latents": "pre_acts"},
+            note="a conventional reward model",
+        ),
+    ),
+)
+
+
+def _sweep_rows() -> tuple[Row, ...]:
+    layers = [Row(name=f"layer-{layer}", slot="small", layer=layer, k=144, axis="layer") for layer in (7, 10, 14, 21, 28)]
+    widths = [Row(name=f"dim-{width}", slot="small", layer=14, width=width, k=144, axis="dim") for width in (8, 12, 16, 24, 32)]
+    ks = [Row(name=f"k-{k}", slot="small", layer=14, k=k, axis="k") for k in (48, 96, 144, 196, 240)]
+    return (*layers, *widths, *ks)
+
+
+TABLE3 = Experiment(
+    name="table3",
+    kind="sweep",
+    title="SAE layer, width and sparsity",
+    columns=REWARDBENCH2_COLUMNS,
+    published="table3",
+    rows=_sweep_rows(),
+)
+
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({one.name: one for one in (TABLE1, TABLE2, TABLE3)})
+
+
+def ablation_names() -> tuple[str, ...]:
+    """Names that `replicate ablation --name` knows."""
+    return tuple(dict.fromkeys(row.ablation for one in EXPERIMENTS.values() for row in one.rows if row.ablation))
+
+
+def ablation(name: str) -> Experiment:
+    """Table 2 cut down to one ablation beside the full model."""
+    rows = tuple(row for row in TABLE2.rows if row.ablation == name or row.name == SARM_4B.name)
+    return TABLE2.model_copy(update={"name": f"ablation-{name}", "title": f"Ablation: {name}", "rows": rows})
+
+
+def sweep(axis: Axis, values: tuple[int, ...]) -> Experiment:
+    """Table 3 cut down to one axis, and to those values (in the paper's units) where any are given."""
+    rows = tuple(row for row in TABLE3.rows if row.axis == axis and (not values or int(row.name.rpartition("-")[2]) in values))
+    return TABLE3.model_copy(update={"name": f"sweep-{axis}", "title": f"Sweep: {axis}", "rows": rows})
+
+
+def sweep_values(axis: Axis) -> tuple[int, ...]:
+    """The values that the paper prints on an axis."""
+    return tuple(int(row.name.rpartition("-")[2]) for row in TABLE3.rows if row.axis == axis)

@@ -1,0 +1,207 @@
+"""A profile says at which scale the paper is repeated: backbones, data, sizes, resources. It is a value, not a branch.
+
+A profile is a TOML file: `mini` and `paper` are shipped, any other is the user's. Rows of the registry speak in the paper's
+units (layer 14 of 28, 16 x hidden, k 144); the profile maps them to its own backbones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from sarm.resources import Resources
+
+Slot = Literal["small", "large"]
+BenchmarkName = Literal["rewardbench2", "rmbench", "evaluation"]
+UNKNOWN_REVISION = "unknown"
+
+
+class Part(BaseModel):
+    """A section of a profile: frozen, and nothing in it that it does not name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Counterpart(Part):
+    """The profile's value for one of the paper's, and how it misses it where it does."""
+
+    value: int = Field(ge=1, description="Layer or k of this profile's backbone.")
+    inexact: str = Field(default="", description="Why it is not the same share as in the paper; empty where it is. Printed in the table.")
+
+
+class Shape(Part):
+    """Sizes of a backbone, before truncation. For hub and folder backbones they must agree with `config.json`."""
+
+    num_hidden_layers: int = Field(ge=1, description="Decoder blocks.")
+    hidden_size: int = Field(ge=8, description="Width of the residual stream.")
+    intermediate_size: int = Field(ge=8, description="Width of the MLP.")
+    num_attention_heads: int = Field(ge=1, description="Query heads.")
+    num_key_value_heads: int = Field(ge=1, description="Key and value heads.")
+    head_dim: int = Field(default=0, ge=0, description="Width of one head; 0 is hidden_size / num_attention_heads.")
+    vocab_size: int = Field(ge=1, description="Rows of the embedding (for the cost estimate).")
+
+
+class MiniatureBackbone(Part):
+    """A small Llama pretrained on the miniature's own corpus."""
+
+    kind: Literal["miniature"]
+    context: int = Field(default=256, ge=16, description="Longest sequence, tokens.")
+    steps: int = Field(ge=1, description="Optimizer steps of pretraining.")
+    batch_tokens: int = Field(default=4096, ge=64, description="Tokens of one step.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Peak AdamW learning rate of pretraining.")
+    seed: int = Field(default=0, description="Seed of pretraining; --seeds leaves it alone, since the paper's backbone is one.")
+
+
+class FolderBackbone(Part):
+    """A local folder in Hugging Face layout."""
+
+    kind: Literal["folder"]
+    path: str = Field(min_length=1, description="Folder; ${VARIABLES} expand; relative paths start at the profile's own folder.")
+
+
+class HubBackbone(Part):
+    """A model of the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    repository: str = Field(pattern=r"^[^/\s]+/[^/\s]+$", description="owner/name.")
+    revision: str = Field(min_length=1, description="Commit; `unknown` until `replicate fetch` has pinned it.")
+    gated: bool = Field(default=False, description="Whether its licence must be accepted on the hub first.")
+
+
+class TokenizerChanges(Part):
+    """What a tokenizer lacks for conversations. Empty values keep what is shipped."""
+
+    chat_template: str = Field(default="", description="Jinja template that replaces the tokenizer's own.")
+    pad_token: str = Field(default="", description="Pad token to set (added when absent); must differ from the end of a turn.")
+    add_tokens: tuple[str, ...] = Field(default=(), description="Special tokens to add.")
+    end_of_turn: str = Field(default="", description="Token that ends a turn; empty takes the tokenizer's eos.")
+
+
+class Backbone(Part):
+    """One slot: the model that stands for one of the paper's two."""
+
+    stands_for: str = Field(description="The paper's model.")
+    source: Annotated[MiniatureBackbone | FolderBackbone | HubBackbone, Field(discriminator="kind")]
+    shape: Shape
+    tokenizer: TokenizerChanges = TokenizerChanges()
+    layers: Mapping[int, Counterpart] = Field(description="The paper's layer (blocks kept) -> this backbone's.")
+    ks: Mapping[int, Counterpart] = Field(description="The paper's k -> this backbone's.")
+
+    @field_validator("layers", "ks", mode="before")
+    @classmethod
+    def _plain_numbers(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {key: {"value": entry} if isinstance(entry, int) else entry for key, entry in value.items()}
+
+
+class MiniatureData(Part):
+    """What `make_miniature` makes."""
+
+    kind: Literal["miniature"]
+
+
+class FileData(Part):
+    """A local file, or a folder of files of one shape."""
+
+    kind: Literal["file"]
+    path: str = Field(min_length=1, description="File or folder; ${VARIABLES} expand; relative paths start at the profile's own folder.")
+
+
+class HubData(Part):
+    """A data set of the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    repository: str = Field(pattern=r"^[^/\s]+/[^/\s]+$", description="owner/name.")
+    revision: str = Field(min_length=1, description="Commit; `unknown` until `replicate fetch` has pinned it.")
+    subset: str = Field(default="", description="Configuration name; empty takes the default.")
+    split: str = Field(default="train", description="Split.")
+    gated: bool = Field(default=False, description="Whether its licence must be accepted on the hub first.")
+
+
+class HeldOutPairs(Part):
+    """The evaluation side of the profile's own preference pairs."""
+
+    kind: Literal["preferences"]
+
+
+Data = Annotated[MiniatureData | FileData | HubData, Field(discriminator="kind")]
+BenchmarkData = Annotated[MiniatureData | FileData | HubData | HeldOutPairs, Field(discriminator="kind")]
+
+
+class Text(Part):
+    """The corpus on which SAEs are trained."""
+
+    source: Data
+    text_column: str = Field(default="text", description="Column or key of the text.")
+    token_vectors: int = Field(
+        ge=1, description="Vectors when every token of the same text counts (the token-level ablation as the paper says it)."
+    )
+
+
+class Preferences(Part):
+    """The pairs on which rewards are trained."""
+
+    source: Data
+    evaluation_split: Literal["none", "prompt-sha256-mod-5"] = Field(default="none", description="Which pairs are held out.")
+    skip_prompts: bool = Field(default=False, description="Leave out rows whose prompt is empty instead of refusing the file.")
+    pairs: int = Field(default=0, ge=0, description="Pairs in the set, for the cost estimate; 0 where unknown.")
+    tokens_per_pair: int = Field(default=1400, ge=1, description="Mean tokens of both sides, for the cost estimate.")
+
+
+class Benchmark(Part):
+    """One set of items that reward models are scored on."""
+
+    source: BenchmarkData
+    absent: Mapping[str, str] = Field(default_factory=dict, description="Subset -> why it is not at hand; shown as a dash.")
+    completions: int = Field(default=0, ge=0, description="Completions to score, for the cost estimate; 0 where unknown.")
+
+
+class Profile(Part):
+    """A complete scale. `sae`, `reward`, `scoring`, `baseline`, `miniature` replace values of the protocol or of the config's default."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Folder of rendered tables: tables/rendered/<name>/.")
+    summary: str = Field(description="One line.")
+    comparable: bool = Field(description="Whether its numbers may be judged against the paper's.")
+    why_not_comparable: str = Field(default="", description="Printed where comparable is false.")
+    backbones: Mapping[Slot, Backbone]
+    text: Text
+    preferences: Preferences
+    benchmarks: Mapping[BenchmarkName, Benchmark]
+    baselines: tuple[Literal["length", "bag-of-words"], ...] = Field(default=(), description="Scorers without a language model to print.")
+    miniature: Mapping[str, Any] = Field(default_factory=dict, description="Fields of MiniatureConfig.")
+    sae: Mapping[str, Any] = Field(default_factory=dict, description="Fields of SAETrainingConfig.")
+    reward: Mapping[str, Any] = Field(default_factory=dict, description="Fields of RewardTrainingConfig.")
+    scoring: Mapping[str, Any] = Field(default_factory=dict, description="Fields of ScoringConfig.")
+    baseline: Mapping[str, Any] = Field(default_factory=dict, description="Fields of BaselineConfig.")
+    resources: Mapping[str, Resources] = Field(default_factory=dict, description="Where and how fast, for each kind of job.")
+    why: Mapping[str, str] = Field(default_factory=dict, description="`section.field` -> why this profile replaces that value.")
+
+    def unpinned(self) -> list[tuple[str, str]]:
+        """(repository, model|dataset) of each hub source whose revision is not known yet, each once."""
+        found: dict[tuple[str, str], None] = {}
+        for backbone in self.backbones.values():
+            if isinstance(backbone.source, HubBackbone) and backbone.source.revision == UNKNOWN_REVISION:
+                found[(backbone.source.repository, "model")] = None
+        for source in self.data_sources():
+            if isinstance(source, HubData) and source.revision == UNKNOWN_REVISION:
+                found[(source.repository, "dataset")] = None
+        return list(found)
+
+    def gated(self) -> list[str]:
+        """Hub repositories whose licence must be accepted before a download."""
+        sources = [backbone.source for backbone in self.backbones.values()] + list(self.data_sources())
+        return list(dict.fromkeys(one.repository for one in sources if isinstance(one, HubBackbone | HubData) and one.gated))
+
+    def data_sources(self) -> list[MiniatureData | FileData | HubData | HeldOutPairs]:
+        """Where the text, the pairs and each benchmark come from."""
+        return [self.text.source, self.preferences.source, *(benchmark.source for benchmark in self.benchmarks.values())]
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """Name -> file of each profile that comes with the package."""
+    folder = Path(__file__).parent / "profiles"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}

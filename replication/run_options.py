@@ -1,0 +1,114 @@
+"""The options that all run commands share, and the settings that they describe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel, ConfigDict
+
+from replication.experiments import EXPERIMENTS, Experiment
+from replication.problems import UsageProblems, unknown
+from replication.profile_files import load_profile
+from replication.protocols import PROTOCOLS
+from replication.recipes import Setting
+from replication.settings import parse_overrides
+from sarm.artifacts import ArtifactStore
+
+PINS_FILE = "revisions.json"
+ALL = "all"
+
+ProfileOption = Annotated[str, typer.Option("--profile", help="mini, paper, or a TOML file of your own.")]
+ProtocolOption = Annotated[str, typer.Option("--protocol", help=f"Which specification of the method: {', '.join(PROTOCOLS)}.")]
+RowsOption = Annotated[str, typer.Option("--rows", help="Only these rows: globs on names, small or large, or 3B / 8B; comma-separated.")]
+SeedsOption = Annotated[str, typer.Option("--seeds", help="Seeds of SAE and reward training, comma-separated.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, for example reward.epochs=1; repeatable.")]
+StoreOption = Annotated[Path, typer.Option("--store", envvar="SARM_STORE", help="Folder of the artifacts.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="A new attempt beside the old artifacts.")]
+DEFAULT_STORE = Path("artifacts")
+
+
+class Chosen(BaseModel):
+    """What was asked for on the command line, still as text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: str = "mini"
+    protocol: str = "paper"
+    rows: str = ""
+    seeds: str = "0"
+    assignments: tuple[str, ...] = ()
+
+
+def experiments_named(names: Sequence[str]) -> list[Experiment]:
+    """The experiments of these names; `all` stands for every one. Raises UsageProblems with the nearest names."""
+    wrong = [name for name in names if name != ALL and name not in EXPERIMENTS]
+    if wrong:
+        raise UsageProblems([problem for name in wrong for problem in unknown("experiment", name, [*EXPERIMENTS, ALL]).problems])
+    return list(EXPERIMENTS.values()) if ALL in names else [EXPERIMENTS[name] for name in dict.fromkeys(names)]
+
+
+def settings_for(
+    experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, environment: Mapping[str, str]
+) -> list[Setting]:
+    """One setting for each experiment. Raises UsageProblems with everything that is wrong with the options at once."""
+    problems: list[str] = []
+    if chosen.protocol not in PROTOCOLS:
+        problems += unknown("protocol", chosen.protocol, PROTOCOLS).problems
+    seeds: tuple[int, ...] = ()
+    overrides: dict[str, dict[str, object]] = {}
+    try:
+        seeds = parse_seeds(chosen.seeds)
+    except UsageProblems as wrong:
+        problems += wrong.problems
+    try:
+        overrides = parse_overrides(chosen.assignments)
+    except UsageProblems as wrong:
+        problems += wrong.problems
+    try:
+        profile = load_profile(chosen.profile, environment=environment, pins=read_pins(store))
+    except UsageProblems as wrong:
+        problems += wrong.problems
+    if problems:
+        raise UsageProblems(problems)
+    # Several rows read the same files: each is looked at once.
+    digest = cache(store.fingerprint)
+    return [
+        Setting(
+            experiment=experiment,
+            profile=profile,
+            protocol=PROTOCOLS[chosen.protocol],
+            seeds=seeds,
+            rows=chosen.rows,
+            overrides=overrides,
+            digest=digest,
+        )
+        for experiment in experiments
+    ]
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`0,1,2` as numbers, each once. Raises UsageProblems."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise UsageProblems([f"--seeds {text!r}: expected whole numbers from 0, comma-separated, for example 0,1,2"])
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def read_pins(store: ArtifactStore) -> dict[str, str]:
+    """Hub repository -> commit, as `replicate fetch` has written them; empty before. Raises UsageProblems for a broken file."""
+    path = store.root / PINS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        pins = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageProblems([f"{path}: not JSON ({error}); delete it and run `replicate fetch` again"]) from error
+    if not isinstance(pins, dict) or not all(isinstance(value, str) for value in pins.values()):
+        raise UsageProblems([f"{path}: expected an object of repository -> commit; delete it and run `replicate fetch` again"])
+    return pins

@@ -1,0 +1,98 @@
+"""Plan, launch, collect, render: what is done is not done again, and every command is safe to repeat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_launcher import FakeLauncher
+
+from replication.experiments import EXPERIMENTS, TABLE1
+from replication.pipeline import Outcome, folder, measured, replicate
+from replication.planning import fresh, plan
+from replication.profile_files import load_profile
+from replication.protocols import PROTOCOLS
+from replication.recipes import Setting
+from replication.settings import parse_overrides
+from sarm.artifacts import ArtifactStore
+from sarm.job import EnvironmentProblem
+
+
+@pytest.fixture
+def mini() -> Setting:
+    return Setting(experiment=TABLE1, profile=load_profile("mini", environment={}), protocol=PROTOCOLS["paper"])
+
+
+def run(setting: Setting, tmp_path: Path, launcher: FakeLauncher) -> Outcome:
+    store = ArtifactStore(tmp_path / "store")
+    return replicate([setting], store, launcher, watch=lambda event: None, rendered=tmp_path / "rendered", command="replicate table1")
+
+
+def test_a_second_run_starts_no_job_and_renders_the_same_bytes(mini: Setting, tmp_path: Path) -> None:
+    first = run(mini, tmp_path, FakeLauncher())
+    assert first.code == 0 and first.started == 24
+    before = {path: path.read_bytes() for path in first.files}
+    again = FakeLauncher()
+    second = run(mini, tmp_path, again)
+    assert second.started == 0 and again.started == []
+    assert {path: path.read_bytes() for path in second.files} == before
+    assert {path.suffix for path in second.files} == {".md", ".tex", ".html", ".json", ".csv"}
+
+
+def test_after_a_failure_the_code_is_the_launcher_s_and_what_is_done_is_kept(mini: Setting, tmp_path: Path) -> None:
+    broken = run(mini, tmp_path, FakeLauncher(failing="train_reward", code=75))
+    assert broken.code == 75 and not measured(broken.reports[0])
+    again = FakeLauncher()
+    assert run(mini, tmp_path, again).code == 0
+    assert len(again.started) == 24 - 6
+
+
+def test_a_plan_says_why_each_job_runs_or_is_reused_and_has_no_side_effects(mini: Setting, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    empty = plan([mini], store)
+    assert {step.action for step in empty.steps} == {"run"} and not (tmp_path / "store").exists()
+    run(mini, tmp_path, FakeLauncher())
+    changed = replace(mini, overrides=parse_overrides(["reward.epochs=7"]))
+    steps = {step.job.label: step for step in plan([changed], store).steps}
+    assert steps["SAE small layer 4, 2048 latents, k 6, tokens last, seed 0"].action == "reuse"
+    assert "epochs" in steps["reward model sarm-1b, seed 0"].why and "-> 7" in steps["reward model sarm-1b, seed 0"].why
+    assert steps["scores of sarm-1b on rmbench, seed 0"].why == "its input changed: model"
+
+
+def test_a_corrupt_artifact_is_planned_to_be_rebuilt(mini: Setting, tmp_path: Path) -> None:
+    run(mini, tmp_path, FakeLauncher())
+    store = ArtifactStore(tmp_path / "store")
+    job = plan([mini], store).steps[-1].job
+    (store.path(job) / "rewards.jsonl").write_text("{}", encoding="utf-8")
+    step = next(step for step in plan([mini], store).steps if step.job == job)
+    assert step.action == "rebuild" and step.why
+
+
+def test_fresh_counts_attempts_and_an_unfinished_one_is_continued(mini: Setting, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    assert fresh(mini, store).attempt == 1
+    run(fresh(mini, store), tmp_path, FakeLauncher(failing="train_reward"))
+    assert fresh(mini, store).attempt == 1
+    run(fresh(mini, store), tmp_path, FakeLauncher())
+    assert fresh(mini, store).attempt == 2
+
+
+def test_a_launch_at_paper_scale_refuses_unpinned_revisions(tmp_path: Path) -> None:
+    paper = Setting(experiment=TABLE1, profile=load_profile("paper", environment={}), protocol=PROTOCOLS["paper"])
+    launcher = FakeLauncher()
+    with pytest.raises(EnvironmentProblem, match="replicate fetch table1 --profile paper") as caught:
+        run(paper, tmp_path, launcher)
+    assert caught.value.exit_code == 7 and launcher.started == []
+
+
+def test_experiments_share_their_work_in_one_plan(mini: Setting, tmp_path: Path) -> None:
+    settings = [replace(mini, experiment=experiment) for experiment in EXPERIMENTS.values()]
+    together = plan(settings, ArtifactStore(tmp_path / "store"))
+    assert len([step for step in together.steps if step.job.kind == "train_reward"]) == 3 + 6 + 13 - 2
+    assert len({step.job.key for step in together.steps}) == len(together.steps)
+
+
+def test_tables_of_another_protocol_have_a_folder_of_their_own(mini: Setting) -> None:
+    assert folder(Path("r"), mini) == Path("r/mini")
+    assert folder(Path("r"), replace(mini, protocol=PROTOCOLS["authors"])) == Path("r/mini-authors")
