@@ -9,34 +9,37 @@ from sarm.data.pairs import conversation
 from sarm.data.preferences import Preference
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, Overlong
 
+Side = Literal["chosen", "rejected"]
+
 
 class Completion(NamedTuple):
     """One reply of one item: which item (by place), which side, which place on that side."""
 
     item: int
-    side: Literal["chosen", "rejected"]
+    side: Side
     place: int
 
 
 def completions_of(items: Sequence[Preference]) -> list[Completion]:
     """Each item's chosen, then its rejected, item by item: the order of the official unrolling."""
-    return [
-        Completion(index, side, place)
-        for index, item in enumerate(items)
-        for side, replies in (("chosen", item.chosen), ("rejected", item.rejected))
-        for place in range(len(replies))
-    ]
+    found = []
+    for index, item in enumerate(items):
+        found += [Completion(index, "chosen", place) for place in range(len(item.chosen))]
+        found += [Completion(index, "rejected", place) for place in range(len(item.rejected))]
+    return found
+
+
+def reply_of(items: Sequence[Preference], completion: Completion) -> str:
+    """The text of a completion."""
+    item = items[completion.item]
+    return (item.chosen if completion.side == "chosen" else item.rejected)[completion.place]
 
 
 def encode_completions(
     items: Sequence[Preference], tokenizer: ConversationTokenizer, *, max_length: int, overlong: Overlong, name: str
 ) -> list[EncodedConversation]:
-    """Token rows of `completions_of(items)`. Raises DataError that names the item."""
-    turns, names = [], []
-    for index, side, place in completions_of(items):
-        item = items[index]
-        turns.append(conversation(item.prompt, (item.chosen if side == "chosen" else item.rejected)[place]))
-        names.append(f"{name} item {item.id!r}")
+    """Token rows of `completions_of(items)`; `name` is the benchmark's, for messages. Raises DataError that names the item."""
+    completions = completions_of(items)
+    turns = [conversation(items[one.item].prompt, reply_of(items, one)) for one in completions]
+    names = [f"{name} item {items[one.item].id!r}" for one in completions]
     return tokenizer.encode_many(turns, max_length=max_length, overlong=overlong, names=names)
-
-

@@ -12,14 +12,13 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sarm.job import Interrupted, JobContext, UsageProblem
+from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 from sarm.resources import Resources
 
 
@@ -30,11 +29,11 @@ def use_threads(resources: Resources) -> None:
 
 
 def device_of(resources: Resources) -> torch.device:
-    """`cuda` when GPUs are asked for, else `cpu`. Raises UsageProblem when the machine has none."""
+    """`cuda` when GPUs are asked for, else `cpu`. Raises EnvironmentProblem when the machine has none."""
     if not resources.gpus:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UsageProblem("resources.gpus > 0 but torch sees no CUDA device; set resources.gpus = 0 or run on a GPU node")
+        raise EnvironmentProblem("resources.gpus > 0 but torch sees no CUDA device; set resources.gpus = 0 or run on a GPU node")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 

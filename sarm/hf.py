@@ -22,7 +22,8 @@ class SarmConfig(PretrainedConfig):
 
     model_type = "sarm"
 
-    def __init__(
+    # transformers builds a configuration from keywords alone.
+    def __init__(  # noqa: PLR0917
         self,
         backbone: dict[str, Any] | None = None,
         encoder: str = "sae",
@@ -56,10 +57,14 @@ class SarmForSequenceClassification(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    # Rewards in low precision make ties, so the head stays in float32 whatever the rest is loaded in.
+    _keep_in_fp32_modules_strict = ["score"]  # noqa: RUF012
 
     def __init__(self, config: SarmConfig) -> None:
         super().__init__(config)
         text = config.backbone_config()
+        # Built in the precision that the caller loads in, not in the one that the checkpoint was saved in.
+        text.dtype = None
         self.num_labels = 1
         self.model = truncated_backbone(text, config.layer)
         if config.encoder == "linear":
@@ -92,12 +97,19 @@ class SarmForSequenceClassification(PreTrainedModel):
         labels: Tensor | None = None,
         **_: Any,
     ) -> SequenceClassifierOutput:
-        """Logits `[batch, 1]` in float32. Pooling follows the attention mask, or the pad id where there is none."""
-        states = self.model(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        """Logits `[batch, 1]` in float32. Pooling follows the attention mask, or the pad id where there is none.
+
+        Raises ValueError for several rows with neither.
+        """
+        output = self.model(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False)
+        states = output.last_hidden_state
         if attention_mask is None:
             if input_ids is None:
                 raise ValueError("without input_ids an attention_mask is needed to find the last token")
-            attention_mask = (input_ids != self.config.pad_token_id).long()
+            pad = self.config.pad_token_id
+            if pad is None and len(input_ids) > 1:
+                raise ValueError("several rows need an attention_mask or config.pad_token_id to find each one's last token")
+            attention_mask = torch.ones_like(input_ids) if pad is None else (input_ids != pad).long()
         positions = torch.arange(states.shape[1], device=states.device)
         last = (attention_mask * positions).argmax(dim=-1)
         pooled = states[torch.arange(len(states), device=states.device), last]

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from sarm.sae import TopKSAE
 from sarm.steering import Edit, steer
@@ -19,7 +19,7 @@ class UnappliedNorm(nn.Module):
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
-        self.weight = nn.Parameter(norm.weight.detach().clone(), requires_grad=False)
+        self.weight = nn.Parameter(norm.get_parameter("weight").detach().clone(), requires_grad=False)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """The input, unchanged."""
@@ -38,7 +38,8 @@ def truncated_config(config: PretrainedConfig, layer: int) -> PretrainedConfig:
     """The configuration of the first `layer` blocks. Raises ValueError for a layer beyond the model."""
     text = config.get_text_config()
     if not 1 <= layer <= text.num_hidden_layers:
-        raise ValueError(f"layer {layer} does not exist: the model has {text.num_hidden_layers} blocks; choose 1 to {text.num_hidden_layers}")
+        count = text.num_hidden_layers
+        raise ValueError(f"layer {layer} does not exist: the model has {count} blocks; choose 1 to {count}")
     cut = copy.deepcopy(text)
     cut.num_hidden_layers = layer
     if getattr(cut, "layer_types", None):
@@ -47,18 +48,32 @@ def truncated_config(config: PretrainedConfig, layer: int) -> PretrainedConfig:
     return cut
 
 
-def truncated_backbone(config: PretrainedConfig, layer: int, *, keep_final_norm: bool = False, attention: str = "sdpa") -> nn.Module:
+def truncated_backbone(
+    config: PretrainedConfig, layer: int, *, keep_final_norm: bool = False, attention: str = "sdpa"
+) -> PreTrainedModel:
     """A base model of `layer` blocks whose output is the residual stream after the last one.
 
     Works for any Hugging Face decoder whose blocks are a list `layers` and whose final norm is `norm` (Llama, Gemma 2, Qwen).
     With `keep_final_norm` the norm is applied, as sequence classifiers of transformers do. Weights are random.
+    Gemma 2 caps its attention scores, which only `eager` attention can do, so there `sdpa` means `eager`.
     """
-    model = AutoModel.from_config(truncated_config(config, layer), attn_implementation=attention)
+    cut = truncated_config(config, layer)
+    if attention == "sdpa" and getattr(cut, "attn_logit_softcapping", None):
+        attention = "eager"
+    model: PreTrainedModel = AutoModel.from_config(cut, attn_implementation=attention)
     if not isinstance(getattr(model, "layers", None), nn.ModuleList) or not hasattr(model, "norm"):
         raise ValueError(f"{type(model).__name__} has no list of blocks named 'layers' with a final 'norm'; it cannot be truncated")
     if not keep_final_norm:
-        model.norm = UnappliedNorm(model.norm)
+        model.norm = UnappliedNorm(model.get_submodule("norm"))
     return model
+
+
+def blocks_of(backbone: nn.Module) -> nn.ModuleList:
+    """The decoder's blocks."""
+    blocks = backbone.get_submodule("layers")
+    if not isinstance(blocks, nn.ModuleList):
+        raise TypeError(f"the blocks of {type(backbone).__name__} are not a list")
+    return blocks
 
 
 def hidden_states(backbone: nn.Module, input_ids: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Tensor]:
@@ -68,7 +83,7 @@ def hidden_states(backbone: nn.Module, input_ids: Tensor, layers: Sequence[int],
     """
     kept: dict[int, Tensor] = {}
     handles = []
-    blocks = backbone.layers
+    blocks = blocks_of(backbone)
     for layer in layers:
         if not 0 <= layer <= len(blocks):
             raise ValueError(f"layer {layer} does not exist: the model was cut to {len(blocks)} blocks")
@@ -104,7 +119,7 @@ class RewardModel(nn.Module):
     `model` is the backbone, `score` the linear head without bias, as in the released checkpoints.
     """
 
-    def __init__(self, backbone: nn.Module, features: int) -> None:
+    def __init__(self, backbone: PreTrainedModel, features: int) -> None:
         super().__init__()
         self.model = backbone
         self.score = nn.Linear(features, 1, bias=False)
@@ -112,7 +127,7 @@ class RewardModel(nn.Module):
     @property
     def layer(self) -> int:
         """Blocks kept."""
-        return len(self.model.layers)
+        return len(blocks_of(self.model))
 
     def backbone_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """`[batch, seq]` to the residual stream after the last block, `[batch, seq, hidden_size]`."""
@@ -141,7 +156,7 @@ class SARM(RewardModel):
     Deviation: computed at the scored token alone, where the released code computes every position and picks one.
     """
 
-    def __init__(self, backbone: nn.Module, sae: TopKSAE, *, latents: Literal["topk", "pre_acts"] = "topk") -> None:
+    def __init__(self, backbone: PreTrainedModel, sae: TopKSAE, *, latents: Literal["topk", "pre_acts"] = "topk") -> None:
         super().__init__(backbone, sae.n_latents)
         self.sae = sae
         self.latents = latents
@@ -160,7 +175,7 @@ class LinearEncoderRewardModel(RewardModel):
     Algebraically a truncated scalar model. Source: `LlamaBaseline`, sarm_llama.py:463-555.
     """
 
-    def __init__(self, backbone: nn.Module, *, hidden_size: int, n_latents: int) -> None:
+    def __init__(self, backbone: PreTrainedModel, *, hidden_size: int, n_latents: int) -> None:
         super().__init__(backbone, n_latents)
         self.untrained_sae_encoder = nn.Linear(hidden_size, n_latents)
 
@@ -172,7 +187,7 @@ class LinearEncoderRewardModel(RewardModel):
 class DenseRewardModel(RewardModel):
     """A scalar head on the final-normed hidden state: what `AutoModelForSequenceClassification` computes on the same blocks."""
 
-    def __init__(self, backbone: nn.Module, *, hidden_size: int) -> None:
+    def __init__(self, backbone: PreTrainedModel, *, hidden_size: int) -> None:
         super().__init__(backbone, hidden_size)
 
     def features(self, pooled: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ class ReconstructionQuality(NamedTuple):
     """How well held-out hidden states are reconstructed.
 
     `fvu`: residual sum of squares over the sum of squares around the mean vector (1 = no better than the mean).
-    `normalized_mse`: mean over vectors of the ratio of mean squares. `dead_share`: latents that never fired. `l0`: mean count of non-zero latents.
+    `normalized_mse`: mean over vectors of the ratio of mean squares. `dead_share`: latents that never fired.
+    `l0`: mean count of non-zero latents.
     """
 
     fvu: float

@@ -35,10 +35,14 @@ def geometry_in_config(raw: Mapping[str, Any]) -> SARMGeometry | None:
     """Geometry from `sarm_param` (December 2025 and the hub) or from flat keys; None where the config has neither.
 
     The layer defaults to half of `num_hidden_layers`; TopK is on unless a key says otherwise, as in the released loaders.
+    Raises UsageProblem for a `sarm_param` without width or k.
     """
     half = int(raw.get("num_hidden_layers", 0)) // 2
     nested = raw.get("sarm_param")
     if nested:
+        absent = [key for key in ("sae_latent_size", "sae_k") if key not in nested]
+        if absent:
+            raise UsageProblem(f"config.json: sarm_param has no {absent[0]!r}, so the SAE's geometry is unknown; add it")
         return _geometry(
             layer=nested.get("sae_source_layer") or half,
             n_latents=nested["sae_latent_size"],

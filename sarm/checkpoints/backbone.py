@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from sarm.checkpoints.tensors import TensorFolder, fill
 from sarm.job import EnvironmentProblem, UsageProblem
@@ -55,16 +54,17 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 def load_truncated_backbone(
     folder: Path, *, layer: int, dtype: torch.dtype, attention: str = "sdpa", keep_final_norm: bool = False
-) -> nn.Module:
+) -> PreTrainedModel:
     """The first `layer` blocks of a causal LM, base model or reward model, in `dtype`; deeper blocks are never read.
 
     Raises UsageProblem for a layer beyond the model or for missing and wrongly shaped tensors.
     """
     config = load_config(folder)
     try:
-        model = truncated_backbone(config, layer, keep_final_norm=keep_final_norm, attention=attention).to(dtype)
+        model = truncated_backbone(config, layer, keep_final_norm=keep_final_norm, attention=attention)
     except ValueError as error:
         raise UsageProblem(f"{folder.name}: {error}") from error
+    model.to(dtype=dtype)  # type: ignore[call-arg]
     source = TensorFolder(folder)
     prefix = next((start for start in ("model.", "", "model.language_model.") if f"{start}embed_tokens.weight" in source.names), None)
     if prefix is None:

@@ -1,4 +1,4 @@
-"""Reward models on disk: our own layout, the authors', and plain sequence classifiers of transformers."""
+"""Reward models on disk: our own layout, the authors', plain sequence classifiers of transformers, and published heads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from sarm.checkpoints.authors import SARMGeometry, geometry_in_config, geometry_in_name
 from sarm.checkpoints.backbone import copy_tokenizer
+from sarm.checkpoints.published import load_published, published_layout
 from sarm.checkpoints.tensors import TensorFolder, fill
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel, truncated_backbone
 from sarm.sae import TopKSAE
 
 OUR_MODEL_TYPE = "sarm"
+CLASSIFIER_CODE = ("AutoModelForSequenceClassification", "AutoModel")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -57,6 +59,9 @@ def load_reward_model(folder: Path, *, dtype: torch.dtype = torch.float32, atten
         if geometry is None:
             raise UsageProblem(f"{folder.name}: config.json has no SAE geometry; import it with sarm.checkpoints.import_authors_checkpoint")
         model = _sarm(backbone_config(raw, what=folder.name), geometry, attention=attention, what=folder.name)
+    elif layout := published_layout(folder, source):
+        config = backbone_config(raw, what=folder.name)
+        return load_published(folder, layout, raw=raw, config=config, source=source, dtype=dtype, attention=attention)
     else:
         model = _scalar(raw, source, attention=attention, what=folder.name)
     return _filled(model, source, dtype=dtype, what=folder.name)
@@ -71,19 +76,29 @@ def import_authors_checkpoint(folder: Path, target: Path) -> None:
     name = folder.parent.name if folder.name.startswith("checkpoint-") else folder.name
     geometry = geometry_in_config(raw) or geometry_in_name(name)
     config = backbone_config(raw, what=folder.name)
-    model = _filled(_sarm(config, geometry, attention="sdpa", what=folder.name), TensorFolder(folder), dtype=torch.float32, what=folder.name)
+    sarm = _sarm(config, geometry, attention="sdpa", what=folder.name)
+    model = _filled(sarm, TensorFolder(folder), dtype=torch.float32, what=folder.name)
     save_reward_model(target, model, encoder="sae", tokenizer=folder)
 
 
-def save_reward_model(folder: Path, model: RewardModel, *, encoder: str, tokenizer: Path | None) -> None:
+def save_reward_model(
+    folder: Path, model: RewardModel, *, encoder: str, tokenizer: Path | None, pad_id: int | None = None
+) -> None:
     """Write `config.json`, `model.safetensors` and the tokenizer's files.
 
     A scalar model becomes a plain sequence classifier that `AutoModelForSequenceClassification` reads; a SARM or linear-encoder
-    model opens there after `import sarm.hf`.
+    model opens there after `import sarm.hf`. `pad_id` is the tokenizer's, for a backbone whose config names none (Llama 3.1):
+    transformers refuses to pool a batch without it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = model.model.config
     config = text.to_dict()
+    # A path of this machine.
+    config.pop("_name_or_path", None)
+    # The weights' own precision: transformers opens a folder in the one that its config names.
+    config["dtype"] = str(next(model.model.parameters()).dtype).removeprefix("torch.")
+    if pad_id is not None:
+        config["pad_token_id"] = pad_id
     config.update(num_labels=1, id2label={"0": "reward"}, label2id={"reward": 0}, use_cache=False)
     if isinstance(model, DenseRewardModel):
         config["architectures"] = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[text.model_type]]
@@ -107,7 +122,7 @@ def _our_config(backbone: dict[str, Any], model: RewardModel, *, encoder: str) -
         "id2label": {"0": "reward"},
         "label2id": {"reward": 0},
     }
-    ours.update({key: backbone.get(key) for key in ("pad_token_id", "bos_token_id", "eos_token_id", "hidden_size", "vocab_size")})
+    ours.update({key: backbone.get(key) for key in ("dtype", "pad_token_id", "bos_token_id", "eos_token_id", "hidden_size", "vocab_size")})
     if isinstance(model, SARM):
         ours.update(n_latents=model.sae.n_latents, k=model.sae.k, latents=model.latents, standardize=model.sae.standardizes)
     else:
@@ -135,12 +150,20 @@ def _sarm(config: PretrainedConfig, geometry: SARMGeometry, *, attention: str, w
 
 def _scalar(raw: dict[str, Any], source: TensorFolder, *, attention: str, what: str) -> RewardModel:
     if "score.weight" not in source.names:
-        raise UsageProblem(f"{what}: no tensor 'score.weight'; this is not a reward model")
+        raise UsageProblem(f"{what}: no tensor 'score.weight'; this is not a reward model{_remote_code(raw)}")
+    if _remote_code(raw):
+        raise UsageProblem(f"{what}: unknown layout{_remote_code(raw)}, so its score is not known; give a model of a known layout")
     config = backbone_config(raw, what=what)
     if config.num_labels != 1:
         raise UsageProblem(f"{what}: {config.num_labels} labels; a reward model has exactly one")
     backbone = truncated_backbone(config, config.get_text_config().num_hidden_layers, keep_final_norm=True, attention=attention)
     return DenseRewardModel(backbone, hidden_size=config.hidden_size)
+
+
+def _remote_code(raw: dict[str, Any]) -> str:
+    """Which class of its own repository a config asks for, as words for a message; empty for none."""
+    code = next((raw["auto_map"][name] for name in CLASSIFIER_CODE if name in (raw.get("auto_map") or {})), None)
+    return f" (config.json asks for the remote code {code}, which is never run)" if code else ""
 
 
 def _filled(model: RewardModel, source: TensorFolder, *, dtype: torch.dtype, what: str) -> RewardModel:

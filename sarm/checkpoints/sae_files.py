@@ -39,6 +39,8 @@ def save_sae(folder: Path, sae: TopKSAE, *, layer: int) -> None:
 
 def sae_from_tensors(tensors: dict[str, Tensor], geometry: SAEGeometry, *, what: str) -> TopKSAE:
     """An SAE of the given geometry. Raises UsageProblem that names a missing, extra or wrongly shaped tensor."""
+    if not 1 <= geometry.k <= geometry.n_latents:
+        raise UsageProblem(f"{what}: k = {geometry.k} must lie between 1 and the width {geometry.n_latents}; correct the geometry")
     sae = TopKSAE(hidden_size=geometry.hidden_size, n_latents=geometry.n_latents, k=geometry.k, standardizes=geometry.standardize)
     for name in PARAMETERS:
         if name not in tensors:

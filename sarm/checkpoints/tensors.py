@@ -55,9 +55,12 @@ class TensorFolder:
         for file, names in by_file.items():
             if not file.exists():
                 raise EnvironmentProblem(f"{self._folder.name}/{file.name}: the index names it but it is missing; fetch the model again")
-            with safe_open(file, framework="pt") as tensors:
-                for ours, theirs in names:
-                    take(ours, tensors.get_tensor(theirs))
+            try:
+                with safe_open(file, framework="pt") as tensors:
+                    for ours, theirs in names:
+                        take(ours, tensors.get_tensor(theirs))
+            except SafetensorError as error:
+                raise UsageProblem(f"{self._folder.name}/{file.name}: damaged safetensors file ({error}); fetch it again") from error
 
 
 def fill(module: nn.Module, source: TensorFolder, names: dict[str, str], *, what: str) -> None:
@@ -72,7 +75,8 @@ def fill(module: nn.Module, source: TensorFolder, names: dict[str, str], *, what
 
     def take(ours: str, tensor: Tensor) -> None:
         if state[ours].shape != tensor.shape:
-            raise UsageProblem(f"{what}: tensor {names[ours]!r} has shape {list(tensor.shape)}, the config asks for {list(state[ours].shape)}")
+            expected = list(state[ours].shape)
+            raise UsageProblem(f"{what}: tensor {names[ours]!r} has shape {list(tensor.shape)}, the config asks for {expected}")
         state[ours].copy_(tensor)
 
     with torch.no_grad():
@@ -87,8 +91,11 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise EnvironmentProblem(f"{path.name}: no such file")
     if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UsageProblem(f"{path.name}: damaged safetensors file ({error}); make or fetch it again") from error
     refusal = f"{path.name}: not a file of plain tensors; convert it to safetensors, pickles are not loaded"
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)

@@ -67,7 +67,8 @@ class Corpus:
                 try:
                     found.append(str(json.loads(lines.readline())["text"]))
                 except (ValueError, KeyError, TypeError) as error:
-                    raise DataError(f"{self._path.name}:{document + 1}: no JSON object with a key 'text'; mend or remove the line") from error
+                    place = f"{self._path.name}:{document + 1}"
+                    raise DataError(f"{place}: no JSON object with a key 'text'; mend or remove the line") from error
         return found
 
 
@@ -123,7 +124,7 @@ class SentenceStream:
         owners: list[int] = []
         for document, text in zip(documents, self._corpus.texts(documents), strict=True):
             for sentence in sent_tokenize(text):
-                stripped = sentence.strip()
+                stripped = str(sentence).strip()
                 if stripped and not (self._rules.latin1_only and any(ord(character) > 0xFF for character in stripped)):
                     sentences.append(stripped)
                     owners.append(document)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +15,9 @@ from sarm.data.preferences import DataError, Message
 
 BosPolicy = Literal["single", "double-first-masked", "double"]
 Overlong = Literal["left", "right", "drop", "error"]
+
+DATE_PATTERN = "%d %b %Y"
+DATE_CALL = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<pattern>.*?)(?P=quote)\s*\)""")
 
 # Inner punctuation after which the released SAE training also keeps a position; `.` is normally a sentence's last token.
 # Source: schrieffer-z/sae, src/utils.py:459-475.
@@ -36,7 +43,8 @@ class ConversationTokenizer:
     """Chat template, BOS policy and pooling token of one tokenizer.
 
     The end-of-turn token is the tokenizer's eos. What a template writes after the last one (a newline in ChatML) is cut,
-    so that the scored token is always the end of turn. Dates in templates are pinned by `date_string`.
+    so that the scored token is always the end of turn. Dates in templates are pinned by `date_string`, also where a template asks
+    for today's.
     """
 
     tokenizer: Any
@@ -46,7 +54,7 @@ class ConversationTokenizer:
     def __post_init__(self) -> None:
         tokenizer, name = self.tokenizer, getattr(self.tokenizer, "name_or_path", "tokenizer")
         if not getattr(tokenizer, "chat_template", None):
-            raise TokenizerProblem(f"{Path(name).name}: the tokenizer has no chat template; set backbones.<slot>.chat_template in the profile")
+            raise TokenizerProblem(f"{Path(name).name}: no chat template; set backbones.<slot>.chat_template in the profile")
         if tokenizer.eos_token_id is None:
             raise TokenizerProblem(f"{Path(name).name}: the tokenizer has no eos token to end a turn; set backbones.<slot>.end_of_turn")
         if tokenizer.pad_token_id is None:
@@ -74,9 +82,29 @@ class ConversationTokenizer:
         """
         turns = [{"role": message.role, "content": message.content} for message in messages]
         text: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=generation_prompt, date_string=self.date_string
+            turns,
+            tokenize=False,
+            add_generation_prompt=generation_prompt,
+            date_string=self.date_string,
+            chat_template=self._dated_template,
         )
         return text.removeprefix(self.tokenizer.bos_token) if self.tokenizer.bos_token else text
+
+    @cached_property
+    def _dated_template(self) -> str:
+        """The template with the pinned date in place of each call that asks for today's."""
+
+        def pinned(call: re.Match[str]) -> str:
+            try:
+                date = datetime.strptime(self.date_string, DATE_PATTERN)
+            except ValueError as error:
+                raise TokenizerProblem(f"date_string = {self.date_string!r} is not a date like '26 Jul 2024'; correct it") from error
+            return json.dumps(date.strftime(call["pattern"]))
+
+        template: str = DATE_CALL.sub(pinned, self.tokenizer.get_chat_template())
+        if "strftime_now(" in template:
+            raise TokenizerProblem("the chat template's call of strftime_now cannot be pinned; set backbones.<slot>.chat_template")
+        return template
 
     def _bos_ids(self) -> list[int]:
         bos = self.tokenizer.bos_token_id
@@ -84,7 +112,9 @@ class ConversationTokenizer:
             return []
         return [int(bos)] if self.bos == "single" else [int(bos), int(bos)]
 
-    def encode(self, messages: Sequence[Message], *, max_length: int, overlong: Overlong = "left", name: str = "conversation") -> EncodedConversation:
+    def encode(
+        self, messages: Sequence[Message], *, max_length: int, overlong: Overlong = "left", name: str = "conversation"
+    ) -> EncodedConversation:
         """Ids of at most `max_length` tokens, ending with the end of turn.
 
         `left` cuts the beginning (BOS with it, as the released code does), `right` the end, which loses the end of turn and
@@ -104,8 +134,11 @@ class ConversationTokenizer:
 
     def _finish(self, ids: list[int], max_length: int, overlong: Overlong, name: str) -> EncodedConversation:
         if self.end_of_turn_id not in ids:
-            raise DataError(f"{name}: the template wrote no end-of-turn token {self.tokenizer.eos_token!r}; set backbones.<slot>.end_of_turn")
+            token = self.tokenizer.eos_token
+            raise DataError(f"{name}: the template wrote no end-of-turn token {token!r}; set backbones.<slot>.end_of_turn")
         last = len(ids) - 1 - ids[::-1].index(self.end_of_turn_id)
+        if last + 1 < len(ids) and self.tokenizer.decode(ids[last + 1 :]).strip():
+            raise DataError(f"{name}: the chat template does not close the last turn with {self.tokenizer.eos_token!r}; mend the template")
         whole = self._bos_ids() + ids[: last + 1]
         if len(whole) <= max_length:
             return EncodedConversation(whole, truncated=False)

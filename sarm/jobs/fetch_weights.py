@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+# HTTPError is that of whichever HTTP library the hub client uses; a connection that breaks half-way raises it.
+from huggingface_hub.errors import GatedRepoError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -46,8 +49,11 @@ def _download(config: WeightsConfig, output: Path) -> None:
         raise EnvironmentProblem(f"{where} is gated: accept its licence on the hub, set HF_TOKEN, then run `replicate fetch`") from error
     except RepositoryNotFoundError as error:
         raise EnvironmentProblem(f"{where}: no such repository on the hub, or it is private and HF_TOKEN is not set") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        raise EnvironmentProblem(f"{where} cannot be downloaded ({type(error).__name__}); run `replicate fetch` where there is a network") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        reason = f"{where} cannot be downloaded ({type(error).__name__})"
+        raise EnvironmentProblem(f"{reason}; run `replicate fetch` where there is a network") from error
     shutil.rmtree(output / ".cache", ignore_errors=True)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from sarm.checkpoints import load_reward_model, load_tokenizer
+from sarm.completions import encode_completions
 from sarm.config import ScoringConfig
-from sarm.data.pairs import conversation
 from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl, write_jsonl
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, TokenizerProblem
 from sarm.engine import device_of, torch_dtype, use_threads
@@ -30,7 +30,9 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
         items = list(read_jsonl(context.inputs["benchmark"] / f"{config.benchmark}.jsonl", Preference))
         items = items[: config.limit] if config.limit else items
         tokenizer = ConversationTokenizer(load_tokenizer(model_folder), date_string=config.date_string, bos=config.bos)
-        rows = encode_items(items, tokenizer, config)
+        rows = encode_completions(
+            items, tokenizer, max_length=config.max_length, overlong=config.truncation, name=config.benchmark
+        )
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
     model = load_reward_model(model_folder, dtype=torch_dtype(config.dtype), attention=config.attention).to(device_of(context.resources))
@@ -38,16 +40,6 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     scored = regroup(items, rows, rewards)
     write_jsonl(context.output / "rewards.jsonl", scored)
     _write_conditions(context.output, config, scored, rows, padding)
-
-
-def encode_items(items: list[Preference], tokenizer: ConversationTokenizer, config: ScoringConfig) -> list[EncodedConversation]:
-    """Conversations of all completions: each item's chosen, then its rejected, item by item."""
-    turns, names = [], []
-    for item in items:
-        for reply in (*item.chosen, *item.rejected):
-            turns.append(conversation(item.prompt, reply))
-            names.append(f"{config.benchmark} item {item.id!r}")
-    return tokenizer.encode_many(turns, max_length=config.max_length, overlong=config.truncation, names=names)
 
 
 def all_rewards(
@@ -82,7 +74,8 @@ def regroup(items: list[Preference], rows: list[EncodedConversation], rewards: l
         count = len(item.chosen) + len(item.rejected)
         part = rewards[start : start + count]
         if not all(math.isfinite(reward) for reward in part):
-            raise UsageProblem(f"item {item.id!r} of subset {item.subset!r}: the reward is not finite; score in another dtype or look at the weights")
+            place = f"item {item.id!r} of subset {item.subset!r}"
+            raise UsageProblem(f"{place}: the reward is not finite; score in another dtype or look at the weights")
         scored.append(
             ScoredPreference(
                 id=item.id,

@@ -15,8 +15,8 @@ from torch import Tensor
 from sarm.checkpoints import load_sae, load_tokenizer, load_truncated_backbone, save_reward_model
 from sarm.config import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair, PairCounts, encode_pairs, in_validation, read_pairs
-from sarm.data.preferences import DataError
-from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, assistant_mask
+from sarm.data.preferences import DataError, Preference
+from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, assistant_mask, assistant_start
 from sarm.engine import Checkpointer, MetricsFile, device_of, optimizer_tensors, restore_optimizer, torch_dtype, use_threads
 from sarm.job import JobContext, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, PooledOutput, RewardModel
@@ -48,8 +48,8 @@ def build_model(config: RewardTrainingConfig, context: JobContext) -> RewardMode
         sae, geometry = load_sae(context.inputs["sae"], dtype)
         if geometry.hidden_size != width or geometry.layer != config.layer:
             raise UsageProblem(
-                f"the SAE is of layer {geometry.layer} and width {geometry.hidden_size}, the reward model of layer {config.layer} and width "
-                f"{width}; train an SAE for this layer"
+                f"the SAE is of layer {geometry.layer} and width {geometry.hidden_size}, "
+                f"the reward model of layer {config.layer} and width {width}; train an SAE for this layer"
             )
         model = SARM(backbone, sae, latents=config.latents)
     elif config.encoder == "random_sae":
@@ -128,7 +128,8 @@ def collate(pairs: Sequence[EncodedPair], *, pad_id: int, header: Sequence[int] 
     ids = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows], device=device)
     mask = None
     if header is not None:
-        mask = torch.tensor([assistant_mask(row, header, end_of_turn_id=row[-1]) + [0] * (longest - len(row)) for row in rows], device=device)
+        masks = [assistant_mask(row, header, end_of_turn_id=row[-1]) for row in rows]
+        mask = torch.tensor([ones + [0] * (longest - len(ones)) for ones in masks], device=device)
     return Batch(ids, torch.tensor([len(row) - 1 for row in rows], device=device), mask)
 
 
@@ -188,12 +189,24 @@ class RewardTraining:
         self.device = device_of(self.context.resources)
         self.model.to(self.device)
         set_trainable(self.model, self.config)
-        masks = bool(self.config.reconstruction_weight) and self.config.reconstruction_tokens == "assistant"
+        reconstructs = bool(self.config.reconstruction_weight) and isinstance(self.model, SARM)
+        masks = reconstructs and self.config.reconstruction_tokens == "assistant"
         self.header = self.tokenizer.assistant_header() if masks else None
+        self._refuse_headless()
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
         self.steps = batches_of(len(self.pairs), self.config)
         self.best: tuple[float, int] = (-1.0, -1)
         self.best_state: dict[str, Tensor] = {}
+
+    def _refuse_headless(self) -> None:
+        if self.header is None:
+            return
+        for pair in self.pairs:
+            if any(assistant_start(side, self.header) is None for side in (pair.chosen, pair.rejected)):
+                raise UsageProblem(
+                    f"pair {pair.id!r}: max_length = {self.config.max_length} cuts off the assistant header, so the reconstruction loss "
+                    "has no assistant tokens; raise max_length, set overlong = 'drop' or reconstruction_tokens = 'last'"
+                )
 
     def _groups(self) -> list[dict[str, Any]]:
         head = [parameter for parameter in self.model.score.parameters() if parameter.requires_grad]
@@ -239,7 +252,8 @@ class RewardTraining:
             losses = micro_batch_losses(self.model, rows, self.config)
             total = (losses.preference + self.config.reconstruction_weight * losses.reconstruction) / len(batch)
             if not torch.isfinite(total):
-                raise UsageProblem(f"the loss is {float(total)} at step {index} (pair {part[0].id!r} is in it); lower the learning rate")
+                value = float(total.detach())
+                raise UsageProblem(f"the loss is {value} at step {index} (pair {part[0].id!r} is in it); lower the learning rate")
             total.backward()
             preference += float(losses.preference.detach())
             reconstruction += float(losses.reconstruction.detach())
@@ -299,11 +313,13 @@ def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
     try:
         tokenizer = ConversationTokenizer(load_tokenizer(context.inputs["backbone"]), date_string=config.date_string)
         pairs, validation, counts = _encoded(config, context, tokenizer)
+        training = RewardTraining(config, context, build_model(config, context), tokenizer, pairs, validation)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
-    training = RewardTraining(config, context, build_model(config, context), tokenizer, pairs, validation)
     training.run()
-    save_reward_model(context.output, training.model, encoder=config.encoder, tokenizer=context.inputs["backbone"])
+    save_reward_model(
+        context.output, training.model, encoder=config.encoder, tokenizer=context.inputs["backbone"], pad_id=tokenizer.pad_id
+    )
     facts = {
         "pairs": counts._asdict(),
         "validation_pairs": len(validation),
@@ -319,7 +335,8 @@ def _encoded(
     config: RewardTrainingConfig, context: JobContext, tokenizer: ConversationTokenizer
 ) -> tuple[list[EncodedPair], list[EncodedPair], PairCounts]:
     pairs = read_pairs(context.inputs["preferences"] / "train.jsonl", config.max_pairs)
-    held_out, training = [], []
+    held_out: list[Preference] = []
+    training: list[Preference] = []
     for pair in pairs:
         (held_out if in_validation(pair, fraction=config.validation_fraction, seed=config.seed) else training).append(pair)
     encoded, counts = encode_pairs(training, tokenizer, max_length=config.max_length, overlong=config.overlong)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from sarm.checkpoints import load_tokenizer, load_truncated_backbone, save_sae
 from sarm.config import SAETrainingConfig
@@ -23,6 +24,8 @@ from sarm.sae import ReconstructionQuality, TopKSAE, normalized_mse
 LOG_EVERY = 10
 EVALUATION_ROWS = 1024
 HELD_OUT_DOCUMENTS_PER_VECTOR = 1 / 4
+# One vector has no spread, so no share of it can be unexplained.
+MIN_HELD_OUT = 2
 
 
 class StepResult(NamedTuple):
@@ -93,7 +96,8 @@ class SAEUpdate:
         self.optimizer.zero_grad(set_to_none=True)
         loss, fired = self.loss(x)
         if not torch.isfinite(loss):
-            raise UsageProblem(f"the SAE's loss is {float(loss)} at step {index}; lower the learning rate or look at the hidden states")
+            value = float(loss.detach())
+            raise UsageProblem(f"the SAE's loss is {value} at step {index}; lower the learning rate or look at the hidden states")
         loss.backward()
         self.optimizer.step()
         if index % self.config.unit_norm_every == 0 or index == self.steps - 1:
@@ -105,7 +109,7 @@ class SAEUpdate:
 class Harvest:
     """Hidden states of kept positions, in the order of the text: one forward pass for all layers that are wanted."""
 
-    def __init__(self, backbone: nn.Module, layers: Sequence[int], *, batch_tokens: int, device: torch.device) -> None:
+    def __init__(self, backbone: PreTrainedModel, layers: Sequence[int], *, batch_tokens: int, device: torch.device) -> None:
         self._backbone, self._layers = backbone, sorted(set(layers))
         self._batch_tokens, self._device = batch_tokens, device
 
@@ -153,7 +157,8 @@ def train_saes(work: Sequence[tuple[SAETrainingConfig, JobContext]]) -> None:
     use_threads(context.resources)
     device = device_of(context.resources)
     layers = [one.layer for one, _ in work]
-    backbone = load_truncated_backbone(context.inputs["backbone"], layer=max(layers), dtype=torch_dtype(config.backbone_dtype)).to(device)
+    backbone = load_truncated_backbone(context.inputs["backbone"], layer=max(layers), dtype=torch_dtype(config.backbone_dtype))
+    backbone.to(device=device)  # type: ignore[call-arg]
     try:
         stream = _stream(config, context)
         harvest = Harvest(backbone, layers, batch_tokens=context.resources.micro_batch_tokens, device=device)
@@ -284,7 +289,7 @@ class _Run:
     def finish(self, held_out: Tensor) -> None:
         """Write the SAE and its quality on held-out text."""
         save_sae(self.context.output, self.update.sae, layer=self.config.layer)
-        quality = None if not len(held_out) else held_out_quality(self.update.sae, held_out)
+        quality = None if len(held_out) < MIN_HELD_OUT else held_out_quality(self.update.sae, held_out)
         facts = {"held_out_vectors": len(held_out), **({} if quality is None else quality._asdict())}
         (self.context.output / "quality.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 

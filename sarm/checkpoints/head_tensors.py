@@ -1,0 +1,89 @@
+"""The tensors of a published head, read whole and taken one by one, so that none is missing, misshapen or left over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sarm.job import UsageProblem
+
+
+class HeadTensors:
+    """Tensors by their published names, in float32 unless they count something."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], what: str) -> None:
+        self._left = dict(tensors)
+        self.what = what
+
+    def take(self, name: str, *shape: int | None) -> Tensor:
+        """The tensor of that name; None in `shape` accepts any size. Raises UsageProblem for a missing or misshapen one."""
+        if name not in self._left:
+            raise UsageProblem(f"{self.what}: tensor {name!r} is missing; is this the right model?")
+        tensor = self._left.pop(name)
+        if tensor.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
+            expected = ["any" if size is None else size for size in shape]
+            raise UsageProblem(f"{self.what}: tensor {name!r} has shape {list(tensor.shape)}, the model asks for {expected}")
+        return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+
+    def numbers(self, prefix: str) -> list[int]:
+        """Numbers N of the tensors `<prefix>.N.weight`, ascending."""
+        pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.weight")
+        return sorted(int(found[1]) for name in self._left if (found := pattern.fullmatch(name)))
+
+    def has(self, name: str) -> bool:
+        """Whether a tensor of that name is left."""
+        return name in self._left
+
+    def linear(self, name: str, *, inputs: int) -> nn.Linear:
+        """The layer `<name>.weight` `[any, inputs]`, with its bias where there is one."""
+        weight = self.take(f"{name}.weight", None, inputs)
+        layer = nn.Linear(inputs, len(weight), bias=self.has(f"{name}.bias"))
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            if layer.bias is not None:
+                layer.bias.copy_(self.take(f"{name}.bias", len(weight)))
+        return layer
+
+    def batch_norm(self, name: str, *, width: int) -> nn.BatchNorm1d:
+        """A batch norm with its running statistics."""
+        layer = nn.BatchNorm1d(width)
+        with torch.no_grad():
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                getattr(layer, part).copy_(self.take(f"{name}.{part}", width))
+        if self.has(f"{name}.num_batches_tracked"):
+            self.take(f"{name}.num_batches_tracked")
+        return layer
+
+    def perceptron(self, prefix: str, *, inputs: int, activation: Callable[[], nn.Module]) -> list[nn.Module]:
+        """Linear layers `<prefix>.N` in the order of N with an activation between each two.
+
+        Raises UsageProblem where there is no such layer.
+        """
+        numbers = self.numbers(prefix)
+        if not numbers:
+            raise UsageProblem(f"{self.what}: no tensor '{prefix}.<number>.weight'; is this the right model?")
+        layers: list[nn.Module] = []
+        for number in numbers:
+            layer = self.linear(f"{prefix}.{number}", inputs=inputs)
+            layers += [activation(), layer] if layers else [layer]
+            inputs = layer.out_features
+        return layers
+
+    def finish(self) -> None:
+        """Raises UsageProblem that names a tensor nobody took."""
+        if self._left:
+            first = sorted(self._left)[0]
+            raise UsageProblem(
+                f"{self.what}: unknown tensor {first!r} ({len(self._left)} in all); the config and the weights do not belong together"
+            )
+
+
+def outputs_of(layers: Sequence[nn.Module]) -> int:
+    """How many values the last of these layers gives. Raises TypeError where it is not linear."""
+    last = layers[-1]
+    if not isinstance(last, nn.Linear):
+        raise TypeError(f"the last layer is a {type(last).__name__}, not linear")
+    return last.out_features
