@@ -1,0 +1,48 @@
+# Set-up and the main jobs. A second `make` of the same target installs nothing.
+#   make table1     set everything up, then replicate Table 1 on the miniature
+#   make test       set everything up, then the fast tests;  make test-all: the slow ones too
+#   PYTHON=python3.12 make venv      another interpreter;  PROFILE=..., PYTEST_ARGS=..., VENV=... are passed on
+
+PYTHON ?= python3
+VENV ?= .venv
+PROFILE ?= mini
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+
+.PHONY: table1 test test-all lint venv constraints
+
+table1: $(STAMP)
+	$(BIN)/replicate table1 --profile $(PROFILE)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
+
+venv: $(STAMP)
+
+# torch comes first and pinned, so that no other package's range draws another build of it. The build backend is installed
+# with it and used without isolation: a build environment of its own would not see constraints.txt.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; '$(PYTHON)' is missing or older. Run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; install the venv package of your system (Debian: python3-venv)" >&2; exit 2; }
+	@echo 'installing into $(VENV): torch, then the rest (minutes)'
+	$(PIP) torch==2.13.0 hatchling editables
+	$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# What is installed now, pinned: run it after a change of pyproject.toml's dependencies, in a fresh virtual environment.
+constraints: $(STAMP)
+	@{ sed '/^[^#]/,$$d' constraints.txt; \
+	   $(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable --exclude replicate-sarm | sed 's/+cpu$$//'; } > constraints.new
+	@mv constraints.new constraints.txt

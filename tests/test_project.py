@@ -1,0 +1,75 @@
+"""The tree as a stranger gets it: nothing of the machine that wrote it, and a first page whose commands exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Spelled in parts, so that this file does not hold what it looks for.
+MACHINE = re.compile("|".join("/" + name + "/" for name in ("work", "root")))
+HOSTS = (("pypi", "org"), ("pythonhosted", "org"), ("registry", "npmjs"), ("deb", "debian"))
+REGISTRY = re.compile("|".join(re.escape(".".join(host)) for host in HOSTS))
+SECRET = re.compile(
+    r"\b(hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{30,}|AKIA[0-9A-Z]{16})\b|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+LARGEST_LINES = 400
+
+
+def tracked_files() -> list[Path]:
+    """Files that git tracks or would track."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("pattern", [MACHINE, REGISTRY, SECRET], ids=["paths of one machine", "registry hosts", "secrets"])
+def test_no_tracked_file_holds(pattern: re.Pattern[str]) -> None:
+    found = []
+    for path in tracked_files():
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            if pattern.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}")
+    assert not found, f"{pattern.pattern}: {found[:10]}"
+
+
+def test_source_files_are_short() -> None:
+    sources = [path for folder in ("sarm", "replication", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    long = [str(path.relative_to(ROOT)) for path in sources if len(path.read_text(encoding="utf-8").splitlines()) >= LARGEST_LINES]
+    assert not long, f"files of {LARGEST_LINES} lines or more: {long}"
+
+
+def test_the_first_commands_of_the_readme_are_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    commands = re.findall(r"^\s*make ([a-z0-9-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert commands[:2] == ["table1", "test"]
+    assert set(commands) <= targets
+
+
+def test_the_files_that_the_pages_link_to_exist() -> None:
+    missing = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                missing.append(f"{page.relative_to(ROOT)}: {target}")
+    assert not missing
+
+
+def test_ci_runs_the_tests_and_the_linters() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for target in ("make test", "make lint", "make test-all"):
+        assert re.search(rf"^(\w+ )*{target}$", script, re.MULTILINE), target
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
+
+
+def test_every_pin_is_exact_and_of_no_local_build() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line)]
+    assert not wrong
+    pins = dict(line.split("==") for line in lines)
+    assert pins["torch"] in (ROOT / "Makefile").read_text(encoding="utf-8")
