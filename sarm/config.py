@@ -22,7 +22,7 @@ class MiniatureConfig(JobConfig):
 
     seed: int = Field(default=0, description="Seed of every random draw.")
     corpus_documents: int = Field(default=8000, ge=10, description="Documents of running text.")
-    training_pairs: int = Field(default=4000, ge=10, description="Preference pairs for reward training.")
+    training_pairs: int = Field(default=6000, ge=10, description="Preference pairs for reward training.")
     evaluation_pairs: int = Field(default=500, ge=5, description="Preference pairs on prompts that training never sees.")
     benchmark_rows: int = Field(default=120, ge=4, description="Rows of each RewardBench-2-shaped subset but Ties.")
     ties_prompts: int = Field(default=40, ge=2, description="Prompts of the Ties subset; each gives a ref and a tied row.")
@@ -360,3 +360,13 @@ class ExplanationConfig(JobConfig):
         if (self.judge == "recorded") != bool(self.answers_digest):
             raise ValueError("judge = 'recorded' needs answers_digest, and only it")
         return self
+
+
+class WeightComparisonConfig(JobConfig):
+    """Which tensors differ between two checkpoints, and whether the SAE was frozen between them. Locations: `first`, `second`."""
+
+    kind: ClassVar[str] = "compare_weights"
+    version: ClassVar[int] = 1
+
+    first_digest: str = Field(description="SHA-256 over the files of the folder `first`, the earlier checkpoint.")
+    second_digest: str = Field(description="SHA-256 over the files of the folder `second`.")

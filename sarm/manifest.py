@@ -25,7 +25,7 @@ PACKAGES = (
     "huggingface_hub",
     "numpy",
     "pydantic",
-    "pysbd",
+    "nupunkt",
     "safetensors",
     "scikit-learn",
     "tokenizers",

@@ -1,7 +1,7 @@
 """The authors' released code against ours: every tensor and every case of `goldens/sarm`.
 
 Each tensor of a file is looked up by its name; a name that nothing here computes fails, so nothing goes unread.
-`context_collection.json` and `contexts.json` belong to the explanations.
+`context_collection.json` and `contexts.json` are read in `goldens_contexts.py`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,6 @@ COVERED_FILES = {
     "steering.json",
     "train.json",
 }
-LEFT_TO_EXPLANATIONS = {"context_collection.json", "contexts.json"}
-
 needs_goldens = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no golden folder {FOLDER}; set SARM_GOLDENS")
 
 
@@ -491,7 +489,7 @@ def test_assistant_mask_equals_the_released_one(case: dict[str, Any]) -> None:
     ids = case["input_ids"]
     if "train_raises" in case:
         # Deviation: the released collator dies of an unset variable or a bare assertion; ours says what is wrong.
-        with pytest.raises(DataError, match="assistant header|end-of-turn"):
+        with pytest.raises(DataError, match=r"assistant header|end-of-turn"):
             assistant_mask(ids, LLAMA3_HEADER, end_of_turn_id=LLAMA3_END_OF_TURN)
     else:
         assert assistant_mask(ids, LLAMA3_HEADER, end_of_turn_id=LLAMA3_END_OF_TURN) == case["train"]

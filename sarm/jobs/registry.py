@@ -27,6 +27,9 @@ JOBS: Mapping[str, tuple[type[JobConfig], str]] = {
     "score_benchmark": (config.ScoringConfig, "sarm.jobs.score_benchmark:score_benchmark"),
     "score_baseline": (config.BaselineConfig, "sarm.jobs.score_baseline:score_baseline"),
     "score_conversations": (config.ConversationScoringConfig, "sarm.jobs.score_conversations:score_conversations"),
+    "steer_rewards": (config.SteeringConfig, "sarm.jobs.steer_rewards:steer_rewards"),
+    "collect_contexts": (config.ContextConfig, "sarm.jobs.collect_contexts:collect_contexts"),
+    "explain_latents": (config.ExplanationConfig, "sarm.jobs.explain_latents:explain_latents"),
 }
 
 
