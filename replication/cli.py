@@ -1,6 +1,7 @@
 """`replicate`: the commands, made from the registry. Data goes to stdout, progress and problems to stderr.
 
-Exit codes: 0 done, 1 failure, 2 usage, 5 missing results, 6 integrity, 7 environment, 75 interrupted with a checkpoint, 130 SIGINT.
+Exit codes: 0 done, 1 failure, 2 usage, 3 a diff that differs, 4 an inconclusive one, 5 missing results, 6 integrity, 7 environment,
+75 interrupted with a checkpoint, 130 SIGINT.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from replication import cli_files, cli_store
+from replication import cli_files, cli_judgement, cli_store
+from replication.cli_judgement import ScoresOption, SourceOption, rebuilt_from_scores
 from replication.experiments import EXPERIMENTS, Axis, Experiment, ablation, ablation_names, sweep, sweep_values
 from replication.problems import UsageProblems, nearest, unknown
 from replication.recipes import Setting
@@ -214,6 +216,7 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
     """A command that runs and renders experiments of the registry."""
 
     def command(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+        context: typer.Context,
         profile: ProfileOption = "mini",
         protocol: ProtocolOption = "paper",
         rows: RowsOption = "",
@@ -224,9 +227,13 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
         offline: OfflineOption = False,
         launcher: LauncherOption = "local",
         yes: YesOption = False,
+        source: SourceOption = "train",
+        scores: ScoresOption = None,
         store: StoreOption = DEFAULT_STORE,
         out: OutOption = RENDERED,
     ) -> None:
+        if rebuilt_from_scores(context, experiments, source=source, scores=scores, out=out):
+            return
         chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
         _run(experiments, chosen, store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, yes=yes)
 
@@ -241,6 +248,7 @@ app.command(ALL)(_run_command(list(EXPERIMENTS.values()), "Every experiment of t
 
 @app.command("ablation")
 def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    context: typer.Context,
     name: Annotated[str, typer.Option("--name", help=" | ".join(ablation_names()))],
     profile: ProfileOption = "mini",
     protocol: ProtocolOption = "paper",
@@ -250,18 +258,23 @@ def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     keep_going: KeepGoingOption = False,
     offline: OfflineOption = False,
     yes: YesOption = False,
+    source: SourceOption = "train",
+    scores: ScoresOption = None,
     store: StoreOption = DEFAULT_STORE,
     out: OutOption = RENDERED,
 ) -> None:
     """One component taken away, beside the full model."""
     if name not in ablation_names():
         raise unknown("ablation", name, ablation_names())
+    if rebuilt_from_scores(context, [ablation(name)], source=source, scores=scores, out=out):
+        return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
     _run([ablation(name)], chosen, store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, yes=yes)
 
 
 @app.command("sweep")
 def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    context: typer.Context,
     axis: Annotated[str, typer.Option("--axis", help="layer | dim | k")],
     values: Annotated[str, typer.Option("--values", help="In the paper's units, comma-separated; all printed ones without it.")] = "",
     profile: ProfileOption = "mini",
@@ -272,10 +285,14 @@ def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     keep_going: KeepGoingOption = False,
     offline: OfflineOption = False,
     yes: YesOption = False,
+    source: SourceOption = "train",
+    scores: ScoresOption = None,
     store: StoreOption = DEFAULT_STORE,
     out: OutOption = RENDERED,
 ) -> None:
     """SAE layer, width or sparsity."""
+    if rebuilt_from_scores(context, [_sweep(axis, values)], source=source, scores=scores, out=out):
+        return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
     _run([_sweep(axis, values)], chosen, store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, yes=yes)
 
@@ -293,7 +310,7 @@ def _sweep(axis: str, values: str) -> Experiment:
     return sweep(axes[axis], tuple(int(value) for value in asked))
 
 
-for _name, _command in {**cli_store.COMMANDS, **cli_files.COMMANDS}.items():
+for _name, _command in {**cli_store.COMMANDS, **cli_files.COMMANDS, **cli_judgement.COMMANDS}.items():
     app.command(_name)(_command)
 app.add_typer(cli_store.store_app, name="store")
 

@@ -16,6 +16,7 @@ from replication.report.cells import Frozen
 
 Kind = Literal["table", "ablation", "sweep", "figure", "features"]
 Axis = Literal["layer", "dim", "k"]
+Product = Literal["scores", "steering", "features", "hours"]
 
 REWARDBENCH2_COLUMNS = ("Overall", "Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 
@@ -48,8 +49,12 @@ class Experiment(Frozen):
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    published: str = Field(description="File of `tables/published` without suffix.")
+    published: str = Field(description="File of `tables/published` without suffix; empty where the paper prints no numbers.")
     reference: str = Field(default="", description="A second file of published numbers; empty for none.")
+    product: Product = Field(
+        default="scores",
+        description="What its rows are trained for: rewards on the benchmarks, a steered latent, explained latents, or the hours alone.",
+    )
 
     def row(self, name: str) -> Row | None:
         """The row of that name, or None: then it is published only."""
@@ -164,7 +169,41 @@ TABLE3 = Experiment(
     rows=_sweep_rows(),
 )
 
-EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({one.name: one for one in (TABLE1, TABLE2, TABLE3)})
+TABLE4 = Experiment(
+    name="table4",
+    kind="table",
+    title="Compute of the two training stages",
+    columns=("GPU-hours",),
+    published="table4",
+    product="hours",
+    rows=(SARM_4B,),
+)
+
+FIGURE3 = Experiment(
+    name="figure3",
+    kind="figure",
+    title="One latent steered: rewards before and after",
+    columns=("before", "after"),
+    published="figure3",
+    product="steering",
+    rows=(SARM_4B,),
+)
+
+RANDOM_MATCHED = next(row for row in TABLE2.rows if row.name == "random-init-matched")
+
+FEATURES = Experiment(
+    name="features",
+    kind="features",
+    title="What the latents with the largest head weights stand for",
+    columns=("explained", "score", "detection"),
+    published="",
+    product="features",
+    rows=(SARM_4B, RANDOM_MATCHED),
+)
+
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
+    {one.name: one for one in (TABLE1, TABLE2, TABLE3, TABLE4, FIGURE3, FEATURES)}
+)
 
 
 def ablation_names() -> tuple[str, ...]:

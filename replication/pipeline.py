@@ -1,4 +1,4 @@
-"""Plan, launch, collect, render: the whole story of `replicate table1`."""
+"""Plan, launch, collect, render, write results: the whole story of `replicate table1`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from replication.launch.launcher import Launcher, Watch
 from replication.planning import Plan, plan, refuse_unpinned
 from replication.recipes import Recipe, Setting
 from replication.report.cells import Report
-from replication.report.results import collect
+from replication.report.collecting import collect_any
+from replication.report.public_text import public_report
+from replication.report.result_files import write_results
+from replication.report.result_reading import read_results, rebuilt
 from replication.report.tables import render, terminal
 from replication.report.verdicts import with_verdicts
 from sarm.artifacts import ArtifactStore
 
-__all__ = ["Outcome", "folder", "measured", "replicate", "report", "terminal"]
+__all__ = ["Outcome", "folder", "from_scores", "measured", "replicate", "report", "terminal"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: the exit code, and for each experiment its report and the files written."""
+    """What came of a run: the exit code, and for each experiment its report, its tables and its results."""
 
     code: int
     started: int
     reports: tuple[Report, ...] = ()
     files: tuple[Path, ...] = ()
+    results: tuple[Path, ...] = ()
 
 
 def replicate(
@@ -38,7 +42,7 @@ def replicate(
     command: str,
     planned: Plan | None = None,
 ) -> Outcome:
-    """Do what is not done yet, then render every experiment into `rendered/<profile>/`.
+    """Do what is not done yet, then render every experiment into `rendered/<profile>/`, with its results beside the tables.
 
     After a failure the tables are rendered with what there is, and the code is the launcher's. Raises UsageProblems for
     settings that do not fit and EnvironmentProblem for revisions that are not pinned.
@@ -46,20 +50,40 @@ def replicate(
     refuse_unpinned(settings)
     work = planned or plan(settings, store)
     code = launcher.launch(work.todo, store, watch) if work.todo else 0
-    reports = tuple(report(one, store, command=command) for one in work.recipes)
-    files = [path for one, setting in zip(reports, settings, strict=True) for path in render(one, folder(rendered, setting))]
-    return Outcome(code=code, started=len(work.todo), reports=reports, files=tuple(files))
+    reports = tuple(report(one, store, command=command, figures=folder(rendered, one.setting)) for one in work.recipes)
+    files: list[Path] = []
+    results: list[Path] = []
+    for found, one in zip(reports, work.recipes, strict=True):
+        where = folder(rendered, one.setting)
+        files += render(found, where)
+        results += write_results(found, one, store, where, command=command)
+    return Outcome(code=code, started=len(work.todo), reports=reports, files=tuple(files), results=tuple(results))
 
 
-def report(one: Recipe, store: ArtifactStore, *, command: str) -> Report:
-    """The report of a recipe with its verdicts, as far as the store has it."""
-    return with_verdicts(collect(one, store, command=command))
+def report(one: Recipe, store: ArtifactStore, *, command: str, figures: Path | None = None) -> Report:
+    """The report of a recipe with its verdicts, as far as the store has it; with a folder its figures are drawn into it."""
+    found = collect_any(one, store, command=command, figures=figures)
+    return public_report(with_verdicts(found, reference=one.setting.experiment.published))
+
+
+def from_scores(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
+    """The tables of a results.json, computed anew from the rewards beside it alone; the report and the files written.
+
+    Raises ResultsError and DataError for files that cannot be trusted.
+    """
+    stored = read_results(path)
+    found = with_verdicts(rebuilt(stored, path.parent), reference=stored.published)
+    return found, render(found, rendered / folder_name(stored.profile, stored.protocol))
 
 
 def folder(rendered: Path, setting: Setting) -> Path:
     """Where the tables of a setting lie: one folder for each profile, and another for each protocol but the paper's."""
-    name = setting.profile.name
-    return rendered / (name if setting.protocol.name == "paper" else f"{name}-{setting.protocol.name}")
+    return rendered / folder_name(setting.profile.name, setting.protocol.name)
+
+
+def folder_name(profile: str, protocol: str) -> str:
+    """The name of that folder."""
+    return profile if protocol == "paper" else f"{profile}-{protocol}"
 
 
 def measured(found: Report) -> bool:

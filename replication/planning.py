@@ -26,6 +26,9 @@ STAGES = (
     "score_benchmark",
     "score_baseline",
     "score_conversations",
+    "steer_rewards",
+    "collect_contexts",
+    "explain_latents",
 )
 
 

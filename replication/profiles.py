@@ -177,6 +177,9 @@ class Profile(Part):
     reward: Mapping[str, Any] = Field(default_factory=dict, description="Fields of RewardTrainingConfig.")
     scoring: Mapping[str, Any] = Field(default_factory=dict, description="Fields of ScoringConfig.")
     baseline: Mapping[str, Any] = Field(default_factory=dict, description="Fields of BaselineConfig.")
+    steering: Mapping[str, Any] = Field(default_factory=dict, description="Fields of SteeringConfig.")
+    contexts: Mapping[str, Any] = Field(default_factory=dict, description="Fields of ContextConfig.")
+    explanation: Mapping[str, Any] = Field(default_factory=dict, description="Fields of ExplanationConfig.")
     resources: Mapping[str, Resources] = Field(default_factory=dict, description="Where and how fast, for each kind of job.")
     why: Mapping[str, str] = Field(default_factory=dict, description="`section.field` -> why this profile replaces that value.")
 

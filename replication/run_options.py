@@ -87,9 +87,16 @@ def settings_for(
             rows=chosen.rows,
             overrides=overrides,
             digest=digest,
+            authors=authors_rewards(environment),
         )
         for experiment in experiments
     ]
+
+
+def authors_rewards(environment: Mapping[str, str]) -> str:
+    """The authors' own rewards behind Figure 3, where `SARM_DATA` has them; empty elsewhere."""
+    path = Path(environment.get("SARM_DATA", "")) / "reference" / "figure3_authors_rewards.json"
+    return str(path) if environment.get("SARM_DATA") and path.is_file() else ""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

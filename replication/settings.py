@@ -12,7 +12,16 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from replication.problems import UsageProblems, nearest
-from sarm.config import BaselineConfig, MiniatureConfig, RewardTrainingConfig, SAETrainingConfig, ScoringConfig
+from sarm.config import (
+    BaselineConfig,
+    ContextConfig,
+    ExplanationConfig,
+    MiniatureConfig,
+    RewardTrainingConfig,
+    SAETrainingConfig,
+    ScoringConfig,
+    SteeringConfig,
+)
 from sarm.resources import Resources
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -21,6 +30,9 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "scoring": ScoringConfig,
     "baseline": BaselineConfig,
     "miniature": MiniatureConfig,
+    "steering": SteeringConfig,
+    "contexts": ContextConfig,
+    "explanation": ExplanationConfig,
 }
 DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "sae": {
@@ -39,6 +51,9 @@ DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "scoring": {"benchmark": "the profile's [benchmarks]"},
     "baseline": {"benchmark": "the profile's [benchmarks]", "features": "the profile's baselines"},
     "miniature": {},
+    "steering": {"selection": "the protocol's feature scores", "target": "RewardBench 2, as in the paper"},
+    "contexts": {},
+    "explanation": {"answers_digest": "--answers"},
 }
 JOB_KINDS = (
     "make_miniature",
@@ -50,6 +65,9 @@ JOB_KINDS = (
     "score_benchmark",
     "score_baseline",
     "score_conversations",
+    "steer_rewards",
+    "collect_contexts",
+    "explain_latents",
 )
 
 

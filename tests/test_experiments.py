@@ -19,6 +19,11 @@ def test_every_row_and_column_resolves_to_jobs_or_is_published_only(name: str, p
     experiment = EXPERIMENTS[name]
     loaded = load_profile(profile, environment={})
     found = recipe(Setting(experiment=experiment, profile=loaded, protocol=PROTOCOLS["paper"]))
+    if experiment.product != "scores":
+        ends = {"steering": "steering", "features": "contexts", "hours": "model"}
+        assert all(getattr(training, ends[experiment.product]) is not None for training in found.trainings)
+        assert found.jobs and not found.baselines
+        return
     published = load_published(experiment.published)
     for row in published.rows:
         ours = experiment.row(row.name)
@@ -31,7 +36,7 @@ def test_every_row_and_column_resolves_to_jobs_or_is_published_only(name: str, p
     assert experiment.columns == published.columns
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [name for name, one in EXPERIMENTS.items() if one.product == "scores"])
 def test_every_row_of_ours_is_published_or_says_that_it_is_a_control(name: str) -> None:
     experiment = EXPERIMENTS[name]
     printed = {row.name for row in load_published(experiment.published).rows}

@@ -41,19 +41,29 @@ SHARED = frozenset(
 JOB_PROCESS = frozenset({"__init__", "__main__", "registry", "process", "events", "measure", "tensorboard"})
 # Floors of `replication`, lowest first; a module imports only from floors below it, or from its own.
 REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"", "data_folders", "problems", "report", "report.cells", "report.counts", "report.findings", "launch", "launch.launcher"}),
-    frozenset({"settings", "profiles", "report.published", "launch.local", "doctor"}),
+    frozenset({"", "data_folders", "problems", "report", "report.cells", "report.counts", "report.findings", "launch", "launch.launcher"})
+    | {"report.public_text", "report.check"},
+    frozenset({"settings", "profiles", "report.published", "launch.local", "doctor", "report.paired_shifts", "report.steering"})
+    | {"report.overlap"},
     frozenset({"profile_files", "experiments", "protocols"})
-    | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page"},
-    frozenset({"choices", "recipes"}),
-    frozenset({"cost", "showing", "report.measurements", "report.score_files"}),
-    frozenset({"planning", "report.results", "report.statistics"}) | {"report.paired_shifts", "report.steering", "report.steering_checks"},
-    frozenset({"report.verdict_rules", "report.cell_verdict", "report.verdicts", "report.claims"}),
-    frozenset({"report.view", "report.tables", "report.figures"}),
+    | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
+    frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
+    frozenset({"job_recipes", "report.steering_checks"}),
+    frozenset({"recipes", "report.authors_figure"}),
+    frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables"}),
+    frozenset({"report.inputs", "report.figures"}),
+    frozenset({"planning", "report.results", "report.statistics"}) | {"report.paired_items", "report.result_model"},
+    frozenset({"report.features", "report.hours"}),
+    frozenset({"report.collecting"}),
+    frozenset({"report.verdict_rules", "report.cell_verdict", "report.verdicts", "report.claims"})
+    | {"report.own_claims", "report.result_files", "report.result_reading"},
+    frozenset({"report.view", "report.tables", "report.leaderboard", "report.page"}),
     frozenset({"report.diff", "report.diff_formats"}),
     frozenset({"pipeline", "run_options"}),
-    frozenset({"terminal", "fetch"}),
-    frozenset({"cli_files", "cli_store"}),
+    frozenset({"launch.slurm_clusters", "launch.slurm_records", "launch.slurm_calls", "launch.slurm_script", "launch.slurm_chain"})
+    | {"launch.slurm_files", "launch.slurm_status", "launch.slurm"},
+    frozenset({"terminal", "fetch", "launch.slurm_cli"}),
+    frozenset({"cli_files", "cli_judgement", "cli_store"}),
     frozenset({"cli"}),
 )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Verdict = Literal[
     "MATCH", "EQUIVALENT", "CONSISTENT", "INCONCLUSIVE", "DIFFERS", "DEFECTIVE", "MISSING", "NOT COMPARABLE", "PUBLISHED ONLY"
@@ -63,6 +63,24 @@ class Table(Frozen):
     notes: tuple[str, ...] = ()
 
 
+class Listing(Frozen):
+    """A titled block of plain text: numbers that are no percentages, checks, counts."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[str, ...] = Field(default=(), description="Columns of numbers, which stand on the right.")
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Self:
+        wrong = [row for row in self.rows if len(row) != len(self.columns)]
+        if wrong:
+            raise ValueError(f"listing {self.name}: row {wrong[0]!r} has {len(wrong[0])} fields for {len(self.columns)} columns")
+        return self
+
+
 class Provenance(Frozen):
     """An artifact that a table rests on."""
 
@@ -71,6 +89,15 @@ class Provenance(Frozen):
     label: str
     seconds: float
     code: str = Field(description="Commit, with `+dirty` when the tree had changes.")
+
+
+class Input(Frozen):
+    """A model, data set or benchmark that the numbers rest on."""
+
+    id: str = Field(description="Hub repository, or what it is to the profile; never a path.")
+    kind: Literal["model", "dataset", "benchmark"]
+    revision: str = Field(description="Commit of the hub, SHA-256 of a local file or folder, or the key of the artifact that made it.")
+    sha256: str = Field(default="", description="Of a benchmark's file, else over names and checksums; empty: not in the store.")
 
 
 class Report(Frozen):
@@ -82,11 +109,14 @@ class Report(Frozen):
     protocol: str
     seeds: tuple[int, ...]
     regime: Literal["retrained", "evaluation"] = Field(
-        default="retrained", description="Own training under new seeds, or an evaluation of weights that are claimed to be the published ones."
+        default="retrained",
+        description="Own training under new seeds, or an evaluation of weights that are claimed to be the published ones.",
     )
     comparable: bool
     why_not_comparable: str = ""
     tables: tuple[Table, ...]
+    listings: tuple[Listing, ...] = ()
     deviations: tuple[str, ...] = ()
     provenance: tuple[Provenance, ...] = ()
+    inputs: tuple[Input, ...] = Field(default=(), description="Models and data; two reports of other data are never compared.")
     notes: tuple[str, ...] = ()

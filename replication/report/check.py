@@ -17,6 +17,13 @@ class Check(NamedTuple):
     outcome: Outcome
 
 
+def signed(value: float, digits: int = 3) -> str:
+    """A number with its sign; one that would be rounded away keeps a digit, so that 0.000 means that nothing moved."""
+    if value and round(value, digits) == 0:
+        return f"{value:+.1e}"
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
 def passed(condition: bool) -> Outcome:
     """The outcome of a check that has a threshold."""
     return "pass" if condition else "fail"

@@ -31,6 +31,9 @@ class Claim(Frozen):
     row: str = ""
     against: str = ""
     rows: tuple[str, ...] = ()
+    experiment: str = Field(default="", description="Experiment of ours whose rewards bear on it; empty where none does.")
+    ours: str = Field(default="", description="Row of ours that is claimed to be better, or the middle of a plateau.")
+    controls: tuple[str, ...] = Field(default=(), description="Rows of ours that it is compared with; it must hold against each.")
     margin: float = Field(default=0.0, ge=0, description="Points; 0 where the test has none.")
     least: float = Field(default=0.0, ge=0, description="Smallest difference that counts, points; half of the reported effect.")
     seeds: int = Field(default=1, ge=1, description="Seeds that SUPPORTED needs; the paper has one run a row.")
@@ -58,6 +61,7 @@ class ClaimResult(Frozen):
     p_value: float | None = None
     p_holm: float | None = Field(default=None, description="Adjusted over all claims that were tested.")
     power_unpaired: float | None = Field(default=None, description="Of this comparison at the reported effect, items unpaired.")
+    protocol: str = Field(default="", description="Of our own results; empty for published numbers.")
     power_paired: float | None = Field(default=None, description="The same if item scores correlate by 0.5 (assumed).")
 
 

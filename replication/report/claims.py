@@ -1,4 +1,4 @@
-"""The paper's claims, evaluated from its own published numbers, with the power of that comparison, or from our paired items.
+"""The paper's claims, evaluated from its own published numbers, with the power of that comparison.
 
 Published numbers know only item noise (one run a row), so they alone never support a claim that needs seeds: the ceiling is DIRECTION ONLY.
 """
@@ -6,7 +6,7 @@ Published numbers know only item noise (one run a row), so they alone never supp
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from replication.report.audit import defective_cells
 from replication.report.audit_references import PREPRINT_DATE
 from replication.report.claim_file import Claim, ClaimFile, ClaimResult, Outcome, load_claims
 from replication.report.published import PublishedTable, load_published
-from replication.report.statistics import binomial_error, holm, normal_power, normal_quantile, normal_tail, paired_bootstrap, range_bound
+from replication.report.statistics import binomial_error, holm, normal_power, normal_quantile, normal_tail, range_bound
 
 ASSUMED_CORRELATION = 0.5
 
@@ -66,25 +66,6 @@ def published_claims(folder: Path | None = None) -> tuple[ClaimResult, ...]:
     return tuple(_result(claim, found[claim.id], p_holm=adjusted.get(claim.id), alpha=file.alpha) for claim in file.claims)
 
 
-def own_claim(
-    claim: Claim, differences: Mapping[str, Sequence[float]], *, seeds: int, analogue: bool, seed: int = 0, resamples: int = 10_000
-) -> ClaimResult:
-    """A claim from our own paired items: `differences` as for `paired_bootstrap`, the claimed better side first.
-
-    `analogue` says that the items come from a miniature, which never alters the verdict at the paper's scale.
-    """
-    found = paired_bootstrap(differences, seed=seed, resamples=resamples)
-    outcome = _outcome_of_interval(found.estimate, found.low, found.high, least=claim.least)
-    detail = f"difference {found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points over the same items, {seeds} seeds"
-    if outcome == "SUPPORTED" and seeds < claim.seeds:
-        outcome, detail = "DIRECTION ONLY", f"{detail}; {claim.seeds} seeds are needed"
-    if analogue:
-        outcome = "SUPPORTED-ANALOGUE" if outcome == "SUPPORTED" else "NOT-SUPPORTED-ANALOGUE"
-    return ClaimResult(
-        id=claim.id, says=claim.says, place=claim.place, test=claim.test, outcome=outcome, basis="own results", detail=detail
-    )
-
-
 def across_protocols(results: Mapping[str, ClaimResult]) -> ClaimResult:
     """One result of the same claim under several protocols: SPEC-DEPENDENT where they differ. Raises ValueError for none."""
     first = next(iter(results.values()), None)
@@ -93,7 +74,8 @@ def across_protocols(results: Mapping[str, ClaimResult]) -> ClaimResult:
     if len({one.outcome for one in results.values()}) == 1:
         return first
     detail = "; ".join(f"{protocol}: {one.outcome}" for protocol, one in results.items())
-    return first.model_copy(update={"outcome": "SPEC-DEPENDENT", "detail": detail, "p_value": None, "p_holm": None})
+    changed = {"outcome": "SPEC-DEPENDENT", "detail": detail, "p_value": None, "p_holm": None, "protocol": ", ".join(results)}
+    return first.model_copy(update=changed)
 
 
 def _result(claim: Claim, found: Found, *, p_holm: float | None, alpha: float) -> ClaimResult:
@@ -176,7 +158,8 @@ def _non_inferior(claim: Claim, numbers: Numbers) -> Found:
     return Found(outcome=outcome, detail=detail, p_value=p_value, power_unpaired=unpaired, power_paired=paired)
 
 
-def _outcome_of_interval(estimate: float, low: float, high: float, *, least: float) -> Outcome:
+def outcome_of_interval(estimate: float, low: float, high: float, *, least: float) -> Outcome:
+    """What an estimate and its interval (points) say of a claim that it is above 0 by at least `least`."""
     if high < least or high <= 0:
         return "CONTRADICTED"
     if low > 0:
@@ -189,7 +172,7 @@ def _difference(claim: Claim, numbers: Numbers) -> Found:
     error = numbers.error_of_difference(claim.row, claim.against)
     half = normal_quantile(1 - numbers.alpha / 2) * error
     unpaired, paired = _powers(numbers, claim.row, claim.against, effect=effect)
-    outcome = _outcome_of_interval(effect, effect - half, effect + half, least=claim.least)
+    outcome = outcome_of_interval(effect, effect - half, effect + half, least=claim.least)
     detail = f"difference {effect:+.1f} [{effect - half:+.1f}, {effect + half:+.1f}] points, items unpaired, one run each"
     return Found(outcome=outcome, detail=detail, p_value=normal_tail(effect / error), power_unpaired=unpaired, power_paired=paired)
 

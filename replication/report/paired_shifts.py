@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+from replication.report.check import signed
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,7 +33,7 @@ class Interval(NamedTuple):
         if not np.isfinite(self.value):
             return "undefined (the rewards before do not vary)"
         note = "" if self.method == "BCa" else f" ({self.method})"
-        return f"{self.value:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]{note}"
+        return f"{signed(self.value, digits)} [{signed(self.low, digits)}, {signed(self.high, digits)}]{note}"
 
 
 class Distance(NamedTuple):
@@ -89,8 +92,9 @@ def standardised_shift(change: Floats, before: Floats, items: Ints, *, level: fl
 def _bootstrap(parts: tuple[Floats, ...], statistic: object, *, estimate: float, level: float, seed: int) -> Interval:
     """BCa; percentile, and said so, where BCa is not defined (all resamples on one side of the estimate)."""
     for method in ("BCa", "percentile"):
-        # Divisions by 0 in the acceleration are how scipy finds that BCa is not defined.
-        with np.errstate(all="ignore"):
+        # Divisions by 0 in the acceleration are how scipy finds that BCa is not defined; the interval says which method it is.
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             found = stats.bootstrap(
                 parts, statistic, paired=True, vectorized=True, n_resamples=RESAMPLES, batch=BATCH, confidence_level=level,
                 method=method, rng=np.random.default_rng(seed),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from replication.choices import replacements
 from replication.experiments import Row as RegistryRow
 from replication.profiles import BenchmarkName
 from replication.recipes import Recipe, Setting
-from replication.report.cells import Cell, Provenance, Report, Row, Table, Verdict
+from replication.report.cells import Cell, Listing, Provenance, Report, Row, Table, Verdict
+from replication.report.inputs import inputs_of
 from replication.report.measurements import Measured, measured_jobs, measured_training
 from replication.report.published import PublishedRow, PublishedTable, load_published
 from sarm.artifacts import ArtifactStore
@@ -62,18 +63,27 @@ def collect(recipe: Recipe, store: ArtifactStore, *, command: str) -> Report:
     )
     builders = {"rewardbench2": _rewardbench2_table, "rmbench": _rmbench_table, "evaluation": _pairs_table}
     tables = [build(sources) for name, build in builders.items() if name in setting.profile.benchmarks]
+    return framed(recipe, store, tables=tables)
+
+
+def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = (), listings: Sequence[Listing] = ()) -> Report:
+    """What all reports have in common around these blocks: settings, deviations, inputs, provenance."""
+    setting = recipe.setting
+    why_not = why_not_comparable(setting)
     replaced = replacements(protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
     return Report(
-        experiment=experiment.name,
-        title=experiment.title,
+        experiment=setting.experiment.name,
+        title=setting.experiment.title,
         profile=setting.profile.name,
         protocol=setting.protocol.name,
         seeds=setting.seeds,
         comparable=not why_not,
         why_not_comparable=why_not,
         tables=tuple(tables),
+        listings=tuple(listings),
         deviations=tuple(f"{one.text} ({one.where})" for one in setting.protocol.deviations),
         provenance=_provenance(recipe, store),
+        inputs=inputs_of(recipe, store),
         notes=tuple(f"Instead of protocol {setting.protocol.name}: {line}" for line in replaced),
     )
 

@@ -198,6 +198,45 @@ def paired_bootstrap(
     )
 
 
+def two_way_bootstrap(
+    per_seed: Sequence[Mapping[str, Sequence[float]]], *, seed: int, resamples: int = 10_000, alpha: float = 0.05
+) -> PairedDifference:
+    """As `paired_bootstrap`, with training seeds resampled as well as items: one mapping for each seed, over the same items.
+
+    With one seed only items are resampled, so that the interval says nothing of other seeds.
+    Raises StatisticsError for no seed, seeds over different items, and what `paired_bootstrap` raises.
+    """
+    import numpy as np  # noqa: PLC0415
+    from scipy import stats  # noqa: PLC0415
+
+    if not per_seed or any({k: len(v) for k, v in one.items()} != {k: len(v) for k, v in per_seed[0].items()} for one in per_seed):
+        raise StatisticsError("a bootstrap over seeds needs at least one seed, and the same items in each")
+    if len(per_seed) == 1:
+        return paired_bootstrap(per_seed[0], seed=seed, resamples=resamples, alpha=alpha)
+    values = [np.asarray([one[name] for one in per_seed], dtype=float) for name in per_seed[0]]
+    short = [name for name, part in zip(per_seed[0], values, strict=True) if part.shape[1] < 2]
+    if short:
+        raise StatisticsError(f"a bootstrap needs two items in each subset; too few in: {', '.join(short)}")
+    estimate = 100 * float(np.mean([part.mean() for part in values]))
+    if all(np.ptp(part) == 0 for part in values):
+        return PairedDifference(estimate=estimate, standard_error=0.0, low=estimate, high=estimate)
+
+    # What is resampled are places: of seeds, and of items within each subset.
+    def statistic(seeds: np.ndarray, *items: np.ndarray, axis: int = -1) -> np.ndarray:
+        drawn = [part[seeds[..., :, None], places[..., None, :]].mean(axis=(-2, -1)) for part, places in zip(values, items, strict=True)]
+        return 100 * np.mean(drawn, axis=0)
+
+    samples = (np.arange(len(per_seed)), *(np.arange(part.shape[1]) for part in values))
+    result = stats.bootstrap(
+        samples, statistic, n_resamples=resamples, vectorized=True, confidence_level=1 - alpha, method="percentile",
+        batch=200, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    interval = result.confidence_interval
+    return PairedDifference(
+        estimate=estimate, standard_error=float(result.standard_error), low=float(interval.low), high=float(interval.high)
+    )
+
+
 def normal_tail(z: float) -> float:
     """The upper tail of the standard normal distribution: the one-sided p value of a z statistic."""
     from scipy import stats  # noqa: PLC0415

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from replication.data_folders import templates_folder
 from replication.report.cells import Cell, Report, Verdict
-from replication.report.view import DASH, SHORT, CellView, ReportView, TableView, cells_of, latex, markdown, view_of
+from replication.report.view import DASH, SHORT, CellView, ListingView, ReportView, TableView, cells_of, latex, markdown, view_of
 
 Format = Literal["md", "tex", "html", "json", "csv"]
 FORMATS: tuple[Format, ...] = ("md", "tex", "html", "json", "csv")
@@ -91,7 +91,7 @@ def _html(report: Report) -> str:
 
 
 def _csv(report: Report) -> str:
-    """One line a cell. A missing number is an empty field, never 0."""
+    """One line a cell. A missing number is an empty field, never 0; a listing's texts stand in the column `ours`."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -99,6 +99,10 @@ def _csv(report: Report) -> str:
         for row in table.rows:
             for cell in cells_of(row, table.columns):
                 writer.writerow((table.name, row.name, row.label, row.size, row.group, row.origin, cell.column, *_csv_values(cell)))
+    for listing in report.listings:
+        for number, texts in enumerate(listing.rows, start=1):
+            for column, text in zip(listing.columns, texts, strict=True):
+                writer.writerow((listing.name, number, texts[0], "", "", "", column, text, *[""] * 8))
     return stream.getvalue()
 
 
@@ -135,6 +139,8 @@ def terminal(report: Report) -> RenderableType:
         parts.append(Text(f"Not comparable with the paper: {report.why_not_comparable}", style="yellow"))
     for table in view.tables:
         parts += [Text(""), Text(table.title, style="bold"), _rich_table(table), *_below(table)]
+    for one in view.listings:
+        parts += [Text(""), Text(one.listing.title, style="bold"), _rich_listing(one), *map(Text, one.listing.notes)]
     parts += _footer(view)
     return Group(*parts)
 
@@ -152,6 +158,15 @@ def _rich_table(table: TableView) -> RichTable:
         for place, (source, texts) in enumerate(row.lines):
             fields = [_rich_cell(source, text, cell) for text, cell in zip(texts, row.cells, strict=True)]
             grid.add_row(Text(label if place == 0 else "", style="bold" if row.measured else ""), Text(source, style="dim"), *fields)
+    return grid
+
+
+def _rich_listing(one: ListingView) -> RichTable:
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column, right in zip(one.listing.columns, one.right, strict=True):
+        grid.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in one.listing.rows:
+        grid.add_row(*map(Text, row))
     return grid
 
 

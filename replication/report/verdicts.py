@@ -8,7 +8,7 @@ from pathlib import Path
 from replication.report.audit import defective_cells
 from replication.report.cell_verdict import Judgement, VerdictError, verdict
 from replication.report.cells import Cell, Report, Row, Table, Verdict
-from replication.report.published import PublishedTable, countable_columns, load_published, published_names
+from replication.report.published import PublishedTable, load_published, published_names
 from replication.report.statistics import benjamini_hochberg
 from replication.report.verdict_rules import VerdictRules, load_rules
 
@@ -107,8 +107,11 @@ def _cell(
         return Judgement(verdict="NOT COMPARABLE", reason=cell.reason or "the reference has no such number")
     why = "" if report.comparable else report.why_not_comparable or "scale, protocol or data differ from the reference"
     known = next((one for one in published.rows if one.name == row.name), None) if published is not None else None
-    if not why and published is not None and cell.column in countable_columns(published) and ours.n != published.n[cell.column]:
-        why = f"{ours.n} items, the reference has {published.n[cell.column]}"
+    expected = published.n.get(cell.column, ours.n) if published is not None else ours.n
+    if not why and ours.n < expected:
+        return Judgement(verdict="MISSING", reason=f"incomplete: {ours.n:,} of {expected:,} items")
+    if not why and ours.n > expected:
+        why = f"{ours.n:,} items, the reference has {expected:,}"
     return verdict(
         regime=report.regime, column=cell.column, published=cell.published, value=ours.value, n=ours.n, correct=ours.correct,
         per_seed=ours.per_seed, standard_error=ours.standard_error, rounding=published.rounding if published is not None else "half-even",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from replication.report.cells import Cell, Frozen, Report, Row, Table, Verdict
+from replication.report.cells import Cell, Frozen, Listing, Report, Row, Table, Verdict
 
 DASH = "—"
 SHORT: dict[Verdict, str] = {
@@ -29,6 +29,7 @@ MEANING: dict[Verdict, str] = {
     "NOT COMPARABLE": "other scale, protocol or data than the reference",
     "PUBLISHED ONLY": "quoted, not measured here",
 }
+LONG_TEXT = 30
 WITHOUT_FOOTNOTE: tuple[Verdict, ...] = ("MATCH", "EQUIVALENT", "CONSISTENT", "PUBLISHED ONLY")
 
 
@@ -70,11 +71,20 @@ class TableView(Frozen):
     notes: tuple[str, ...]
 
 
+class ListingView(Frozen):
+    """A block of text, with whether each column stands on the right, and LaTeX's column types."""
+
+    listing: Listing
+    right: tuple[bool, ...]
+    tex_columns: str
+
+
 class ReportView(Frozen):
     """All that a template needs."""
 
     report: Report
     tables: tuple[TableView, ...]
+    listings: tuple[ListingView, ...]
     legend: tuple[tuple[Verdict, str], ...]
     seeds: str
 
@@ -85,6 +95,7 @@ def view_of(report: Report) -> ReportView:
     return ReportView(
         report=report,
         tables=tuple(_table_view(table, common=report.why_not_comparable) for table in report.tables),
+        listings=tuple(_listing_view(listing) for listing in report.listings),
         legend=tuple((verdict, meaning) for verdict, meaning in MEANING.items() if verdict in used),
         seeds=", ".join(str(seed) for seed in report.seeds) or "none",
     )
@@ -112,6 +123,18 @@ def _table_view(table: Table, *, common: str) -> TableView:
         footnotes=tuple((number, reason) for reason, number in numbers.items()),
         notes=table.notes,
     )
+
+
+def _listing_view(listing: Listing) -> ListingView:
+    right = tuple(column in listing.numeric for column in listing.columns)
+    longest = [max((len(row[place]) for row in listing.rows), default=0) for place in range(len(listing.columns))]
+    long = sum(length for length in longest if length > LONG_TEXT) or 1
+    # Long columns share the line by their length; what a paragraph column needs at least is an eighth.
+    types = [
+        "r" if one else f"p{{{max(0.125, 0.75 * length / long):.3f}\linewidth}}" if length > LONG_TEXT else "l"
+        for one, length in zip(right, longest, strict=True)
+    ]
+    return ListingView(listing=listing, right=right, tex_columns="".join(types))
 
 
 def cells_of(row: Row, columns: tuple[str, ...]) -> tuple[Cell, ...]:

@@ -30,9 +30,7 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
         items = list(read_jsonl(context.inputs["benchmark"] / f"{config.benchmark}.jsonl", Preference))
         items = items[: config.limit] if config.limit else items
         tokenizer = ConversationTokenizer(load_tokenizer(model_folder), date_string=config.date_string, bos=config.bos)
-        rows = encode_completions(
-            items, tokenizer, max_length=config.max_length, overlong=config.truncation, name=config.benchmark
-        )
+        rows = encode_completions(items, tokenizer, max_length=config.max_length, overlong=config.truncation, name=config.benchmark)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
     model = load_reward_model(model_folder, dtype=torch_dtype(config.dtype), attention=config.attention).to(device_of(context.resources))

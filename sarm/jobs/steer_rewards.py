@@ -72,7 +72,7 @@ def steer_rewards(config: SteeringConfig, context: JobContext) -> None:
     choice = _choose(selected, config, n_latents=model.sae.n_latents)
     factors = {"identity_rewards": 1.0, "steered_rewards": config.multiplier}
     steered = {name: _steered(model, target, Edit("*", factor), choice.latent) for name, factor in factors.items()}
-    _write(context.output, config, selected=selected, target=target, steered=steered, choice=choice, head=model.score.weight[0])
+    _write(context.output, config, selected=selected, target=target, steered=steered, choice=choice, head=model.score.weight[0].detach())
 
 
 def _items(config: SteeringConfig, context: JobContext, name: str) -> list[Preference]:
@@ -143,9 +143,7 @@ def _steered(model: SARM, target: Scored, edit: Edit, latent: int) -> Tensor:
 def _choose(selected: Scored, config: SteeringConfig, *, n_latents: int) -> Choice:
     """s on the concept's subsets, t by the same formula on all others of the selection set, and each rule's latent."""
     inside = [_in_concept(item, config) for item in selected.items]
-    s, t = (
-        feature_scores_of_sums(_sums(selected, [one == part for one in inside], config, n_latents=n_latents)) for part in (True, False)
-    )
+    s, t = (feature_scores_of_sums(_sums(selected, [one == part for one in inside], config, n_latents=n_latents)) for part in (True, False))
     if not (torch.isfinite(s).all() and torch.isfinite(t).all()):
         raise UsageProblem(f"feature scores on {config.selection} are not defined: no latent is active on the concept or on its complement")
     found = select_latents(s, t, bound=config.bound)
@@ -200,7 +198,7 @@ def _write(
         "selection_values": selected.values,
         "rewards": target.rewards,
         **steered,
-        "head": head.detach().float().cpu(),
+        "head": head.float().cpu(),
         "s": choice.s.float(),
         "t": choice.t.float(),
     }

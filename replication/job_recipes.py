@@ -1,0 +1,228 @@
+"""One job at a time: a row, a profile and a protocol to the config, inputs, resources and locations of each kind of work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from replication.choices import choices, geometry, values
+from replication.experiments import Experiment, Row
+from replication.problems import UsageProblems
+from replication.profiles import (
+    Backbone,
+    BenchmarkName,
+    FileData,
+    FolderBackbone,
+    HeldOutPairs,
+    HubBackbone,
+    HubData,
+    MiniatureData,
+    Profile,
+)
+from replication.protocols import Protocol
+from replication.settings import Overrides
+from sarm.checksums import fingerprint
+from sarm.config import (
+    BaselineConfig,
+    ContextConfig,
+    DataConfig,
+    ExplanationConfig,
+    MiniatureConfig,
+    PretrainingConfig,
+    RewardTrainingConfig,
+    SAETrainingConfig,
+    ScoringConfig,
+    WeightsConfig,
+)
+from sarm.job import Job, JobConfig
+from sarm.resources import Resources
+
+Config = TypeVar("Config", bound=JobConfig)
+SHAPES: Mapping[BenchmarkName, str] = {"rewardbench2": "rewardbench2", "rmbench": "rmbench"}
+# Inputs that are brought in rather than computed: a new attempt would download the same bytes.
+BROUGHT_IN = ("fetch_weights", "prepare_data")
+# Steering reads rewards under the conditions under which benchmarks are scored.
+SCORING_CONDITIONS = ("max_length", "truncation", "bos", "dtype", "attention", "batch_tokens", "date_string")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that decides which jobs an experiment needs.
+
+    `rows` are comma-separated patterns (empty: all); `overrides` come from `--set`; `attempt` > 0 is `--fresh`;
+    `digest` gives the SHA-256 of a local file or folder. `endpoint` (settings of a chat endpoint, a JSON file) and `answers`
+    (recorded ones) are files for the explanations, `authors` holds the rewards behind the paper's Figure 3; empty for none.
+    """
+
+    experiment: Experiment
+    profile: Profile
+    protocol: Protocol
+    seeds: tuple[int, ...] = (0,)
+    rows: str = ""
+    overrides: Overrides = field(default_factory=dict)
+    attempt: int = 0
+    digest: Callable[[Path], str] = fingerprint
+    endpoint: str = ""
+    answers: str = ""
+    authors: str = ""
+
+
+def job_of(setting: Setting, config: JobConfig, *, label: str, inputs: Mapping[str, Job] | None = None, source: str = "") -> Job:
+    """A job with the profile's and `--set`'s resources."""
+    base = setting.profile.resources.get(config.kind, Resources())
+    changed = setting.overrides.get(f"resources.{config.kind}", {})
+    return Job(
+        config=config,
+        inputs=dict(inputs or {}),
+        resources=Resources.model_validate({**base.model_dump(), **changed}),
+        locations={"source": source} if source else {},
+        label=label,
+        attempt=0 if config.kind in BROUGHT_IN else setting.attempt,
+    )
+
+
+def build(config: type[Config], where: str, fields: Mapping[str, Any]) -> Config:
+    """A config, or UsageProblems that name the row and what does not fit."""
+    try:
+        return config(**fields)
+    except ValidationError as error:
+        raise UsageProblems([f"{where}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()]) from error
+
+
+def backbone_job(setting: Setting, row: Row, backbone: Backbone) -> Job:
+    source, shape, changes = backbone.source, backbone.shape, backbone.tokenizer
+    label = f"backbone {row.slot} for {backbone.stands_for}"
+    if isinstance(source, HubBackbone):
+        hub = WeightsConfig(origin="hub", repository=source.repository, revision=source.revision, **changes.model_dump())
+        return job_of(setting, hub, label=label)
+    if isinstance(source, FolderBackbone):
+        _check_shape(row.slot, backbone, Path(source.path))
+        folder = WeightsConfig(origin="folder", revision=setting.digest(_existing(source.path)), **changes.model_dump())
+        return job_of(setting, folder, label=label, source=source.path)
+    pretraining = PretrainingConfig(
+        **source.model_dump(exclude={"kind"}), **shape.model_dump(exclude={"head_dim", "vocab_size"})
+    )
+    return job_of(setting, pretraining, label=label, inputs={"data": miniature_job(setting)})
+
+
+def _existing(path: str) -> Path:
+    found = Path(path)
+    if not found.exists():
+        raise UsageProblems([f"{path} does not exist; mend the profile's path (or the environment variable in it)"])
+    return found
+
+
+def _check_shape(slot: str, backbone: Backbone, folder: Path) -> None:
+    """A profile must tell the truth about its backbone: the width multiple and the layer map rest on it."""
+    file = _existing(str(folder)) / "config.json"
+    if not file.is_file():
+        raise UsageProblems([f"backbones.{slot}.source.path: {folder} holds no config.json; give a folder in Hugging Face layout"])
+    try:
+        stated = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageProblems([f"{file}: not JSON: {error}"]) from error
+    checked = ("num_hidden_layers", "hidden_size", "vocab_size")
+    wrong = [name for name in checked if name in stated and stated[name] != getattr(backbone.shape, name)]
+    if wrong:
+        raise UsageProblems(
+            [f"backbones.{slot}.shape.{name} = {getattr(backbone.shape, name)}, but {file} says {stated[name]}" for name in wrong]
+        )
+
+
+def miniature_job(setting: Setting) -> Job:
+    found = choices("miniature", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
+    return job_of(setting, build(MiniatureConfig, "miniature", values(found)), label="miniature language")
+
+
+def data_job(setting: Setting, source: MiniatureData | FileData | HubData, label: str, **fields: Any) -> Job:
+    if isinstance(source, MiniatureData):
+        return miniature_job(setting)
+    if isinstance(source, HubData):
+        hub = DataConfig(origin="hub", **source.model_dump(exclude={"kind", "gated"}), **fields)
+        return job_of(setting, hub, label=label)
+    local = DataConfig(origin="file", revision=setting.digest(_existing(source.path)), **fields)
+    return job_of(setting, local, label=label, source=source.path)
+
+
+def text_job(setting: Setting) -> Job:
+    text = setting.profile.text
+    return data_job(setting, text.source, "text corpus", shape="text", text_column=text.text_column)
+
+
+def preferences_job(setting: Setting) -> Job:
+    pairs = setting.profile.preferences
+    return data_job(
+        setting, pairs.source, "preference pairs", shape="pairs", evaluation_split=pairs.evaluation_split, skip_prompts=pairs.skip_prompts
+    )
+
+
+def benchmark_job(setting: Setting, name: BenchmarkName) -> Job:
+    source = setting.profile.benchmarks[name].source
+    if isinstance(source, HeldOutPairs):
+        return preferences_job(setting)
+    if name == "evaluation":
+        return data_job(setting, source, "held-out pairs", shape="pairs", evaluation_split="all")
+    return data_job(setting, source, f"benchmark {name}", shape=SHAPES[name])
+
+
+def sae_job(setting: Setting, row: Row, seed: int, backbone: Backbone, weights: Job) -> Job:
+    fixed: dict[str, Any] = dict(row.sae)
+    if row.same_text:
+        fixed["vectors"] = setting.profile.text.token_vectors
+    found = choices("sae", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides, row=fixed)
+    place = values(geometry(row, backbone))
+    config = build(SAETrainingConfig, f"row {row.name}, SAE", {**values(found), **place, "seed": seed})
+    label = f"SAE {row.slot} layer {config.layer}, {config.n_latents} latents, k {config.k}, tokens {config.tokens}, seed {seed}"
+    return job_of(setting, config, label=label, inputs={"backbone": weights, "corpus": text_job(setting)})
+
+
+def reward_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, weights: Job, sae: Job | None) -> Job:
+    found = choices("reward", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides, row=dict(row.reward))
+    place = values(geometry(row, backbone))
+    if row.encoder == "sae":
+        place = {"layer": place["layer"]}
+    config = build(
+        RewardTrainingConfig, f"row {row.name}, reward model", {**values(found), **place, "encoder": row.encoder, "seed": seed}
+    )
+    inputs = {"backbone": weights, "preferences": preferences_job(setting), **({"sae": sae} if sae else {})}
+    return job_of(setting, config, label=f"reward model {row.name}, seed {seed}", inputs=inputs)
+
+
+def score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, data: Job) -> Job:
+    found = choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
+    config = build(ScoringConfig, f"scoring on {name}", {**values(found), "benchmark": name})
+    return job_of(setting, config, label=f"scores of {row.name} on {name}, seed {seed}", inputs={"model": model, "benchmark": data})
+
+
+def contexts_job(setting: Setting, row: Row, seed: int, *, model: Job, data: Mapping[BenchmarkName, Job]) -> Job:
+    """Activating contexts of a row's latents."""
+    found = values(choices("contexts", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
+    config = build(ContextConfig, f"row {row.name}, contexts", found)
+    texts = data[config.texts] if config.texts in ("rewardbench2", "rmbench") else preferences_job(setting)
+    return job_of(setting, config, label=f"contexts of {row.name}, seed {seed}", inputs={"model": model, "texts": texts})
+
+
+def explanation_job(setting: Setting, row: Row, seed: int, inputs: Mapping[str, Job]) -> Job:
+    """Explanations of a row's latents. `inputs`: `contexts`, `model`, and those of a control where there is one."""
+    found = values(choices("explanation", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
+    digest = setting.digest(Path(setting.answers)) if setting.answers else ""
+    judge = "recorded" if setting.answers else "endpoint" if setting.endpoint else found.get("judge", "endpoint")
+    config = build(ExplanationConfig, f"row {row.name}, explanations", {**found, "judge": judge, "answers_digest": digest})
+    truth = {"texts": miniature_job(setting)} if config.judge == "planted" else {}
+    planned = job_of(setting, config, label=f"explanations of {row.name}, seed {seed}", inputs={**inputs, **truth})
+    places = {"endpoint": setting.endpoint, "answers": setting.answers}
+    return replace(planned, locations={name: place for name, place in places.items() if place})
+
+
+def baseline_job(setting: Setting, features: str, name: BenchmarkName, data: Job) -> Job:
+    found = choices("baseline", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
+    config = build(BaselineConfig, f"baseline {features}", {**values(found), "benchmark": name, "features": features})
+    inputs = {"preferences": preferences_job(setting), "benchmark": data}
+    return job_of(setting, config, label=f"baseline {features} on {name}", inputs=inputs)
+
+

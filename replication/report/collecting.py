@@ -1,0 +1,78 @@
+"""Artifacts to a report, for each product of an experiment: accuracies, hours, a steered latent, explained latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from replication.recipes import Recipe, Training
+from replication.report.cells import Listing, Report
+from replication.report.features import collect_features
+from replication.report.hours import collect_hours
+from replication.report.results import collect, framed
+from sarm.artifacts import ArtifactStore
+
+
+def collect_any(recipe: Recipe, store: ArtifactStore, *, command: str, figures: Path | None = None) -> Report:
+    """The report of a recipe, as far as the store has it. `command` is what would fill its gaps; figures go into `figures`."""
+    product = recipe.setting.experiment.product
+    if product == "hours":
+        return collect_hours(recipe, store, command=command)
+    if product == "features":
+        return collect_features(recipe, store, command=command)
+    if product == "steering":
+        return collect_steering(recipe, store, command=command, folder=figures)
+    return collect(recipe, store, command=command)
+
+
+def collect_steering(recipe: Recipe, store: ArtifactStore, *, command: str, folder: Path | None) -> Report:
+    """The report of Figure 3; with a folder the figures are drawn into it."""
+    # Loaded here: numpy, scipy and matplotlib are not needed by any other experiment's plan or table.
+    from replication.report.figures import draw_figure3  # noqa: PLC0415
+    from replication.report.steering_tables import SteeringRun, figure3_report  # noqa: PLC0415
+
+    setting, frame = recipe.setting, framed(recipe, store)
+    authors = Path(setting.authors) if setting.authors else None
+    runs = [SteeringRun(one.seed, _folder(one, store), one.missing or f"not yet run: {command}") for one in recipe.trainings]
+    found = figure3_report(
+        runs,
+        profile=frame.profile,
+        protocol=frame.protocol,
+        why_not_comparable=frame.why_not_comparable,
+        concepts=_concepts(recipe, store),
+        authors=authors,
+        extra=_overlaps(recipe, store),
+        deviations=frame.deviations,
+        provenance=frame.provenance,
+        notes=frame.notes,
+    )
+    if folder is not None:
+        draw_figure3(found, folder, authors=authors)
+    return found.report.model_copy(update={"inputs": frame.inputs})
+
+
+def _folder(training: Training, store: ArtifactStore) -> Path | None:
+    job = training.steering
+    return store.path(job) if job is not None and store.has(job) else None
+
+
+def _concepts(recipe: Recipe, store: ArtifactStore) -> Path | None:
+    """The planted truth of a miniature; None for real data."""
+    for training in recipe.trainings:
+        target = training.steering.inputs["target"] if training.steering is not None else None
+        if target is not None and target.kind == "make_miniature" and store.has(target):
+            return store.path(target) / "concepts.json"
+    return None
+
+
+def _overlaps(recipe: Recipe, store: ArtifactStore) -> list[Listing]:
+    """Near-duplicates between training pairs and the benchmark's prompts."""
+    from replication.report.overlap import overlap_listing, overlap_of  # noqa: PLC0415 - as above
+
+    for training in recipe.trainings:
+        if training.steering is None or training.model is None:
+            continue
+        pairs, target = training.model.inputs["preferences"], training.steering.inputs["target"]
+        if store.has(pairs) and store.has(target):
+            found = overlap_of(store.path(pairs) / "train.jsonl", store.path(target) / "rewardbench2.jsonl")
+            return [overlap_listing(found, name="figure3-overlap", others="the training pairs", benchmark="RewardBench 2")]
+    return []
