@@ -58,7 +58,8 @@ def _gate_layers(heads: HeadTensors, hidden_size: int) -> list[nn.Module]:
         if number in normed:
             layers += [nn.ReLU(), heads.batch_norm(f"gating.layers.{number}", width=width)]
         else:
-            layer = heads.linear(f"gating.layers.{number}", inputs=width)
+            # A layer before a batch norm has no bias.
+            layer = heads.linear(f"gating.layers.{number}", inputs=width, bias=number == numbers[-1])
             width = layer.out_features
             layers.append(layer)
     return layers

@@ -31,5 +31,5 @@ def build_grm(backbone: PreTrainedModel, heads: HeadTensors, *, hidden_size: int
     model = ValueHeadRewardModel(backbone, layers, features=last.in_features)
     with torch.no_grad():
         model.score.weight.copy_(last.weight)
-        model.score_bias.copy_(torch.zeros(1) if last.bias is None else last.bias)
+        model.score_bias.copy_(last.bias)
     return model

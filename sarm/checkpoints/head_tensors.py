@@ -37,13 +37,13 @@ class HeadTensors:
         """Whether a tensor of that name is left."""
         return name in self._left
 
-    def linear(self, name: str, *, inputs: int) -> nn.Linear:
-        """The layer `<name>.weight` `[any, inputs]`, with its bias where there is one."""
+    def linear(self, name: str, *, inputs: int, bias: bool = True) -> nn.Linear:
+        """The layer `<name>.weight` `[any, inputs]`, with `<name>.bias` if the layout has one."""
         weight = self.take(f"{name}.weight", None, inputs)
-        layer = nn.Linear(inputs, len(weight), bias=self.has(f"{name}.bias"))
+        layer = nn.Linear(inputs, len(weight), bias=bias)
         with torch.no_grad():
             layer.weight.copy_(weight)
-            if layer.bias is not None:
+            if bias:
                 layer.bias.copy_(self.take(f"{name}.bias", len(weight)))
         return layer
 

@@ -31,9 +31,7 @@ def ldl_side_files(folder: Path) -> dict[str, Tensor]:
     }
 
 
-def build_ldl(
-    raw: Mapping[str, Any], backbone: PreTrainedModel, heads: HeadTensors, *, hidden_size: int
-) -> LabelDistributionRewardModel:
+def build_ldl(raw: Mapping[str, Any], backbone: PreTrainedModel, heads: HeadTensors, *, hidden_size: int) -> LabelDistributionRewardModel:
     """The model with its heads filled. Raises UsageProblem where the heads do not fit each other."""
     regression = heads.perceptron("regression_layer.network", inputs=hidden_size, activation=nn.LeakyReLU)
     gate = heads.perceptron("gating_layer.network", inputs=hidden_size, activation=nn.LeakyReLU)

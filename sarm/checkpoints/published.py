@@ -33,6 +33,17 @@ def published_layout(folder: Path, source: TensorFolder) -> PublishedLayout | No
     return None
 
 
+def official_bos(layout: PublishedLayout | None, raw: Mapping[str, Any]) -> Literal["single", "double-first-masked", "double"]:
+    """How the official harness' class for this model treats the two BOS that templates and tokenizers give Llama 3 texts.
+
+    ArmoRM's and GRM's keep both, LDL's drops the first, the one for QRM and plain classifiers masks it.
+    Source: rewardbench 0.1.4, models/{armorm,grm,ldlreward,pipeline}.py.
+    """
+    if layout == "value_head" or (layout == "gated" and "num_quantiles" not in raw):
+        return "double"
+    return "single" if layout == "ldl" else "double-first-masked"
+
+
 def load_published(
     folder: Path,
     layout: PublishedLayout,

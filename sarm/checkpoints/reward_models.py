@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
+from sarm.baselines import PublishedRewardModel
 from sarm.checkpoints.authors import SARMGeometry, geometry_in_config, geometry_in_name
 from sarm.checkpoints.backbone import copy_tokenizer
 from sarm.checkpoints.published import load_published, published_layout
@@ -18,8 +19,11 @@ from sarm.checkpoints.tensors import TensorFolder, fill
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel, truncated_backbone
 from sarm.sae import TopKSAE
+from sarm.sparse_encoder import SparseEncoder
 
 OUR_MODEL_TYPE = "sarm"
+# A SARM on another project's SAE: a type of its own, as sarm.hf, which knows TopK alone, must not open it.
+IMPORTED_MODEL_TYPE = "sarm_imported"
 CLASSIFIER_CODE = ("AutoModelForSequenceClassification", "AutoModel")
 
 
@@ -52,7 +56,7 @@ def load_reward_model(folder: Path, *, dtype: torch.dtype = torch.float32, atten
     """
     raw = read_config(folder)
     source = TensorFolder(folder)
-    if raw.get("model_type") == OUR_MODEL_TYPE:
+    if raw.get("model_type") in (OUR_MODEL_TYPE, IMPORTED_MODEL_TYPE):
         model = _from_ours(raw, attention=attention, what=folder.name)
     elif "sae.encoder.weight" in source.names:
         geometry = geometry_in_config(raw)
@@ -88,8 +92,10 @@ def save_reward_model(
 
     A scalar model becomes a plain sequence classifier that `AutoModelForSequenceClassification` reads; a SARM or linear-encoder
     model opens there after `import sarm.hf`. `pad_id` is the tokenizer's, for a backbone whose config names none (Llama 3.1):
-    transformers refuses to pool a batch without it.
+    transformers refuses to pool a batch without it. Raises UsageProblem for a published head of another project.
     """
+    if isinstance(model, PublishedRewardModel):
+        raise UsageProblem(f"a {type(model).__name__} keeps the files that it was published in; copy them instead")
     folder.mkdir(parents=True, exist_ok=True)
     text = model.model.config
     config = text.to_dict()
@@ -125,6 +131,8 @@ def _our_config(backbone: dict[str, Any], model: RewardModel, *, encoder: str) -
     ours.update({key: backbone.get(key) for key in ("dtype", "pad_token_id", "bos_token_id", "eos_token_id", "hidden_size", "vocab_size")})
     if isinstance(model, SARM):
         ours.update(n_latents=model.sae.n_latents, k=model.sae.k, latents=model.latents, standardize=model.sae.standardizes)
+        if isinstance(model.sae, SparseEncoder):
+            ours.update(model_type=IMPORTED_MODEL_TYPE, architectures=[], sae_convention=model.sae.convention)
     else:
         ours.update(n_latents=model.score.weight.shape[1])
     return ours
@@ -135,6 +143,9 @@ def _from_ours(raw: dict[str, Any], *, attention: str, what: str) -> RewardModel
     if raw["encoder"] == "linear":
         backbone = truncated_backbone(config, raw["layer"], attention=attention)
         return LinearEncoderRewardModel(backbone, hidden_size=config.hidden_size, n_latents=raw["n_latents"])
+    if raw["model_type"] == IMPORTED_MODEL_TYPE:
+        imported = SparseEncoder(hidden_size=config.hidden_size, n_latents=raw["n_latents"], **raw["sae_convention"])
+        return SARM(truncated_backbone(config, raw["layer"], attention=attention), imported, latents=raw["latents"])
     fields = {key: raw[key] for key in ("layer", "n_latents", "k", "latents", "standardize", "encoder")}
     return _sarm(config, SARMGeometry(**fields), attention=attention, what=what)
 
