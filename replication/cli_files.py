@@ -1,4 +1,4 @@
-"""Commands on files and finished results: render, score, reward, fetch, audit."""
+"""Commands on files and finished results: render, score, reward, compare-weights, fetch, audit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from replication.run_options import (
     settings_for,
 )
 from sarm.artifacts import ArtifactStore
-from sarm.config import ConversationScoringConfig
+from sarm.config import ConversationScoringConfig, WeightComparisonConfig
 from sarm.job import Job
 from sarm.resources import Resources
 from sarm.scoring import Metric
@@ -105,9 +105,6 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """A reward for each conversation, as JSONL on stdout. Runs as a job, so the same call again is answered from the store."""
-    from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
-    from replication.terminal import watching  # noqa: PLC0415 - as above
-
     missing = [f"{option} {path} does not exist" for option, path in (("--model", model), ("--input", conversations)) if not path.exists()]
     if missing:
         raise UsageProblems(missing)
@@ -120,12 +117,39 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     )
     locations = {"model": str(model.resolve()), "conversations": str(conversations.resolve())}
     job = Job(config=config, resources=Resources(gpus=gpus), locations=locations, label=f"rewards of {conversations.name}")
-    if not place.has(job):
-        with watching(1) as watch:
-            code = LocalLauncher(command=shlex.join(["replicate", *sys.argv[1:]])).launch([job], place, watch)
-        if code:
-            raise typer.Exit(code)
+    _done(job, place)
     typer.echo((place.path(job) / "rewards.jsonl").read_text(encoding="utf-8"), nl=False)
+
+
+def compare_weights(
+    first: Annotated[Path, typer.Argument(help="Folder of the earlier checkpoint.")],
+    second: Annotated[Path, typer.Argument(help="Folder of the later one.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Which tensors differ between two checkpoints and by how much, and whether the SAE was frozen between them. JSON on stdout."""
+    missing = [f"{path} does not exist" for path in (first, second) if not path.exists()]
+    if missing:
+        raise UsageProblems(missing)
+    place = ArtifactStore(store)
+    config = WeightComparisonConfig(
+        first_digest=place.fingerprint(first.resolve()), second_digest=place.fingerprint(second.resolve())
+    )
+    locations = {"first": str(first.resolve()), "second": str(second.resolve())}
+    _done(Job(config=config, locations=locations, label=f"weights of {first.name} and {second.name}"), place)
+    typer.echo((place.path(Job(config=config)) / "comparison.json").read_text(encoding="utf-8"), nl=False)
+
+
+def _done(job: Job, place: ArtifactStore) -> None:
+    """Run one job unless the store has it; exits with the launcher's code when it fails."""
+    from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
+    from replication.terminal import watching  # noqa: PLC0415 - as above
+
+    if place.has(job):
+        return
+    with watching(1) as watch:
+        code = LocalLauncher(command=shlex.join(["replicate", *sys.argv[1:]])).launch([job], place, watch)
+    if code:
+        raise typer.Exit(code)
 
 
 def fetch(
@@ -165,4 +189,11 @@ def audit(as_json: JsonOption = False) -> None:
     typer.echo(json.dumps([one.model_dump() for one in found], indent=2) if as_json else audit_text(found).rstrip())
 
 
-COMMANDS: Mapping[str, Callable[..., None]] = {"render": render, "score": score, "reward": reward, "fetch": fetch, "audit": audit}
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "render": render,
+    "score": score,
+    "reward": reward,
+    "compare-weights": compare_weights,
+    "fetch": fetch,
+    "audit": audit,
+}

@@ -49,8 +49,8 @@ def _groups(training: Training, rows: Rows, *, missing: str) -> Listing:
         numeric=("latents", "explained", "never fire"),
         notes=(
             "positive and negative: sign of the head weight; control: the same of a frozen random encoder with a head of its own.",
-            "Detection: which of a shuffled batch of held-out contexts, half of them hard negatives, match the explanation. The paper has no "
-            "aggregate to compare with.",
+            "Detection: which of a shuffled batch of held-out contexts, half of them hard negatives, match the explanation.",
+            "The paper has no aggregate to compare with.",
         ),
     )
 

@@ -20,7 +20,8 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from sarm.artifacts import ArtifactStore
-from sarm.job import JobError, JobRequest, UsageProblem
+from sarm.checksums import write_whole
+from sarm.job import Interrupted, JobError, JobRequest, UsageProblem
 from sarm.jobs.events import Events
 from sarm.jobs.process import JobProcess
 from sarm.jobs.registry import Registry, load
@@ -58,6 +59,47 @@ class StopRequest:
         return self._stopped or self._events.gone.is_set()
 
 
+class StateFile:
+    """Tells a batch script what became of its requests: `{"state": ..., "code": ...}`, by rename; no file, nothing told.
+
+    `running`; at the end `done`, `failed`, `checkpointed` (stopped, and work of this run is kept) or `interrupted` (stopped,
+    nothing new kept). A launcher of several processes hides their exit codes, and a requeue must only follow kept work.
+    """
+
+    def __init__(self, path: str, store: ArtifactStore) -> None:
+        # One process tells it, where there are several.
+        self._path = Path(path) if path and os.environ.get("RANK", "0") == "0" else None
+        self._store = store
+        self._requests: list[JobRequest] = []
+        self._there: set[str] = set()
+
+    def start(self, requests: list[JobRequest]) -> None:
+        """The requests are known and the work begins. Raises OSError where the file cannot be written."""
+        self._requests = requests
+        self._there = {request.key for request in requests if self._store.path(request).exists()}
+        self._write("running", 0)
+
+    def end(self, code: int) -> None:
+        """The work is over with this exit code. Raises OSError where the file cannot be written."""
+        if code == Interrupted.exit_code:
+            self._write("checkpointed" if self._kept_something() else "interrupted", code)
+        else:
+            self._write("failed" if code else "done", code)
+
+    def _kept_something(self) -> bool:
+        if self._path is None or not self._path.exists():
+            return False
+        # Two times given by the same file system: hosts' clocks differ.
+        began = self._path.stat().st_mtime
+        works = [self._store.staging.look(request.kind, request.key) for request in self._requests]
+        finished = any(self._store.path(request).exists() for request in self._requests if request.key not in self._there)
+        return finished or any(work is not None and work.checkpoint_time >= began for work in works)
+
+    def _write(self, state: str, code: int) -> None:
+        if self._path is not None:
+            write_whole(self._path, json.dumps({"state": state, "code": code}) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the requests of a file; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sarm.jobs", description=__doc__.splitlines()[0] if __doc__ else "")
@@ -69,8 +111,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     stderr = sys.stderr
     store = ArtifactStore(options.store)
+    state = StateFile(os.environ.get("SARM_STATE_FILE", ""), store)
+    code = _guarded(options, store, state, stderr)
     try:
-        return _run(options, store, stderr)
+        state.end(code)
+    except OSError as error:
+        # The disk may be full, which the exit code tells already.
+        stderr.write(f"the state file was not written: {error}\n")
+    return code
+
+
+def _guarded(options: argparse.Namespace, store: ArtifactStore, state: StateFile, stderr: TextIO) -> int:
+    try:
+        return _run(options, store, state, stderr)
     except JobError as problem:
         stderr.write(f"{problem}\n")
         return problem.exit_code
@@ -79,8 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _run(options: argparse.Namespace, store: ArtifactStore, stderr: TextIO) -> int:
+def _run(options: argparse.Namespace, store: ArtifactStore, state: StateFile, stderr: TextIO) -> int:
     requests = read_requests(options.requests)
+    state.start(requests)
     registry = load(options.registry)
     if not isinstance(registry, Registry):
         raise UsageProblem(f"{options.registry} is no Registry")

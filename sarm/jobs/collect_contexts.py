@@ -38,6 +38,7 @@ from sarm.data.tokens import (
 from sarm.engine import Checkpoint, Checkpointer, device_of, torch_dtype, use_threads
 from sarm.job import JobContext, UsageProblem
 from sarm.model import SARM
+from sarm.sae import TopKSAE
 
 ROWS_AT_ONCE = 256
 POSITIONS_AT_ONCE = 1024
@@ -125,6 +126,8 @@ def collect_contexts(config: ContextConfig, context: JobContext) -> None:
     model = load_reward_model(context.inputs["model"], dtype=torch_dtype(config.dtype), attention=config.attention)
     if not isinstance(model, SARM):
         raise UsageProblem("contexts need a SARM; this reward model has no latents")
+    if type(model.sae) is not TopKSAE:
+        raise UsageProblem(f"contexts need a TopK SAE; {type(model.sae).__name__} has no fixed number of active latents")
     model.to(device_of(context.resources))
     try:
         tokenizer = ConversationTokenizer(load_tokenizer(context.inputs["model"]), date_string=config.date_string)

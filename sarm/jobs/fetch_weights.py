@@ -22,7 +22,9 @@ from sarm.checkpoints.tensors import INDEX, TensorFolder
 from sarm.config import WeightsConfig
 from sarm.job import EnvironmentProblem, JobContext, UsageProblem
 
-PATTERNS = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER_FILES)
+# LDL-Reward keeps two heads in tensors-only files of their own.
+HEAD_FILES = ("regression_layer.pt", "gating_layer.pt")
+PATTERNS = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER_FILES, *HEAD_FILES)
 EMBEDDINGS = ("model.embed_tokens.weight", "embed_tokens.weight", "lm_head.weight")
 
 

@@ -29,6 +29,7 @@ JOBS: Mapping[str, tuple[type[JobConfig], str]] = {
     "score_conversations": (config.ConversationScoringConfig, "sarm.jobs.score_conversations:score_conversations"),
     "steer_rewards": (config.SteeringConfig, "sarm.jobs.steer_rewards:steer_rewards"),
     "collect_contexts": (config.ContextConfig, "sarm.jobs.collect_contexts:collect_contexts"),
+    "compare_weights": (config.WeightComparisonConfig, "sarm.jobs.compare_weights:compare_weights"),
     "explain_latents": (config.ExplanationConfig, "sarm.jobs.explain_latents:explain_latents"),
 }
 
