@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
-.PHONY: table1 test test-all lint venv constraints
+.PHONY: table1 reference test test-all lint venv constraints
 
 table1: $(STAMP)
 	$(BIN)/replicate table1 --profile $(PROFILE)
@@ -40,6 +40,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) torch==2.13.0 hatchling editables
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
+
+# What CI compares later runs with (docs/ci.md). Run it on a clean checkout, and again after a change that is meant to move numbers.
+reference: $(STAMP)
+	$(BIN)/replicate table1 --profile mini
+	mkdir -p reference/mini
+	cp tables/rendered/mini/table1.results.json reference/mini/
 
 # What is installed now, pinned: run it after a change of pyproject.toml's dependencies, in a fresh virtual environment.
 constraints: $(STAMP)

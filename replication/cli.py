@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,9 +20,25 @@ import typer
 
 from replication import cli_files, cli_judgement, cli_store
 from replication.cli_judgement import ScoresOption, SourceOption, rebuilt_from_scores
+from replication.cli_run import (
+    AnswersOption,
+    ApiBaseOption,
+    ClusterOption,
+    CostOption,
+    Endpoint,
+    How,
+    KeepGoingOption,
+    KeyOption,
+    LauncherOption,
+    OfflineOption,
+    OutOption,
+    YesOption,
+    run,
+    settings_of,
+)
 from replication.experiments import EXPERIMENTS, Axis, Experiment, ablation, ablation_names, sweep, sweep_values
+from replication.launch.slurm_cli import slurm_app
 from replication.problems import UsageProblems, nearest, unknown
-from replication.recipes import Setting
 from replication.run_options import (
     ALL,
     DEFAULT_STORE,
@@ -46,7 +60,6 @@ from sarm.data.preferences import DataError
 from sarm.job import JobError
 from sarm.scoring import ScoringError
 
-LONG_RUN_SECONDS = 2 * 3600
 USAGE = 2
 INTERRUPTED = 130
 RENDERED = Path("tables") / "rendered"
@@ -58,11 +71,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-OutOption = Annotated[Path, typer.Option("--out", help="Rendered tables go to a folder of the profile's name below this one.")]
-KeepGoingOption = Annotated[bool, typer.Option("--keep-going", help="After a failure go on with jobs that do not need it.")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the hub: what is not in its cache is missing.")]
-LauncherOption = Annotated[Literal["local"], typer.Option("--launcher", help="Where jobs run.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Start long runs without asking.")]
 
 
 def main() -> None:
@@ -103,11 +111,6 @@ def _kept() -> Path:
             continue
         return folder / name
     return Path(os.devnull)
-
-
-def typed_command() -> str:
-    """What the user typed, to be shown as the command that resumes."""
-    return shlex.join(["replicate", *sys.argv[1:]])
 
 
 @app.command("list")
@@ -155,7 +158,7 @@ def plan(  # noqa: PLR0917 - one parameter an option, as Typer wants it
 
     chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
     place = ArtifactStore(store)
-    settings = _settings(experiments_named(experiments), chosen, place, fresh=fresh)
+    settings = settings_of(experiments_named(experiments), chosen, place, fresh=fresh)
     planned = planning.plan(settings, place)
     if as_json:
         content = {"jobs": terminal.plan_values(planned.steps), "warnings": planned.warnings, "summary": terminal.summary(planned)}
@@ -164,52 +167,6 @@ def plan(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     terminal.plan_table(planned, terminal.console_for(sys.stdout))
     for warning in planned.warnings:
         typer.echo(f"warning: {warning}", err=True)
-
-
-def _settings(experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, *, fresh: bool) -> list[Setting]:
-    settings = settings_for(experiments, chosen, store, os.environ)
-    if not fresh:
-        return settings
-    from replication import planning  # noqa: PLC0415 - as above
-
-    # One number for all, so that experiments go on sharing their work.
-    attempt = max(planning.fresh(setting, store).attempt for setting in settings)
-    return [replace(setting, attempt=attempt) for setting in settings]
-
-
-def _run(
-    experiments: Sequence[Experiment], chosen: Chosen, *, store: Path, out: Path, keep_going: bool, fresh: bool, offline: bool, yes: bool
-) -> None:
-    from replication import pipeline, planning, terminal  # noqa: PLC0415 - rendering and statistics are not needed by --help
-    from replication.launch.local import LocalLauncher  # noqa: PLC0415 - as above
-
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-    place = ArtifactStore(store)
-    settings = _settings(experiments, chosen, place, fresh=fresh)
-    planning.refuse_unpinned(settings)
-    planned = planning.plan(settings, place)
-    for warning in planned.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    if planned.todo:
-        for line in terminal.summary(planned):
-            typer.echo(line, err=True)
-        _confirm(planned.cost.cpu_seconds, yes=yes or any(job.resources.gpus for job in planned.todo))
-    launcher = LocalLauncher(command=typed_command(), keep_going=keep_going)
-    with terminal.watching(len(planned.todo)) as watch:
-        outcome = pipeline.replicate(settings, place, launcher, watch=watch, rendered=out, command=typed_command(), planned=planned)
-    console = terminal.console_for(sys.stdout)
-    for report in outcome.reports if not outcome.code else ():
-        console.print(pipeline.terminal(report))
-    if not outcome.started:
-        typer.echo("all jobs were reused from the store", err=True)
-    typer.echo(f"tables: {', '.join(str(path) for path in outcome.files if path.suffix == '.md')} (and tex, html, json, csv)", err=True)
-    raise typer.Exit(outcome.code)
-
-
-def _confirm(seconds: float, *, yes: bool) -> None:
-    if not yes and seconds > LONG_RUN_SECONDS and sys.stdin.isatty():
-        typer.confirm(f"this may take {seconds / 3600:,.0f} hours on this machine; start?", abort=True, err=True)
 
 
 def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[..., None]:
@@ -226,6 +183,7 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
         keep_going: KeepGoingOption = False,
         offline: OfflineOption = False,
         launcher: LauncherOption = "local",
+        cluster: ClusterOption = "a100",
         yes: YesOption = False,
         source: SourceOption = "train",
         scores: ScoresOption = None,
@@ -235,13 +193,53 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
         if rebuilt_from_scores(context, experiments, source=source, scores=scores, out=out):
             return
         chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
-        _run(experiments, chosen, store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, yes=yes)
+        how = How(
+            store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes
+        )
+        run(experiments, chosen, how)
 
     command.__doc__ = help_text
     return command
 
 
-for _experiment in EXPERIMENTS.values():
+def explain_features(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    profile: ProfileOption = "mini",
+    protocol: ProtocolOption = "paper",
+    rows: RowsOption = "",
+    seeds: SeedsOption = "0",
+    assignments: SetOption = None,
+    api_base: ApiBaseOption = "",
+    key_variable: KeyOption = "OPENAI_API_KEY",
+    max_cost: CostOption = 5.0,
+    answers: AnswersOption = None,
+    fresh: FreshOption = False,
+    keep_going: KeepGoingOption = False,
+    offline: OfflineOption = False,
+    launcher: LauncherOption = "local",
+    cluster: ClusterOption = "a100",
+    yes: YesOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    out: OutOption = RENDERED,
+) -> None:
+    """What the latents with the largest head weights stand for, explained by an endpoint, recorded answers or planted concepts."""
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
+    endpoint = Endpoint(api_base=api_base, key_variable=key_variable, max_cost=max_cost, answers=answers)
+    how = How(
+        store=store,
+        out=out,
+        keep_going=keep_going,
+        fresh=fresh,
+        offline=offline,
+        launcher=launcher,
+        cluster=cluster,
+        yes=yes,
+        endpoint=endpoint,
+    )
+    run([EXPERIMENTS["features"]], chosen, how)
+
+
+app.command("features")(explain_features)
+for _experiment in (one for one in EXPERIMENTS.values() if one.name != "features"):
     app.command(_experiment.name)(_run_command([_experiment], f"{_experiment.title}: run what is missing, then render."))
 app.command(ALL)(_run_command(list(EXPERIMENTS.values()), "Every experiment of the registry."))
 
@@ -257,6 +255,8 @@ def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     fresh: FreshOption = False,
     keep_going: KeepGoingOption = False,
     offline: OfflineOption = False,
+    launcher: LauncherOption = "local",
+    cluster: ClusterOption = "a100",
     yes: YesOption = False,
     source: SourceOption = "train",
     scores: ScoresOption = None,
@@ -269,7 +269,8 @@ def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     if rebuilt_from_scores(context, [ablation(name)], source=source, scores=scores, out=out):
         return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
-    _run([ablation(name)], chosen, store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, yes=yes)
+    how = How(store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes)
+    run([ablation(name)], chosen, how)
 
 
 @app.command("sweep")
@@ -284,6 +285,8 @@ def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     fresh: FreshOption = False,
     keep_going: KeepGoingOption = False,
     offline: OfflineOption = False,
+    launcher: LauncherOption = "local",
+    cluster: ClusterOption = "a100",
     yes: YesOption = False,
     source: SourceOption = "train",
     scores: ScoresOption = None,
@@ -294,7 +297,8 @@ def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     if rebuilt_from_scores(context, [_sweep(axis, values)], source=source, scores=scores, out=out):
         return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
-    _run([_sweep(axis, values)], chosen, store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, yes=yes)
+    how = How(store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes)
+    run([_sweep(axis, values)], chosen, how)
 
 
 def _sweep(axis: str, values: str) -> Experiment:
@@ -313,6 +317,7 @@ def _sweep(axis: str, values: str) -> Experiment:
 for _name, _command in {**cli_store.COMMANDS, **cli_files.COMMANDS, **cli_judgement.COMMANDS}.items():
     app.command(_name)(_command)
 app.add_typer(cli_store.store_app, name="store")
+app.add_typer(slurm_app, name="slurm")
 
 if __name__ == "__main__":
     main()

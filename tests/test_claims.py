@@ -5,15 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fake_launcher import rewardbench2
 
 from replication.data_folders import published_folder
-from replication.report.claim_file import Claim, ClaimResult, load_claims
-from replication.report.claims import across_protocols, own_claim, published_claims
+from replication.experiments import EXPERIMENTS
+from replication.report.claim_file import Claim, ClaimKind, ClaimResult, load_claims
+from replication.report.claims import across_protocols, published_claims
+from replication.report.own_claims import Arms, own_claims, rows_needed
+from replication.report.paired_items import PairingError, rewardbench2_credits
 from replication.report.published import PublishedError, load_published
+from sarm.scoring import ScoringError, rewardbench2_scores
 
 
 @pytest.fixture(scope="module")
@@ -68,36 +75,105 @@ def test_every_claim_names_rows_that_are_on_file() -> None:
             assert load_published(claim.table).row(row)
 
 
-def claim_of(least: float = 2.0, seeds: int = 3) -> Claim:
-    return Claim(id="C", says="A is better than B.", place="-", kind="difference", test="bootstrap", least=least, seeds=seeds)
+def claim_of(kind: ClaimKind = "difference", *, least: float = 2.0, seeds: int = 3, margin: float = 1.5, **rest: Any) -> Claim:
+    given = {"experiment": "table2", "ours": "a", "controls": ("b",)} | rest
+    return Claim(
+        id="C", says="A is better than B.", place="-", kind=kind, test="bootstrap", least=least, seeds=seeds, margin=margin, **given
+    )
 
 
-def items(mean: float, *, seed: int = 0) -> dict[str, list[float]]:
+def arms(*, seeds: int = 3, seed: int = 0, spread: float = 0.4, **means: float) -> Arms:
+    """Rows whose mean credit over the same items lies `means` points above a common one."""
     random = np.random.default_rng(seed)
-    return {name: random.normal(mean / 100, 0.4, size=400).tolist() for name in ("Math", "Safety", "Ties")}
+    found = {}
+    for name, mean in means.items():
+        credits = [{subset: random.normal(mean / 100, spread, size=300) for subset in ("Math", "Safety", "Ties")} for _ in range(seeds)]
+        found[name] = [{subset: dict(enumerate_items(values)) for subset, values in one.items()} for one in credits]
+    return found
+
+
+def enumerate_items(values: Iterable[float]) -> list[tuple[str, float]]:
+    return [(str(number), float(value)) for number, value in enumerate(values)]
+
+
+def judged(claim: Claim, known: Arms, *, analogue: bool = False) -> ClaimResult:
+    return own_claims([claim], {"table2": known}, protocol="paper", analogue=analogue, resamples=400)["C"]
 
 
 @pytest.mark.parametrize(("mean", "outcome"), [(8.0, "SUPPORTED"), (-6.0, "CONTRADICTED"), (1.0, "INCONCLUSIVE")])
 def test_own_items_decide(mean: float, outcome: str) -> None:
-    assert own_claim(claim_of(), items(mean), seeds=3, analogue=False, resamples=500).outcome == outcome
+    found = judged(claim_of(), arms(a=mean, b=0.0))
+    assert found.outcome == outcome and found.basis == "own results" and "without Ties" in found.detail
 
 
 def test_one_seed_shows_only_a_direction_and_a_miniature_only_an_analogue() -> None:
-    assert own_claim(claim_of(), items(8.0), seeds=1, analogue=False, resamples=500).outcome == "DIRECTION ONLY"
-    assert own_claim(claim_of(), items(8.0), seeds=3, analogue=True, resamples=500).outcome == "SUPPORTED-ANALOGUE"
-    assert own_claim(claim_of(), items(-6.0), seeds=3, analogue=True, resamples=500).outcome == "NOT-SUPPORTED-ANALOGUE"
+    assert judged(claim_of(), arms(seeds=1, a=9.0, b=0.0)).outcome == "DIRECTION ONLY"
+    assert judged(claim_of(), arms(a=9.0, b=0.0), analogue=True).outcome == "SUPPORTED-ANALOGUE"
+    assert judged(claim_of(), arms(a=-6.0, b=0.0), analogue=True).outcome == "NOT-SUPPORTED-ANALOGUE"
+
+
+def test_a_claim_must_hold_against_each_of_its_controls() -> None:
+    assert judged(claim_of(controls=("b", "c")), arms(a=8.0, b=0.0, c=9.0)).outcome == "CONTRADICTED"
+    assert judged(claim_of(controls=("b", "c")), arms(a=8.0, b=0.0, c=0.0)).outcome == "SUPPORTED"
+
+
+@pytest.mark.parametrize(
+    ("kind", "means", "outcome"),
+    [
+        ("non-inferior", {"a": 0.2, "b": 0.0}, "SUPPORTED"),
+        ("non-inferior", {"a": -4.0, "b": 0.0}, "CONTRADICTED"),
+        ("non-inferior", {"a": -1.5, "b": 0.0}, "INCONCLUSIVE"),
+        ("plateau", {"a": 0.0, "b": 0.1}, "SUPPORTED"),
+        ("plateau", {"a": 0.0, "b": 5.0}, "CONTRADICTED"),
+        ("plateau", {"a": 0.0, "b": 1.5}, "INCONCLUSIVE"),
+        ("steps", {"a": 0.0, "b": 5.0}, "SUPPORTED"),
+        ("steps", {"a": 0.0, "b": 0.0}, "CONTRADICTED"),
+        ("range", {"a": 0.0, "b": 0.1}, "SUPPORTED"),
+        ("range", {"a": 0.0, "b": 5.0}, "CONTRADICTED"),
+        ("range", {"a": 0.0, "b": 1.5}, "INCONCLUSIVE"),
+    ],
+)
+def test_each_kind_of_claim_follows_a_known_truth(kind: ClaimKind, means: dict[str, float], outcome: str) -> None:
+    rows: dict[str, Any] = {"controls": ("a", "b"), "ours": ""} if kind in ("steps", "range") else {}
+    assert judged(claim_of(kind, **rows), arms(spread=0.1, **means)).outcome == outcome
+
+
+def test_the_rows_of_our_own_that_bear_on_a_claim_are_in_the_registry() -> None:
+    for claim in load_claims().claims:
+        for row in rows_needed(claim):
+            assert EXPERIMENTS[claim.experiment].row(row), f"{claim.id}: {row}"
+
+
+def test_a_claim_whose_rows_are_not_all_there_has_no_result() -> None:
+    assert own_claims([claim_of()], {"table2": arms(a=1.0)}, protocol="paper", analogue=False) == {}
+
+
+def test_models_that_were_scored_on_other_items_are_not_compared() -> None:
+    known = dict(arms(seeds=1, a=1.0, b=0.0))
+    short = [{subset: dict(list(credits.items())[1:]) for subset, credits in one.items()} for one in known["b"]]
+    with pytest.raises(PairingError, match="one model only") as caught:
+        judged(claim_of(), {**known, "b": short})
+    assert caught.value.exit_code == 6
+
+
+def test_credits_of_a_benchmark_average_to_its_scores() -> None:
+    items = list(rewardbench2())
+    credits, scores = rewardbench2_credits(items), rewardbench2_scores(items)
+    for subset, found in credits.items():
+        assert sum(found.values()) / len(found) == pytest.approx(scores.require(subset).value)
+    with pytest.raises(ScoringError, match="Safety"):
+        rewardbench2_credits([item for item in items if item.subset != "Safety"])
+    with pytest.raises(ScoringError, match="Ties group 1"):
+        rewardbench2_credits([item for item in items if item.id != "ref:1"])
 
 
 def test_a_true_zero_is_rarely_supported() -> None:
-    wrong = [
-        own_claim(claim_of(), items(0.0, seed=run), seeds=3, analogue=False, resamples=200).outcome == "SUPPORTED" for run in range(150)
-    ]
-    assert sum(wrong) / len(wrong) < 0.05
+    wrong = [judged(claim_of(), arms(seeds=1, seed=run, a=0.0, b=0.0)).outcome in ("SUPPORTED", "DIRECTION ONLY") for run in range(60)]
+    assert sum(wrong) / len(wrong) < 0.08
 
 
 def test_a_claim_that_flips_between_protocols_depends_on_the_specification() -> None:
-    good = own_claim(claim_of(), items(8.0), seeds=3, analogue=False, resamples=300)
-    bad = own_claim(claim_of(), items(-6.0), seeds=3, analogue=False, resamples=300)
+    good, bad = judged(claim_of(), arms(a=8.0, b=0.0)), judged(claim_of(), arms(a=-6.0, b=0.0))
     assert across_protocols({"paper": good, "authors": good}) == good
     flipped = across_protocols({"paper": good, "authors": bad})
     assert flipped.outcome == "SPEC-DEPENDENT" and flipped.detail == "paper: SUPPORTED; authors: CONTRADICTED"

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from replication.report.cells import Cell, Measurement, Report, Row, Table
-from replication.report.diff import SUBSETS, Diff, ResultsError, diff, exit_code, load_results
+from replication.report.cells import Cell, Input, Measurement, Report, Row, Table
+from replication.report.diff import SUBSETS, Diff, ResultsError, diff, exit_code, load_results, only_row
 from replication.report.diff_formats import diff_text
 from replication.report.published import load_published
 
@@ -88,7 +88,7 @@ def test_what_is_missing_comes_before_what_differs() -> None:
 def test_a_miniature_is_not_comparable_with_the_paper_but_with_another_miniature(tmp_path: Path) -> None:
     assert {row.verdict for row in diff(mini(50.0, 50.0), "paper").rows} == {"NOT COMPARABLE"}
     found = diff(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
-    assert [(row.verdict, row.reason) for row in found.rows] == [("MATCH", "identical"), ("DIFFERS", "5 items apart, budget 2")]
+    assert [(row.verdict, row.reason) for row in found.rows] == [("MATCH", "identical"), ("DIFFERS", "5 items apart, budget 2.25")]
 
 
 @pytest.mark.parametrize("other", [{"profile": "paper"}, {"seeds": (1,)}])
@@ -97,25 +97,64 @@ def test_another_scale_or_other_seeds_are_not_comparable(tmp_path: Path, other: 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "said", "code"),
     [
-        ("{", "not JSON"),
-        ("[]", "one JSON object"),
-        ("{}", "neither a report"),
-        (json.dumps(OFFICIAL | {"Math": "high"}), "Math: 'high' is no fraction"),
-        (json.dumps(OFFICIAL | {"Math": 64.48}), "Math: 64.48 is no fraction"),
-        (json.dumps({key: value for key, value in OFFICIAL.items() if key != "Ties"}), "Ties: None"),
-        (json.dumps(OFFICIAL | {"model": "me/mine"}), "no row of Table 1"),
-        (json.dumps({"tables": [], "experiment": 3}), "experiment"),
+        ("{", "not JSON", 6),
+        ("[]", "one JSON object", 6),
+        ("{}", "neither results", 6),
+        (json.dumps(OFFICIAL | {"Math": "high"}), "Math: 'high' is no fraction", 2),
+        (json.dumps(OFFICIAL | {"Math": 64.48}), "Math: 64.48 is no fraction", 2),
+        (json.dumps({key: value for key, value in OFFICIAL.items() if key != "Ties"}), "Ties: not there", 5),
+        (json.dumps(OFFICIAL | {"model": "me/mine"}), "no row of Table 1", 2),
+        (json.dumps({"tables": [], "experiment": 3}), "experiment", 6),
+        (json.dumps({"schema_version": "2.0"}), "schema_version '2.0'", 6),
+        (json.dumps({"schema_version": 1}), "schema_version 1", 6),
     ],
 )
-def test_a_bad_results_file_gives_one_clear_line_and_code_6(tmp_path: Path, text: str, said: str) -> None:
+def test_a_bad_results_file_gives_one_clear_line_and_its_code(tmp_path: Path, text: str, said: str, code: int) -> None:
     path = tmp_path / "results.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ResultsError, match=said) as caught:
         load_results(path)
     assert "results.json" in str(caught.value) and "\n" not in str(caught.value)
+    assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize("value", ["62.5", True, None])
+def test_text_where_a_number_belongs_is_refused_with_its_place(tmp_path: Path, value: Any) -> None:
+    content = mini(50.0, 62.5).model_dump(mode="json")
+    content["tables"][0]["rows"][0]["cells"][1]["ours"]["value"] = value
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ResultsError, match=r"tables\.0\.rows\.0\.cells\.1\.ours\.value") as caught:
+        load_results(path)
+    assert caught.value.exit_code == 2
+
+
+def data(revision: str = "a" * 40, sha256: str = "") -> tuple[Input, ...]:
+    return (Input(id="rewardbench2", kind="benchmark", revision=revision, sha256=sha256),)
+
+
+@pytest.mark.parametrize("other", [data(revision="b" * 40), data(sha256="c" * 64)])
+def test_results_on_another_revision_of_the_data_are_never_judged(tmp_path: Path, other: tuple[Input, ...]) -> None:
+    reference = mini(50.0, 50.0).model_copy(update={"inputs": other})
+    ours = mini(50.0, 50.0).model_copy(update={"inputs": data(sha256="d" * 64)})
+    with pytest.raises(ResultsError, match="no verdict") as caught:
+        diff(ours, saved(tmp_path, reference))
     assert caught.value.exit_code == 6
+
+
+def test_a_model_of_ours_in_the_official_shape_is_never_taken_for_the_published_weights(tmp_path: Path) -> None:
+    report = load_results(official(tmp_path, model="replicate-sarm/mini/sarm-4b"))
+    assert {row.verdict for row in diff(report, "paper").rows} == {"NOT COMPARABLE"}
+    assert load_results(official(tmp_path, model="replicate-sarm/paper/sarm-4b")).regime == "retrained"
+
+
+def test_one_row_alone_can_be_compared(tmp_path: Path) -> None:
+    report = load_results(official(tmp_path))
+    assert len(diff(only_row(report, "sarm-4b"), "paper").rows) == 7
+    with pytest.raises(ResultsError, match="no such row"):
+        only_row(report, "sarm-9b")
 
 
 def test_a_missing_results_file_says_so(tmp_path: Path) -> None:

@@ -44,15 +44,16 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "data_folders", "problems", "report", "report.cells", "report.counts", "report.findings", "launch", "launch.launcher"})
     | {"report.public_text", "report.check"},
     frozenset({"settings", "profiles", "report.published", "launch.local", "doctor", "report.paired_shifts", "report.steering"})
-    | {"report.overlap"},
+    | {"report.overlap", "launch.slurm_calls", "launch.slurm_records", "launch.slurm_clusters", "launch.slurm_script"}
+    | {"launch.slurm_status"},
     frozenset({"profile_files", "experiments", "protocols"})
     | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
     frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
     frozenset({"job_recipes", "report.steering_checks"}),
     frozenset({"recipes", "report.authors_figure"}),
-    frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables"}),
-    frozenset({"report.inputs", "report.figures"}),
-    frozenset({"planning", "report.results", "report.statistics"}) | {"report.paired_items", "report.result_model"},
+    frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"}),
+    frozenset({"report.inputs", "report.figures", "report.statistics"}),
+    frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"}),
     frozenset({"report.features", "report.hours"}),
     frozenset({"report.collecting"}),
     frozenset({"report.verdict_rules", "report.cell_verdict", "report.verdicts", "report.claims"})
@@ -60,10 +61,8 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"report.view", "report.tables", "report.leaderboard", "report.page"}),
     frozenset({"report.diff", "report.diff_formats"}),
     frozenset({"pipeline", "run_options"}),
-    frozenset({"launch.slurm_clusters", "launch.slurm_records", "launch.slurm_calls", "launch.slurm_script", "launch.slurm_chain"})
-    | {"launch.slurm_files", "launch.slurm_status", "launch.slurm"},
-    frozenset({"terminal", "fetch", "launch.slurm_cli"}),
-    frozenset({"cli_files", "cli_judgement", "cli_store"}),
+    frozenset({"terminal", "fetch", "launch.slurm_files"}),
+    frozenset({"cli_files", "cli_judgement", "cli_run", "cli_store", "launch.slurm_cli"}),
     frozenset({"cli"}),
 )
 

@@ -47,7 +47,7 @@ def test_an_example_profile_expands_sarm_data(name: str) -> None:
 def test_three_mistakes_are_reported_at_once_with_file_key_and_nearest_name(tmp_path: Path) -> None:
     path = changed(
         tmp_path,
-        ("batch_vectors = 1024", "batch_vectrs = 1024"),
+        ("batch_vectors = 512", "batch_vectrs = 512"),
         ("comparable = false", "comparble = false"),
         ("[resources.train_reward]", "[resources.train_rewards]"),
     )

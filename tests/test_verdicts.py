@@ -23,6 +23,7 @@ from replication.report.statistics import (
     power_to_differ,
     prediction_interval,
     seeds_that_decide,
+    two_way_bootstrap,
     wilson,
 )
 from replication.report.verdict_rules import VerdictRules, load_rules
@@ -132,16 +133,27 @@ def test_every_measured_cell_of_the_miniature_is_not_comparable() -> None:
     assert {(cell.verdict, cell.reason) for cell in result} == {("NOT COMPARABLE", "other scale")}
 
 
-def test_another_number_of_items_is_not_comparable() -> None:
+def with_items(column: str, n: int) -> dict[str, Cell]:
+    """The leaderboard's row over another number of items, judged."""
     report = report_of({"sarm-4b": leaderboard_row()}, regime="evaluation")
     row = report.tables[0].rows[0]
     cells = tuple(
-        cell.model_copy(update={"ours": cell.ours.model_copy(update={"n": 474})}) if cell.column == "Factuality" and cell.ours else cell
+        cell.model_copy(update={"ours": cell.ours.model_copy(update={"n": n})}) if cell.column == column and cell.ours else cell
         for cell in row.cells
     )
     table = report.tables[0].model_copy(update={"rows": (row.model_copy(update={"cells": cells}),)})
-    found = {cell.column: cell for cell in with_verdicts(report.model_copy(update={"tables": (table,)})).tables[0].rows[0].cells}
-    assert found["Factuality"].verdict == "NOT COMPARABLE" and "474 items, the reference has 475" in found["Factuality"].reason
+    return {cell.column: cell for cell in with_verdicts(report.model_copy(update={"tables": (table,)})).tables[0].rows[0].cells}
+
+
+def test_more_items_than_the_reference_are_not_comparable() -> None:
+    found = with_items("Factuality", 476)["Factuality"]
+    assert found.verdict == "NOT COMPARABLE" and "476 items, the reference has 475" in found.reason
+
+
+@pytest.mark.parametrize(("column", "n", "said"), [("Factuality", 474, "474 of 475"), ("Overall", 1864, "1,864 of 1,865")])
+def test_one_row_too_few_is_incomplete_and_gets_no_verdict(column: str, n: int, said: str) -> None:
+    found = with_items(column, n)[column]
+    assert found.verdict == "MISSING" and said in found.reason
 
 
 def test_quoted_rows_are_published_only_and_missing_rows_are_missing() -> None:
@@ -203,15 +215,17 @@ def test_a_margin_of_zero_is_refused_with_file_and_key(tmp_path: Path) -> None:
     shutil.copytree(published_folder(), tmp_path / "published")
     file = tmp_path / "published" / "margins.toml"
     file.write_text(file.read_text(encoding="utf-8").replace("Math = 5", "Math = 0"), encoding="utf-8")
-    with pytest.raises(PublishedError, match=r"margins\.toml: margin\.Math"):
+    with pytest.raises(PublishedError, match=r"margins\.toml: margin\.Math") as caught:
         load_rules(tmp_path / "published")
+    assert caught.value.exit_code == 2
     with pytest.raises(StatisticsError, match="margin must be positive"):
         compare_with_one_draw((1.0, 2.0), low=1, high=1, margin=0)
 
 
 def test_a_prediction_interval_of_one_seed_is_refused() -> None:
-    with pytest.raises(StatisticsError, match="needs 3 seeds, there is 1"):
+    with pytest.raises(StatisticsError, match="needs 3 seeds, there is 1") as caught:
         prediction_interval((70.0,))
+    assert caught.value.exit_code == 2
 
 
 def test_the_margins_are_those_that_were_fixed_beforehand() -> None:
@@ -302,6 +316,29 @@ def test_the_paired_bootstrap_covers_in_about_95_percent() -> None:
         found = paired_bootstrap(subsets, seed=run, resamples=400)
         inside += found.low <= 3.0 <= found.high
     assert 0.90 <= inside / runs <= 0.985
+
+
+def test_the_two_way_bootstrap_covers_the_truth_over_seeds_and_items() -> None:
+    # A difference that moves from seed to seed by one point: items alone would promise too much.
+    random, inside, alone, runs = np.random.default_rng(11), 0, 0, 150
+    for run in range(runs):
+        seeds = 3.0 + random.normal(0, 1.0, size=8)
+        items = {name: random.normal(0, 0.2, size=size) for name, size in (("Math", 183), ("Safety", 200))}
+        per_seed = [{name: (values + one / 100).tolist() for name, values in items.items()} for one in seeds]
+        found = two_way_bootstrap(per_seed, seed=run, resamples=300)
+        one = two_way_bootstrap(per_seed[:1], seed=run, resamples=300)
+        inside += found.low <= 3.0 <= found.high
+        alone += one.low <= 3.0 <= one.high
+    assert 0.89 <= inside / runs <= 0.99 and alone < inside
+
+
+def test_a_bootstrap_over_seeds_needs_the_same_items_in_each() -> None:
+    with pytest.raises(StatisticsError, match="same items"):
+        two_way_bootstrap([{"Math": [0.0, 1.0]}, {"Math": [0.0, 1.0, 1.0]}], seed=0)
+    with pytest.raises(StatisticsError, match="at least one seed"):
+        two_way_bootstrap([], seed=0)
+    found = two_way_bootstrap([{"Math": [0.5, 0.5]}, {"Math": [0.5, 0.5]}], seed=0)
+    assert (found.estimate, found.low, found.high) == (50.0, 50.0, 50.0)
 
 
 def test_mcnemar_is_wrong_in_at_most_5_percent() -> None:

@@ -38,7 +38,7 @@ def _text(found: Diff) -> str:
         if (row.table, row.row) != previous:
             lines += ["", f"{row.label} [{row.table}/{row.row}]"]
             previous = (row.table, row.row)
-        head = f"  {row.column:<11}{row.ours or '—':>13}  {row.reference or '—':>8}  {row.verdict:<15}"
+        head = f"  {row.column:<11}{row.ours or '—':>15}  {row.reference or '—':>8}  {row.verdict:<15}"
         lines += textwrap.wrap(head + row.reason, width=WIDTH, subsequent_indent=" " * 6, break_on_hyphens=False, drop_whitespace=True) or [
             head
         ]

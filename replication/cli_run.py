@@ -1,0 +1,147 @@
+"""What every run command does: plan, refuse, confirm, launch, render."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from replication.experiments import Experiment
+from replication.problems import UsageProblems
+from replication.recipes import Setting
+from replication.run_options import Chosen, settings_for
+from sarm.artifacts import ArtifactStore
+
+if TYPE_CHECKING:
+    from replication.launch.launcher import Launcher
+
+LONG_RUN_SECONDS = 2 * 3600
+ENDPOINT_FILE = ".endpoint.json"
+
+LauncherName = Literal["local", "slurm", "print"]
+OutOption = Annotated[Path, typer.Option("--out", help="Rendered tables go to a folder of the profile's name below this one.")]
+KeepGoingOption = Annotated[bool, typer.Option("--keep-going", help="After a failure go on with jobs that do not need it.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the hub: what is not in its cache is missing.")]
+LauncherOption = Annotated[LauncherName, typer.Option("--launcher", help="Run here, submit to Slurm, or print the scripts.")]
+ClusterOption = Annotated[str, typer.Option("--cluster", help="a100, rtx3090, or a TOML file of your own; for slurm and print.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Start long runs without asking.")]
+ApiBaseOption = Annotated[str, typer.Option("--api-base", help="OpenAI-compatible endpoint that explains latents, up to /v1.")]
+KeyOption = Annotated[str, typer.Option("--api-key-env", help="Environment variable with its key; empty for a server without keys.")]
+CostOption = Annotated[float, typer.Option("--max-cost", min=0, help="Most US dollars the explanations may cost.")]
+AnswersOption = Annotated[Path | None, typer.Option("--answers", help="Recorded answers (answers.json of an earlier run) instead.")]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Who explains latents, as asked for on the command line; `api_base` and `answers` empty for the profile's own judge."""
+
+    api_base: str = ""
+    key_variable: str = "OPENAI_API_KEY"
+    max_cost: float = 5.0
+    answers: Path | None = None
+
+
+@dataclass(frozen=True)
+class How:
+    """Where and how a run goes on; nothing here changes a number."""
+
+    store: Path
+    out: Path
+    keep_going: bool = False
+    fresh: bool = False
+    offline: bool = False
+    launcher: LauncherName = "local"
+    cluster: str = "a100"
+    yes: bool = False
+    endpoint: Endpoint = Endpoint()
+
+
+def typed_command() -> str:
+    """What the user typed, to be shown as the command that resumes."""
+    return shlex.join(["replicate", *sys.argv[1:]])
+
+
+def settings_of(experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, *, fresh: bool) -> list[Setting]:
+    """The settings of a command; with `fresh` one attempt number for all, so that experiments go on sharing their work."""
+    settings = settings_for(experiments, chosen, store, os.environ)
+    if not fresh:
+        return settings
+    from replication import planning  # noqa: PLC0415 - rich and the estimates are not needed by --help
+
+    attempt = max(planning.fresh(setting, store).attempt for setting in settings)
+    return [replace(setting, attempt=attempt) for setting in settings]
+
+
+def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
+    """Do what is missing and render; exits with the launcher's code. Under Slurm what is missing is submitted."""
+    from replication import pipeline, planning, terminal  # noqa: PLC0415 - rendering and statistics are not needed by --help
+
+    if how.offline:
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    place = ArtifactStore(how.store)
+    settings = [_with_endpoint(one, how.endpoint, place) for one in settings_of(experiments, chosen, place, fresh=how.fresh)]
+    planning.refuse_unpinned(settings)
+    planned = planning.plan(settings, place)
+    for warning in planned.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    launcher = _launcher(how)
+    if how.launcher == "print":
+        with terminal.watching(len(planned.todo)) as watch:
+            raise typer.Exit(launcher.launch(planned.todo, place, watch))
+    if planned.todo:
+        for line in terminal.summary(planned):
+            typer.echo(line, err=True)
+        _confirm(planned.cost.cpu_seconds, yes=how.yes or how.launcher == "slurm" or any(job.resources.gpus for job in planned.todo))
+    with terminal.watching(len(planned.todo)) as watch:
+        outcome = pipeline.replicate(settings, place, launcher, watch=watch, rendered=how.out, command=typed_command(), planned=planned)
+    console = terminal.console_for(sys.stdout)
+    for report in outcome.reports if not outcome.code else ():
+        console.print(pipeline.terminal(report))
+    if not outcome.started:
+        typer.echo("all jobs were reused from the store", err=True)
+    typer.echo(f"tables: {', '.join(str(path) for path in outcome.files if path.suffix == '.md')} (and tex, html, json, csv)", err=True)
+    raise typer.Exit(outcome.code)
+
+
+def _launcher(how: How) -> Launcher:
+    from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
+
+    here = LocalLauncher(command=typed_command(), keep_going=how.keep_going)
+    if how.launcher == "local":
+        return here
+    from replication.launch.slurm import PrintLauncher, SlurmLauncher  # noqa: PLC0415 - as above
+    from replication.launch.slurm_clusters import load_cluster  # noqa: PLC0415 - as above
+
+    cluster = load_cluster(how.cluster)
+    if how.launcher == "print":
+        return PrintLauncher(command=typed_command(), cluster=cluster)
+    return SlurmLauncher(command=typed_command(), cluster=cluster, here=here)
+
+
+def _with_endpoint(setting: Setting, endpoint: Endpoint, place: ArtifactStore) -> Setting:
+    """The setting with who explains latents. The endpoint's settings lie in the store: a job reads them from a file; no key is in it."""
+    if endpoint.api_base and endpoint.answers:
+        raise UsageProblems(["--api-base and --answers exclude each other: ask an endpoint, or read what one has answered"])
+    if endpoint.answers:
+        if not endpoint.answers.is_file():
+            raise UsageProblems([f"--answers {endpoint.answers} does not exist"])
+        return replace(setting, answers=str(endpoint.answers.resolve()))
+    if not endpoint.api_base:
+        return setting
+    file = place.root.resolve() / ENDPOINT_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    values = {"api_base": endpoint.api_base, "key_variable": endpoint.key_variable, "max_cost": endpoint.max_cost}
+    file.write_text(json.dumps(values) + "\n", encoding="utf-8")
+    return replace(setting, endpoint=str(file))
+
+
+def _confirm(seconds: float, *, yes: bool) -> None:
+    if not yes and seconds > LONG_RUN_SECONDS and sys.stdin.isatty():
+        typer.confirm(f"this may take {seconds / 3600:,.0f} hours on this machine; start?", abort=True, err=True)

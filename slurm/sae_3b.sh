@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# SAEs of SARM-1B and SARM-2B (Table 1), on RTX 3090 24 GB, eight to a node.
+#
+#   once:    replicate fetch table1 --profile paper   (on the login node, with network)
+#   this:    sbatch slurm/sae_3b.sh   (account and partition: -A, -p, or SBATCH_ACCOUNT, SBATCH_PARTITION)
+#   then:    sbatch slurm/reward_3b.sh
+#
+# The jobs, with every value and its key: replicate plan table1 --profile paper --rows small --json
+#   task 0: SAE small layer 14, 49152 latents, k 144, tokens last, seed 0
+#   task 1: SAE small layer 21, 49152 latents, k 144, tokens last, seed 0
+# Written by `replicate slurm write` from slurm/template.sh.j2 and slurm/clusters; changes here are lost.
+#SBATCH --job-name=sarm-sae-3b
+#SBATCH --array=0-1
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gres=gpu:rtx3090:1
+#SBATCH --cpus-per-task=6
+#SBATCH --mem=96G
+#SBATCH --time=2-00:00:00
+#SBATCH --signal=B:USR1@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%x-%A_%a.out
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-.}"
+job="${SLURM_ARRAY_JOB_ID:?this is a job array: submit it with sbatch}_${SLURM_ARRAY_TASK_ID}"
+
+# Where things are, and what builds an input that is missing.
+export SARM_STORE="${SARM_STORE:-$PWD/artifacts}"
+export SARM_COMMAND='replicate fetch table1 --profile paper'
+export PATH="${SARM_VENV:-$PWD/.venv}/bin":"$PATH"
+export NCCL_DEBUG=WARN
+export TORCH_NCCL_ASYNC_ERROR_HANDLING=1
+# A node must not ask the network: what is missing fails at once.
+export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export OMP_NUM_THREADS=$(( ${SLURM_CPUS_PER_TASK:-6} / 1 ))
+export TRITON_CACHE_DIR="${TMPDIR:-/tmp}/triton-$SLURM_JOB_ID" TORCH_EXTENSIONS_DIR="${TMPDIR:-/tmp}/extensions-$SLURM_JOB_ID"
+job_dir="$SARM_STORE/.slurm/jobs/$job"
+mkdir -p "$job_dir"
+rm -f "$job_dir/stop" "$job_dir/state.json"
+export SARM_STOP_FILE="$job_dir/stop" SARM_STATE_FILE="$job_dir/state.json"
+
+# Slurm warns this shell alone (USR1, before the time is over) or everybody (TERM). Both become a file, which reaches every
+# process of the job through any launcher.
+signalled=0
+# Only a warning leads to a requeue: a cancelled job must not come back.
+warned=0
+# shellcheck disable=SC2317
+ask_to_stop() { signalled=1; echo "$1: stop requested $(date -Is)" >&2; : > "$SARM_STOP_FILE"; }
+trap 'warned=1; ask_to_stop USR1' USR1
+trap 'ask_to_stop TERM' TERM
+
+# What is to be done.
+replicate slurm request sae_3b --cluster rtx3090 --profile "${SARM_PROFILE:-paper}" --store "$SARM_STORE" --task "$SLURM_ARRAY_TASK_ID" > "$job_dir/request.json"
+
+python -m sarm.jobs "$job_dir/request.json" --store "$SARM_STORE" --command "$SARM_COMMAND" >> "$job_dir/events.jsonl" &
+pid=$!
+# A signal ends `wait`, not the job: wait again for its own exit code.
+while :; do
+  rc=0
+  wait "$pid" || rc=$?
+  if (( signalled && rc > 128 )); then signalled=0; continue; fi
+  break
+done
+trap - USR1 TERM
+
+# Its exit code may be hidden by torchrun or srun; the state file says what became of it.
+state=$(sed -n 's/.*"state": *"\([a-z]*\)".*/\1/p' "$SARM_STATE_FILE" 2> /dev/null || true)
+case "$state" in
+  done) exit 0 ;;
+  checkpointed | interrupted)
+    if [[ $state == checkpointed ]] && (( warned && ${SLURM_RESTART_COUNT:-0} < 8 )); then
+      if scontrol requeue "$job"; then exit 0; fi
+    fi
+    echo "stopped ($state); the same command continues" >&2
+    exit 75 ;;
+  *) exit "$(( rc ? rc : 1 ))" ;;
+esac
