@@ -141,6 +141,15 @@ class RewardModel(nn.Module):
         """`[..., features]` to `[...]`, in float32: low precision makes ties."""
         return nn.functional.linear(features.float(), self.score.weight.float()).squeeze(-1)
 
+    def pair_rewards(self, input_ids: Tensor, position_ids: Tensor, mask: Tensor, chosen_index: Tensor, rejected_index: Tensor) -> Tensor:
+        """Rewards of pairs that share a row (`sarm.shared_prefix`): all chosen, then all rejected, `[2 pairs]`."""
+        states = self.model(
+            input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        rows = torch.arange(len(states), device=states.device)
+        pooled = torch.cat([states[rows, chosen_index], states[rows, rejected_index]])
+        return self.reward_of(self.features(pooled))
+
     def forward(self, input_ids: Tensor, last_index: Tensor, attention_mask: Tensor | None = None) -> PooledOutput:
         """Rewards at `last_index [batch]` (the end-of-turn token) of right-padded rows `[batch, seq]`."""
         states = self.backbone_states(input_ids, attention_mask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from sarm.job import JobContext, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, PooledOutput, RewardModel
 from sarm.reward import preference_losses
 from sarm.sae import TopKSAE, masked_row_mean, normalized_mse
+from sarm.shared_prefix import SharedBatch, can_share, share, shared_length
 
 LOG_EVERY = 5
 LINEAR_INIT_STD = 0.02
@@ -110,8 +111,14 @@ class Losses(NamedTuple):
     right: Tensor
 
 
-def micro_batch_losses(model: RewardModel, batch: Batch, config: RewardTrainingConfig) -> Losses:
-    """Losses summed over the micro-batch's pairs, so that their total over micro-batches does not depend on the split."""
+def micro_batch_losses(model: RewardModel, batch: Batch | SharedBatch, config: RewardTrainingConfig) -> Losses:
+    """Losses summed over the micro-batch's pairs, so that their total over micro-batches does not depend on the split.
+
+    A `SharedBatch` has no reconstruction loss: its rows hold the tokens of two conversations.
+    """
+    if isinstance(batch, SharedBatch):
+        chosen, rejected = model.pair_rewards(*batch).chunk(2)
+        return Losses(preference_losses(chosen, rejected).sum(), torch.zeros((), device=chosen.device), (chosen > rejected).sum())
     output = model(batch.input_ids, batch.last_index)
     chosen, rejected = output.rewards.chunk(2)
     pairs = len(chosen)
@@ -133,16 +140,23 @@ def collate(pairs: Sequence[EncodedPair], *, pad_id: int, header: Sequence[int] 
     return Batch(ids, torch.tensor([len(row) - 1 for row in rows], device=device), mask)
 
 
-def micro_batches(pairs: Sequence[EncodedPair], budget: int) -> Iterator[list[EncodedPair]]:
-    """Pairs of similar length whose padded size (2 rows a pair) is at most `budget` tokens; each pair once."""
-    longest_first = sorted(pairs, key=lambda pair: (-max(len(pair.chosen), len(pair.rejected)), pair.id))
+def padded_rows(pair: EncodedPair) -> int:
+    """Positions of a pair as two rows of the longer side's length."""
+    return 2 * max(len(pair.chosen), len(pair.rejected))
+
+
+def micro_batches(
+    pairs: Sequence[EncodedPair], budget: int, size: Callable[[EncodedPair], int] = padded_rows
+) -> Iterator[list[EncodedPair]]:
+    """Pairs of similar size whose padded size is at most `budget` positions; each pair once."""
+    largest_first = sorted(pairs, key=lambda pair: (-size(pair), pair.id))
     current: list[EncodedPair] = []
-    longest = 0
-    for pair in longest_first:
-        longest = longest or max(len(pair.chosen), len(pair.rejected))
-        if current and 2 * longest * (len(current) + 1) > budget:
+    largest = 0
+    for pair in largest_first:
+        largest = largest or size(pair)
+        if current and largest * (len(current) + 1) > budget:
             yield current
-            current, longest = [], max(len(pair.chosen), len(pair.rejected))
+            current, largest = [], size(pair)
         current.append(pair)
     if current:
         yield current
@@ -193,6 +207,7 @@ class RewardTraining:
         masks = reconstructs and self.config.reconstruction_tokens == "assistant"
         self.header = self.tokenizer.assistant_header() if masks else None
         self._refuse_headless()
+        self.shares = not self.config.reconstruction_weight and can_share(self.model.model)
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
         self.steps = batches_of(len(self.pairs), self.config)
         self.best: tuple[float, int] = (-1.0, -1)
@@ -247,8 +262,7 @@ class RewardTraining:
             group["lr"] = group["peak"] * multiplier
         self.optimizer.zero_grad(set_to_none=True)
         preference = reconstruction = right = 0.0
-        for part in micro_batches(batch, self.context.resources.micro_batch_tokens):
-            rows = collate(part, pad_id=self.tokenizer.pad_id, header=self.header, device=self.device)
+        for part, rows in self._micro_batches(batch):
             losses = micro_batch_losses(self.model, rows, self.config)
             total = (losses.preference + self.config.reconstruction_weight * losses.reconstruction) / len(batch)
             if not torch.isfinite(total):
@@ -268,6 +282,17 @@ class RewardTraining:
         }
         return {**values, "reconstruction_loss": reconstruction / len(batch)} if self.config.reconstruction_weight else values
 
+    def _micro_batches(self, pairs: Sequence[EncodedPair]) -> Iterator[tuple[list[EncodedPair], Batch | SharedBatch]]:
+        """Pairs and their rows: the common prefix computed once, unless a reconstruction loss needs whole conversations."""
+        budget, pad_id = self.context.resources.micro_batch_tokens, self.tokenizer.pad_id
+        if self.shares:
+            dtype = self.model.model.dtype
+            for part in micro_batches(pairs, budget, shared_length):
+                yield part, share(part, pad_id=pad_id, dtype=dtype, device=self.device)
+            return
+        for part in micro_batches(pairs, budget):
+            yield part, collate(part, pad_id=pad_id, header=self.header, device=self.device)
+
     def _epoch_ends(self, done: int) -> bool:
         return bool(self.validation) and (done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0)
 
@@ -276,10 +301,8 @@ class RewardTraining:
         """Accuracy on the validation split; the best epoch's weights are kept, the earlier one at equal accuracy."""
         self.model.eval()
         right = 0.0
-        for part in micro_batches(self.validation, self.context.resources.micro_batch_tokens):
-            rows = collate(part, pad_id=self.tokenizer.pad_id, header=None, device=self.device)
-            chosen, rejected = self.model(rows.input_ids, rows.last_index).rewards.chunk(2)
-            right += float((chosen > rejected).sum())
+        for _, rows in self._micro_batches(self.validation):
+            right += float(micro_batch_losses(self.model, rows, self.config).right)
         self.model.train()
         accuracy = right / len(self.validation)
         metrics.write(done, {"validation_accuracy": accuracy})
