@@ -86,6 +86,16 @@ def job_of(setting: Setting, config: JobConfig, *, label: str, inputs: Mapping[s
     )
 
 
+def divides(job: Job, *, batch: int, field: str) -> Job:
+    """The job, if its global batch can be shared evenly among its processes. Raises UsageProblems."""
+    processes = job.resources.processes
+    if batch % processes:
+        raise UsageProblems(
+            [f"{field} = {batch} is not a multiple of resources.{job.kind}.processes = {processes}; choose a batch that divides"]
+        )
+    return job
+
+
 def build(config: type[Config], where: str, fields: Mapping[str, Any]) -> Config:
     """A config, or UsageProblems that name the row and what does not fit."""
     try:
@@ -178,7 +188,8 @@ def sae_job(setting: Setting, row: Row, seed: int, backbone: Backbone, weights: 
     place = values(geometry(row, backbone))
     config = build(SAETrainingConfig, f"row {row.name}, SAE", {**values(found), **place, "seed": seed})
     label = f"SAE {row.slot} layer {config.layer}, {config.n_latents} latents, k {config.k}, tokens {config.tokens}, seed {seed}"
-    return job_of(setting, config, label=label, inputs={"backbone": weights, "corpus": text_job(setting)})
+    planned = job_of(setting, config, label=label, inputs={"backbone": weights, "corpus": text_job(setting)})
+    return divides(planned, batch=config.batch_vectors, field="sae.batch_vectors")
 
 
 def reward_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, weights: Job, sae: Job | None) -> Job:
@@ -190,7 +201,8 @@ def reward_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, wei
         RewardTrainingConfig, f"row {row.name}, reward model", {**values(found), **place, "encoder": row.encoder, "seed": seed}
     )
     inputs = {"backbone": weights, "preferences": preferences_job(setting), **({"sae": sae} if sae else {})}
-    return job_of(setting, config, label=f"reward model {row.name}, seed {seed}", inputs=inputs)
+    planned = job_of(setting, config, label=f"reward model {row.name}, seed {seed}", inputs=inputs)
+    return divides(planned, batch=config.batch_pairs, field="reward.batch_pairs")
 
 
 def score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, data: Job) -> Job:

@@ -149,3 +149,9 @@ def test_a_plan_puts_inputs_first_and_saes_of_one_backbone_together(mini: Settin
     places = [place for place, job in enumerate(jobs) if job.kind == "train_sae"]
     assert places == list(range(places[0], places[0] + 13))
     assert set(STAGES) == set(JOB_KINDS)
+
+
+def test_a_global_batch_that_its_processes_cannot_share_is_refused(mini: Setting) -> None:
+    overrides = parse_overrides(["reward.batch_pairs=15", "resources.train_reward.processes=2"])
+    with pytest.raises(UsageProblems, match=r"reward\.batch_pairs = 15 is not a multiple of resources\.train_reward\.processes = 2"):
+        recipe(replace(mini, overrides=overrides))
