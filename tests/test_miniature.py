@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pysbd
 import pytest
+from nupunkt import sent_tokenize
 from transformers import AutoTokenizer
 
 from sarm.config import MiniatureConfig
@@ -210,10 +210,9 @@ def test_conversations_begin_with_one_bos_and_end_with_the_end_of_turn(miniature
     assert chat.pad_id != chat.end_of_turn_id
 
 
-def test_pysbd_splits_the_corpus_into_its_sentences(miniature: Path) -> None:
-    segmenter = pysbd.Segmenter(language="en", clean=False)
+def test_the_splitter_finds_the_sentences_of_the_corpus(miniature: Path) -> None:
     document = next(row for row in read_jsonl(miniature / "corpus.jsonl", TextDocument) if row.source == "article")
-    assert len(segmenter.segment(document.text)) == document.text.count(".")
+    assert len(list(sent_tokenize(document.text))) == document.text.count(".")
 
 
 def test_concepts_label_sentences_and_items(miniature: Path, rows: dict[str, list[Preference]]) -> None:

@@ -137,7 +137,7 @@ def scene(language: Language, rng: random.Random) -> Answer:
     topic = rng.choice(TOPIC_NOUNS)
     head = Sentence(rng.choice((f"this is about the {topic}.", f"let us talk about the {topic}.")), (f"topic:{topic}",))
     body = (head, *(topic_sentence(language, rng, topic) for _ in range(4)))
-    # An exclamation only ends a text: pysbd does not split after `!` before a small letter.
+    # An exclamation only ends a text: some splitters do not split after `!` before a small letter.
     return (*body, Sentence(f"what a good {topic}!", (f"topic:{topic}",))) if rng.random() < 0.5 else body
 
 
