@@ -32,6 +32,7 @@ from replication.cli_run import (
     LauncherOption,
     OfflineOption,
     OutOption,
+    WorkersOption,
     YesOption,
     run,
     settings_of,
@@ -185,6 +186,7 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
         launcher: LauncherOption = "local",
         cluster: ClusterOption = "a100",
         yes: YesOption = False,
+        workers: WorkersOption = 0,
         source: SourceOption = "train",
         scores: ScoresOption = None,
         store: StoreOption = DEFAULT_STORE,
@@ -194,7 +196,15 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
             return
         chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
         how = How(
-            store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes
+            store=store,
+            out=out,
+            keep_going=keep_going,
+            fresh=fresh,
+            offline=offline,
+            launcher=launcher,
+            cluster=cluster,
+            yes=yes,
+            workers=workers,
         )
         run(experiments, chosen, how)
 
@@ -218,6 +228,7 @@ def explain_features(  # noqa: PLR0917 - one parameter an option, as Typer wants
     launcher: LauncherOption = "local",
     cluster: ClusterOption = "a100",
     yes: YesOption = False,
+    workers: WorkersOption = 0,
     store: StoreOption = DEFAULT_STORE,
     out: OutOption = RENDERED,
 ) -> None:
@@ -233,6 +244,7 @@ def explain_features(  # noqa: PLR0917 - one parameter an option, as Typer wants
         launcher=launcher,
         cluster=cluster,
         yes=yes,
+        workers=workers,
         endpoint=endpoint,
     )
     run([EXPERIMENTS["features"]], chosen, how)
@@ -258,6 +270,7 @@ def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     launcher: LauncherOption = "local",
     cluster: ClusterOption = "a100",
     yes: YesOption = False,
+    workers: WorkersOption = 0,
     source: SourceOption = "train",
     scores: ScoresOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -269,7 +282,17 @@ def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     if rebuilt_from_scores(context, [ablation(name)], source=source, scores=scores, out=out):
         return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
-    how = How(store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes)
+    how = How(
+        store=store,
+        out=out,
+        keep_going=keep_going,
+        fresh=fresh,
+        offline=offline,
+        launcher=launcher,
+        cluster=cluster,
+        yes=yes,
+        workers=workers,
+    )
     run([ablation(name)], chosen, how)
 
 
@@ -288,6 +311,7 @@ def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     launcher: LauncherOption = "local",
     cluster: ClusterOption = "a100",
     yes: YesOption = False,
+    workers: WorkersOption = 0,
     source: SourceOption = "train",
     scores: ScoresOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -297,7 +321,17 @@ def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     if rebuilt_from_scores(context, [_sweep(axis, values)], source=source, scores=scores, out=out):
         return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
-    how = How(store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes)
+    how = How(
+        store=store,
+        out=out,
+        keep_going=keep_going,
+        fresh=fresh,
+        offline=offline,
+        launcher=launcher,
+        cluster=cluster,
+        yes=yes,
+        workers=workers,
+    )
     run([_sweep(axis, values)], chosen, how)
 
 

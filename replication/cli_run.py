@@ -31,6 +31,7 @@ KeepGoingOption = Annotated[bool, typer.Option("--keep-going", help="After a fai
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the hub: what is not in its cache is missing.")]
 LauncherOption = Annotated[LauncherName, typer.Option("--launcher", help="Run here, submit to Slurm, or print the scripts.")]
 ClusterOption = Annotated[str, typer.Option("--cluster", help="a100, rtx3090, or a TOML file of your own; for slurm and print.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=0, help="Local processes side by side; 0: as the profile says.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Start long runs without asking.")]
 ApiBaseOption = Annotated[str, typer.Option("--api-base", help="OpenAI-compatible endpoint that explains latents, up to /v1.")]
 KeyOption = Annotated[str, typer.Option("--api-key-env", help="Environment variable with its key; empty for a server without keys.")]
@@ -61,6 +62,7 @@ class How:
     cluster: str = "a100"
     yes: bool = False
     endpoint: Endpoint = Endpoint()
+    workers: int = 0
 
 
 def typed_command() -> str:
@@ -91,7 +93,7 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
     planned = planning.plan(settings, place)
     for warning in planned.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    launcher = _launcher(how)
+    launcher = _launcher(how, how.workers or max(one.profile.workers for one in settings))
     if how.launcher == "print":
         with terminal.watching(len(planned.todo)) as watch:
             raise typer.Exit(launcher.launch(planned.todo, place, watch))
@@ -110,10 +112,10 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
     raise typer.Exit(outcome.code)
 
 
-def _launcher(how: How) -> Launcher:
+def _launcher(how: How, workers: int) -> Launcher:
     from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
 
-    here = LocalLauncher(command=typed_command(), keep_going=how.keep_going)
+    here = LocalLauncher(command=typed_command(), keep_going=how.keep_going, workers=workers)
     if how.launcher == "local":
         return here
     from replication.launch.slurm import PrintLauncher, SlurmLauncher  # noqa: PLC0415 - as above

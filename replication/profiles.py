@@ -181,6 +181,7 @@ class Profile(Part):
     contexts: Mapping[str, Any] = Field(default_factory=dict, description="Fields of ContextConfig.")
     explanation: Mapping[str, Any] = Field(default_factory=dict, description="Fields of ExplanationConfig.")
     resources: Mapping[str, Resources] = Field(default_factory=dict, description="Where and how fast, for each kind of job.")
+    workers: int = Field(default=1, ge=1, description="Local processes side by side, each with its share of the cores.")
     why: Mapping[str, str] = Field(default_factory=dict, description="`section.field` -> why this profile replaces that value.")
 
     def unpinned(self) -> list[tuple[str, str]]:

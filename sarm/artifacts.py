@@ -94,6 +94,10 @@ class ArtifactStore:
         """Whether an artifact is present and whole."""
         return self.state(job).status == "present"
 
+    def exists(self, kind: str, key: str) -> bool:
+        """Whether an artifact is there, whole or not: a look that costs nothing, for who asks again and again."""
+        return self._path(kind, key).exists()
+
     def manifest(self, job: Named) -> Manifest:
         """The manifest of an artifact. Raises MissingArtifact or IntegrityProblem."""
         folder = self.path(job)

@@ -1,9 +1,10 @@
-"""Runs a plan on this machine: one child process for all jobs, so that heavy imports are paid once."""
+"""Runs a plan on this machine: one child process for all jobs, so that heavy imports are paid once, or a few side by side."""
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -33,8 +34,9 @@ def _to_stderr(text: str) -> None:
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """One child `python -m sarm.jobs` on this machine.
+    """Children `python -m sarm.jobs` on this machine: one, or `workers` of them, each of which takes whatever is ready.
 
+    Side by side they share the cores: where jobs are many and small, two with one thread each do more than one with two.
     `command` is what the user types to resume. With `keep_going` jobs that do not need a failed one still run. A failure is told
     to `report` as text (job, log, last lines, command), to the terminal's stderr unless given.
     """
@@ -43,6 +45,7 @@ class LocalLauncher:
     keep_going: bool = False
     report: Callable[[str], None] = _to_stderr
     registry: str = "sarm.jobs.registry:REGISTRY"
+    workers: int = 1
 
     def launch(self, plan: Sequence[Job], store: ArtifactStore, watch: Watch) -> int:
         """See Launcher. SIGINT, SIGTERM and SIGHUP are forwarded, and the child's checkpoint is waited for.
@@ -65,7 +68,7 @@ class LocalLauncher:
         with tempfile.TemporaryDirectory(prefix="replicate-") as folder:
             requests = Path(folder) / "requests.json"
             requests.write_text(json.dumps([JobRequest.of(job).model_dump(mode="json") for job in plan]), encoding="utf-8")
-            code = self._run(requests, store, log, follow)
+            code = self._run(requests, store, log, follow, workers=min(self.workers, len(plan)))
         if code:
             self.report(self._account(code, troubles, log))
         return _exit_code(code)
@@ -80,20 +83,25 @@ class LocalLauncher:
             raise EnvironmentProblem(f"the store {store.root} cannot be written ({error.strerror}); choose another with --store") from error
         return log
 
-    def _run(self, requests: Path, store: ArtifactStore, log: Path, follow: Watch) -> int:
+    def _run(self, requests: Path, store: ArtifactStore, log: Path, follow: Watch, *, workers: int) -> int:
         command = [sys.executable, "-m", "sarm.jobs", str(requests), "--store", str(store.root), "--command", self.command]
         command += ["--registry", self.registry] + (["--keep-going"] if self.keep_going else [])
+        command += ["--together", str(requests.parent)] if workers > 1 else []
+        environment = _environment(workers)
         with log.open("ab") as stderr:
-            # A session of its own: the terminal's Ctrl-C must reach it once, through us.
-            child = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=stderr, env=_environment(), text=True, encoding="utf-8", start_new_session=True
-            )
-        with _forwarding(child):
+            # Sessions of their own: the terminal's Ctrl-C must reach each child once, through us.
+            children = [
+                subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=stderr, env=environment, text=True, encoding="utf-8", start_new_session=True
+                )
+                for _ in range(workers)
+            ]
+        with _forwarding(children):
             try:
-                _follow_events(child, follow)
-                return child.wait()
+                return _first_failure(_followed(children, follow, keep_going=self.keep_going))
             finally:
-                _stop(child)
+                for child in children:
+                    _stop(child)
 
     def _account(self, code: int, troubles: Sequence[dict[str, Any]], process_log: Path) -> str:
         lines: list[str] = []
@@ -122,6 +130,35 @@ def _exit_code(code: int) -> int:
     return 1 if code < 0 else code
 
 
+def _first_failure(codes: Sequence[int]) -> int:
+    # Those that were stopped because another failed are not the cause.
+    return next((code for code in codes if code not in (0, Interrupted.exit_code)), max(codes))
+
+
+def _followed(children: Sequence[subprocess.Popen[str]], follow: Watch, *, keep_going: bool) -> list[int]:
+    """The children's exit codes, after their events were told one at a time; when one fails the others are stopped."""
+    if len(children) == 1:
+        _follow_events(children[0], follow)
+        return [children[0].wait()]
+    events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+
+    def read(child: subprocess.Popen[str]) -> None:
+        _follow_events(child, events.put)
+        if child.wait() and not keep_going:
+            for other in children:
+                other.terminate()
+        events.put(None)
+
+    readers = [threading.Thread(target=read, args=(child,), daemon=True) for child in children]
+    for reader in readers:
+        reader.start()
+    # The watch is called here, in the thread that a terminal's display belongs to.
+    for _ in children:
+        while (event := events.get()) is not None:
+            follow(event)
+    return [child.wait() for child in children]
+
+
 def _follow_events(child: subprocess.Popen[str], follow: Watch) -> None:
     if child.stdout is None:
         return
@@ -143,19 +180,28 @@ def _stop(child: subprocess.Popen[str]) -> None:
         child.wait()
 
 
-def _environment() -> dict[str, str]:
+def _environment(workers: int) -> dict[str, str]:
     # The child must run the same code as we do, also from a checkout that is not installed.
     source = str(Path(sarm.__file__).resolve().parent.parent)
     paths = [source, *filter(None, [os.environ.get("PYTHONPATH", "")])]
     # Threads that spin while they wait make small tensors tens of times slower as soon as anything else wants a core.
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE"}
+    if workers > 1:
+        quiet["OMP_NUM_THREADS"] = str(max(1, cores() // workers))
+    return {**quiet, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _forwarding(child: subprocess.Popen[str]) -> Iterator[None]:
+def _forwarding(children: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
     def forward(number: int, frame: FrameType | None) -> None:
-        # A terminal that closes must not kill the child before its checkpoint.
-        child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+        # A terminal that closes must not kill a child before its checkpoint.
+        for child in children:
+            child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
     # Python permits handlers in the main thread only; an ignored SIGHUP (nohup) stays ignored.
     in_main = threading.current_thread() is threading.main_thread()

@@ -107,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, required=True, help="folder of the artifacts")
     parser.add_argument("--command", default="replicate table1", help="what builds a missing input, for messages")
     parser.add_argument("--keep-going", action="store_true", help="go on with jobs that do not need a failed one")
+    parser.add_argument("--together", type=Path, help="folder shared by several processes at one list: each takes what is ready and free")
     parser.add_argument("--registry", default="sarm.jobs.registry:REGISTRY", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     stderr = sys.stderr
@@ -150,6 +151,7 @@ def _run(options: argparse.Namespace, store: ArtifactStore, state: StateFile, st
         keep_going=options.keep_going,
         tensorboard=os.environ.get("SARM_TENSORBOARD", ""),
         stderr=stderr,
+        together=options.together,
     )
     return process.run(requests)
 

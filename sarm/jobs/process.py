@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from sarm.staging import Staging
 
 # Source: interface.md section 2. A plain failure comes before "missing", since what is missing follows from it.
 PRECEDENCE = (2, 7, 6, 1, 5)
+TOGETHER_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class JobProcess:
     """Runs requests in order against a store.
 
     `command` is what a user types to build a missing input. With `keep_going` a failure ends only the jobs that need the failed one.
-    `tensorboard` names the folder for metrics, empty for none.
+    `tensorboard` names the folder for metrics, empty for none. `together` names a folder that several processes at the same list
+    share: each takes whatever is ready and not held by another.
     """
 
     store: ArtifactStore
@@ -39,12 +42,15 @@ class JobProcess:
     keep_going: bool = False
     tensorboard: str = ""
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    together: Path | None = None
 
     def run(self, requests: Sequence[JobRequest]) -> int:
         """Do what is asked and give the exit code: 0, or the one of the first failure in the order of precedence, or 75."""
         pending, codes = self._missing(requests)
         if codes:
             return worst(codes)
+        if self.together is not None:
+            return self._run_together(pending, Failures(self.together))
         failed: set[str] = set()
         for group in self.registry.groups(pending):
             ready = [request for request in group if not self._skipped(request, failed)]
@@ -56,6 +62,51 @@ class JobProcess:
             if code and not self.keep_going:
                 break
         return worst(codes)
+
+    def _run_together(self, pending: Sequence[JobRequest], failures: Failures) -> int:
+        """Take groups whose inputs are there and that nobody holds, until none is left that this process could do."""
+        groups, codes = self.registry.groups(pending), []
+        wanted = {request.key for request in pending}
+        while groups:
+            groups = [rest for group in groups if (rest := self._left(group, failures))]
+            ready = [group for group in groups if self._is_ready(group, wanted)]
+            taken = next((result for group in ready if (result := self._take(group, failures)) is not None), None)
+            if taken is None and groups:
+                if self.stop_requested():
+                    return Interrupted.exit_code
+                time.sleep(TOGETHER_POLL_SECONDS)
+            elif taken:
+                codes.append(taken)
+                if taken == Interrupted.exit_code or not self.keep_going:
+                    return taken
+        return worst(codes)
+
+    def _left(self, group: Sequence[JobRequest], failures: Failures) -> list[JobRequest]:
+        left = []
+        for request in group:
+            if request.key in failures or self.store.path(request).exists():
+                continue
+            broken = next((name for name, (_, key) in request.inputs.items() if key in failures), "")
+            if not broken:
+                left.append(request)
+            elif failures.add(request.key):
+                self.events.emit("skipped", request, reason=f"its input {broken!r} failed")
+        return left
+
+    def _is_ready(self, group: Sequence[JobRequest], wanted: set[str]) -> bool:
+        needed = {(kind, key) for request in group for kind, key in request.inputs.values() if key in wanted}
+        return all(self.store.exists(kind, key) for kind, key in needed)
+
+    def _take(self, group: Sequence[JobRequest], failures: Failures) -> int | None:
+        """Do a group that nobody holds; None where another process holds its first job, else its exit code."""
+        work = self.store.staging.look(group[0].kind, group[0].key)
+        if work is not None and work.running:
+            return None
+        code, undone = self._run_group(group)
+        if code != Interrupted.exit_code:
+            for key in undone:
+                failures.add(key)
+        return code
 
     def _missing(self, requests: Sequence[JobRequest]) -> tuple[list[JobRequest], list[int]]:
         pending, codes = [], []
@@ -185,6 +236,24 @@ class JobProcess:
         self.events.emit(name, request, message=str(problem), code=problem.exit_code, log=str(self.store.log(request)))
         self.stderr.write(f"{request.label or request.kind}: {problem}\n")
         return problem.exit_code
+
+
+class Failures:
+    """Keys of failed jobs, known to all processes that share a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __contains__(self, key: object) -> bool:
+        return (self._folder / f"{key}.failed").exists()
+
+    def add(self, key: str) -> bool:
+        """Note a failure; False where it was known."""
+        try:
+            (self._folder / f"{key}.failed").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
 
 def worst(codes: Sequence[int]) -> int:
