@@ -16,8 +16,9 @@ from sarm.checkpoints import load_reward_model, save_sae
 from sarm.config import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.job import Interrupted, UsageProblem
-from sarm.jobs.train_reward import batches_of, build_model, collate, micro_batches, rate_multiplier, train_reward
+from sarm.jobs.train_reward import batches_of, build_model, rate_multiplier, train_reward
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel
+from sarm.pair_batches import collate, micro_batches
 from sarm.sae import TopKSAE
 
 PAIRS = 24

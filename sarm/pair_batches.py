@@ -1,0 +1,102 @@
+"""Micro-batches of pairs and their losses, summed so that the split into micro-batches does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sarm.config import RewardTrainingConfig
+from sarm.data.pairs import EncodedPair
+from sarm.data.tokens import assistant_mask
+from sarm.model import SARM, PooledOutput, RewardModel
+from sarm.reward import preference_losses
+from sarm.sae import masked_row_mean, normalized_mse
+from sarm.shared_prefix import SharedBatch
+
+
+class Batch(NamedTuple):
+    """Chosen rows, then rejected rows, right-padded: ids `[2 pairs, seq]`, last index `[2 pairs]`, assistant mask or None."""
+
+    input_ids: Tensor
+    last_index: Tensor
+    assistant: Tensor | None
+
+
+def reconstruction_loss(model: SARM, output: PooledOutput, batch: Batch, config: RewardTrainingConfig) -> Tensor:
+    """Normalised error between prepared hidden states and their TopK reconstruction; always TopK, whatever the head sees.
+
+    Over assistant tokens (mean of a row, then of rows) or at the scored token. Its gradient reaches the blocks only if
+    `reconstruction_reaches_backbone` (the released mode 2; in mode 3 hidden states are detached). Source: sarm_llama.py:395-425.
+    """
+    states = output.hidden_states
+    if config.reconstruction_tokens == "last":
+        states = states[torch.arange(len(states), device=states.device), batch.last_index]
+    prepared = model.sae.prepare(states if config.reconstruction_reaches_backbone else states.detach())
+    errors = normalized_mse(model.sae.decode(model.sae.encode(prepared).latents), prepared)
+    if config.reconstruction_tokens == "last":
+        return errors.float().mean()
+    if batch.assistant is None:
+        raise ValueError("the reconstruction loss over assistant tokens needs their mask")
+    return masked_row_mean(errors, batch.assistant)
+
+
+class Losses(NamedTuple):
+    """Sum over the pairs of a micro-batch: preference loss, reconstruction loss (0 where unused), pairs ranked right."""
+
+    preference: Tensor
+    reconstruction: Tensor
+    right: Tensor
+
+
+def micro_batch_losses(model: RewardModel, batch: Batch | SharedBatch, config: RewardTrainingConfig) -> Losses:
+    """Losses summed over the micro-batch's pairs, so that their total over micro-batches does not depend on the split.
+
+    A `SharedBatch` has no reconstruction loss: its rows hold the tokens of two conversations.
+    """
+    if isinstance(batch, SharedBatch):
+        chosen, rejected = model.pair_rewards(*batch).chunk(2)
+        return Losses(preference_losses(chosen, rejected).sum(), torch.zeros((), device=chosen.device), (chosen > rejected).sum())
+    output = model(batch.input_ids, batch.last_index)
+    chosen, rejected = output.rewards.chunk(2)
+    pairs = len(chosen)
+    reconstruction = torch.zeros((), device=chosen.device)
+    if config.reconstruction_weight and isinstance(model, SARM):
+        reconstruction = reconstruction_loss(model, output, batch, config) * pairs
+    return Losses(preference_losses(chosen, rejected).sum(), reconstruction, (chosen > rejected).sum())
+
+
+def collate(pairs: Sequence[EncodedPair], *, pad_id: int, header: Sequence[int] | None, device: torch.device) -> Batch:
+    """Right-padded rows, chosen first. `header` asks for assistant masks; each row ends with its end of turn."""
+    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows], device=device)
+    mask = None
+    if header is not None:
+        masks = [assistant_mask(row, header, end_of_turn_id=row[-1]) for row in rows]
+        mask = torch.tensor([ones + [0] * (longest - len(ones)) for ones in masks], device=device)
+    return Batch(ids, torch.tensor([len(row) - 1 for row in rows], device=device), mask)
+
+
+def padded_rows(pair: EncodedPair) -> int:
+    """Positions of a pair as two rows of the longer side's length."""
+    return 2 * max(len(pair.chosen), len(pair.rejected))
+
+
+def micro_batches(
+    pairs: Sequence[EncodedPair], budget: int, size: Callable[[EncodedPair], int] = padded_rows
+) -> Iterator[list[EncodedPair]]:
+    """Pairs of similar size whose padded size is at most `budget` positions; each pair once."""
+    largest_first = sorted(pairs, key=lambda pair: (-size(pair), pair.id))
+    current: list[EncodedPair] = []
+    largest = 0
+    for pair in largest_first:
+        largest = largest or size(pair)
+        if current and largest * (len(current) + 1) > budget:
+            yield current
+            current, largest = [], size(pair)
+        current.append(pair)
+    if current:
+        yield current
