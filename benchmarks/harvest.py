@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
 from sarm.checkpoints import load_tokenizer
 from sarm.data.sentences import Corpus, Cursor, SentenceStream, SequenceRules, TextSequence
-from sarm.jobs.train_sae import Harvest
+from sarm.harvest import Harvest
 from sarm.model import truncated_backbone
 
 MEAN_LOG_LENGTH, SPREAD_LOG_LENGTH = 2.87, 0.5
