@@ -157,7 +157,7 @@ class RewardTrainingConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "train_reward"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     layer: int = Field(ge=1, description="Decoder blocks kept.")
     encoder: Literal["sae", "random_sae", "linear", "none"] = Field(

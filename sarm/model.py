@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from sarm.packed_forward import packed_states
+from sarm.packed_tokens import Packed
 from sarm.sae import TopKSAE
 from sarm.steering import Edit, steer
 
@@ -149,6 +151,14 @@ class RewardModel(nn.Module):
         rows = torch.arange(len(states), device=states.device)
         pooled = torch.cat([states[rows, chosen_index], states[rows, rejected_index]])
         return self.reward_of(self.features(pooled))
+
+    def packed_rewards(self, row: Packed) -> tuple[Tensor, Tensor]:
+        """Rewards `[kept]` and hidden states `[kept, hidden_size]` at the kept tokens of packed conversations.
+
+        Only for backbones that `sarm.packed_forward.can_pack`.
+        """
+        pooled = self.model.get_submodule("norm")(packed_states(self.model, row, [self.layer])[self.layer])
+        return self.reward_of(self.features(pooled)), pooled
 
     def forward(self, input_ids: Tensor, last_index: Tensor, attention_mask: Tensor | None = None) -> PooledOutput:
         """Rewards at `last_index [batch]` (the end-of-turn token) of right-padded rows `[batch, seq]`."""

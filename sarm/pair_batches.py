@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,14 @@ from sarm.config import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.data.tokens import assistant_mask
 from sarm.model import SARM, PooledOutput, RewardModel
+from sarm.packed_forward import can_pack
+from sarm.packed_tokens import Packed
 from sarm.reward import preference_losses
 from sarm.sae import masked_row_mean, normalized_mse
-from sarm.shared_prefix import SharedBatch
+from sarm.shared_prefix import SharedBatch, can_share, shared_length
+
+# One packed row of tokens; a row for each pair; a row for each conversation.
+Layout = Literal["packed", "shared", "rows"]
 
 
 class Batch(NamedTuple):
@@ -25,22 +30,38 @@ class Batch(NamedTuple):
     assistant: Tensor | None
 
 
-def reconstruction_loss(model: SARM, output: PooledOutput, batch: Batch, config: RewardTrainingConfig) -> Tensor:
-    """Normalised error between prepared hidden states and their TopK reconstruction; always TopK, whatever the head sees.
+def row_layout(model: RewardModel, config: RewardTrainingConfig) -> Layout:
+    """The fastest exact layout that the model and its objective allow: the rule for all who make micro-batches.
 
-    Over assistant tokens (mean of a row, then of rows) or at the scored token. Its gradient reaches the blocks only if
-    `reconstruction_reaches_backbone` (the released mode 2; in mode 3 hidden states are detached). Source: sarm_llama.py:395-425.
+    A reconstruction loss over assistant tokens needs whole conversations. Packing needs blocks that are known to be plain, a shared
+    row blocks without windows.
     """
+    if config.reconstruction_weight and config.reconstruction_tokens == "assistant" and isinstance(model, SARM):
+        return "rows"
+    if can_pack(model.model):
+        return "packed"
+    return "shared" if can_share(model.model) and not config.reconstruction_weight else "rows"
+
+
+def reconstruction_errors(model: SARM, states: Tensor, config: RewardTrainingConfig) -> Tensor:
+    """Normalised error `[...]` between prepared hidden states and their TopK reconstruction; always TopK, whatever the head sees.
+
+    Its gradient reaches the blocks only if `reconstruction_reaches_backbone` (the released mode 2; in mode 3 hidden states are
+    detached). Source: sarm_llama.py:395-425.
+    """
+    prepared = model.sae.prepare(states if config.reconstruction_reaches_backbone else states.detach())
+    return normalized_mse(model.sae.decode(model.sae.encode(prepared).latents), prepared)
+
+
+def reconstruction_loss(model: SARM, output: PooledOutput, batch: Batch, config: RewardTrainingConfig) -> Tensor:
+    """Mean reconstruction error over assistant tokens (of a row, then of rows) or at the scored token."""
     states = output.hidden_states
     if config.reconstruction_tokens == "last":
         states = states[torch.arange(len(states), device=states.device), batch.last_index]
-    prepared = model.sae.prepare(states if config.reconstruction_reaches_backbone else states.detach())
-    errors = normalized_mse(model.sae.decode(model.sae.encode(prepared).latents), prepared)
-    if config.reconstruction_tokens == "last":
-        return errors.float().mean()
+        return reconstruction_errors(model, states, config).float().mean()
     if batch.assistant is None:
         raise ValueError("the reconstruction loss over assistant tokens needs their mask")
-    return masked_row_mean(errors, batch.assistant)
+    return masked_row_mean(reconstruction_errors(model, states, config), batch.assistant)
 
 
 class Losses(NamedTuple):
@@ -51,20 +72,25 @@ class Losses(NamedTuple):
     right: Tensor
 
 
-def micro_batch_losses(model: RewardModel, batch: Batch | SharedBatch, config: RewardTrainingConfig) -> Losses:
+def micro_batch_losses(model: RewardModel, batch: Batch | SharedBatch | Packed, config: RewardTrainingConfig) -> Losses:
     """Losses summed over the micro-batch's pairs, so that their total over micro-batches does not depend on the split.
 
-    A `SharedBatch` has no reconstruction loss: its rows hold the tokens of two conversations.
+    A `SharedBatch` has no reconstruction loss: its rows hold the tokens of two conversations; `Packed` pairs have it at the scored
+    tokens only.
     """
-    if isinstance(batch, SharedBatch):
+    reconstruction = torch.zeros((), device=model.score.weight.device)
+    if isinstance(batch, Packed):
+        rewards, pooled = model.packed_rewards(batch)
+        chosen, rejected = rewards[0::2], rewards[1::2]
+        if config.reconstruction_weight and isinstance(model, SARM):
+            reconstruction = reconstruction_errors(model, pooled, config).float().mean() * len(chosen)
+    elif isinstance(batch, SharedBatch):
         chosen, rejected = model.pair_rewards(*batch).chunk(2)
-        return Losses(preference_losses(chosen, rejected).sum(), torch.zeros((), device=chosen.device), (chosen > rejected).sum())
-    output = model(batch.input_ids, batch.last_index)
-    chosen, rejected = output.rewards.chunk(2)
-    pairs = len(chosen)
-    reconstruction = torch.zeros((), device=chosen.device)
-    if config.reconstruction_weight and isinstance(model, SARM):
-        reconstruction = reconstruction_loss(model, output, batch, config) * pairs
+    else:
+        output = model(batch.input_ids, batch.last_index)
+        chosen, rejected = output.rewards.chunk(2)
+        if config.reconstruction_weight and isinstance(model, SARM):
+            reconstruction = reconstruction_loss(model, output, batch, config) * len(chosen)
     return Losses(preference_losses(chosen, rejected).sum(), reconstruction, (chosen > rejected).sum())
 
 
@@ -98,5 +124,19 @@ def micro_batches(
             yield current
             current, largest = [], size(pair)
         current.append(pair)
+    if current:
+        yield current
+
+
+def packed_batches(pairs: Sequence[EncodedPair], budget: int) -> Iterator[list[EncodedPair]]:
+    """Pairs whose tokens, the common prefix counted once, are at most `budget` in all; each pair once, a longer one alone."""
+    current: list[EncodedPair] = []
+    tokens = 0
+    for pair in sorted(pairs, key=lambda pair: (-shared_length(pair), pair.id)):
+        if current and tokens + shared_length(pair) > budget:
+            yield current
+            current, tokens = [], 0
+        current.append(pair)
+        tokens += shared_length(pair)
     if current:
         yield current

@@ -1,6 +1,7 @@
 """Chosen and rejected conversations in one row: their common prefix once, then both tails, which do not see each other.
 
-Exact, not approximate: a tail's token attends to the prefix and to its own tail, at the positions it has alone.
+Exact, not approximate: a tail's token attends to the prefix and to its own tail, at the positions it has alone. Packed pairs have
+no padding; the older form with a row for each pair and a dense mask is for decoders whose blocks are not known to be plain.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sarm.data.pairs import EncodedPair
+from sarm.packed_forward import has_windows
+from sarm.packed_tokens import Packed, packed
 
 
 class SharedBatch(NamedTuple):
@@ -43,8 +46,17 @@ def shared_length(pair: EncodedPair) -> int:
 
 def can_share(backbone: nn.Module) -> bool:
     """Whether a mask of our own is all that the model's attention needs: not where some blocks see a window alone."""
-    kinds = getattr(backbone.config, "layer_types", None) or ()
-    return not any("sliding" in str(kind) for kind in kinds)
+    return not has_windows(backbone)
+
+
+def pack(pairs: Sequence[EncodedPair], *, dtype: torch.dtype, device: torch.device) -> Packed:
+    """All pairs in one row of tokens; kept are the scored tokens, in the order chosen, rejected, chosen, rejected, ...
+
+    A pair without a common prefix is two sequences.
+    """
+    sequences = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    shared = [count for pair in pairs for count in (0, common_prefix(pair))]
+    return packed(sequences, shared, [[len(side) - 1] for side in sequences], device=device, dtype=dtype)
 
 
 def share(pairs: Sequence[EncodedPair], *, pad_id: int, dtype: torch.dtype, device: torch.device) -> SharedBatch:

@@ -20,9 +20,10 @@ from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, assistant_
 from sarm.engine import Checkpointer, MetricsFile, device_of, optimizer_tensors, restore_optimizer, torch_dtype, use_threads
 from sarm.job import JobContext, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel
-from sarm.pair_batches import Batch, collate, micro_batch_losses, micro_batches
+from sarm.packed_tokens import Packed
+from sarm.pair_batches import Batch, collate, micro_batch_losses, micro_batches, packed_batches, row_layout
 from sarm.sae import TopKSAE
-from sarm.shared_prefix import SharedBatch, can_share, share, shared_length
+from sarm.shared_prefix import SharedBatch, pack, share, shared_length
 
 LOG_EVERY = 5
 LINEAR_INIT_STD = 0.02
@@ -122,7 +123,7 @@ class RewardTraining:
         masks = reconstructs and self.config.reconstruction_tokens == "assistant"
         self.header = self.tokenizer.assistant_header() if masks else None
         self._refuse_headless()
-        self.shares = not self.config.reconstruction_weight and can_share(self.model.model)
+        self.layout = row_layout(self.model, self.config)
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
         self.steps = batches_of(len(self.pairs), self.config)
         self.best: tuple[float, int] = (-1.0, -1)
@@ -197,16 +198,18 @@ class RewardTraining:
         }
         return {**values, "reconstruction_loss": reconstruction / len(batch)} if self.config.reconstruction_weight else values
 
-    def _micro_batches(self, pairs: Sequence[EncodedPair]) -> Iterator[tuple[list[EncodedPair], Batch | SharedBatch]]:
-        """Pairs and their rows: the common prefix computed once, unless a reconstruction loss needs whole conversations."""
-        budget, pad_id = self.context.resources.micro_batch_tokens, self.tokenizer.pad_id
-        if self.shares:
-            dtype = self.model.model.dtype
+    def _micro_batches(self, pairs: Sequence[EncodedPair]) -> Iterator[tuple[list[EncodedPair], Batch | SharedBatch | Packed]]:
+        """Pairs and their rows, in the layout that model and objective allow."""
+        budget, pad_id, dtype = self.context.resources.micro_batch_tokens, self.tokenizer.pad_id, self.model.model.dtype
+        if self.layout == "packed":
+            for part in packed_batches(pairs, budget):
+                yield part, pack(part, dtype=dtype, device=self.device)
+        elif self.layout == "shared":
             for part in micro_batches(pairs, budget, shared_length):
                 yield part, share(part, pad_id=pad_id, dtype=dtype, device=self.device)
-            return
-        for part in micro_batches(pairs, budget):
-            yield part, collate(part, pad_id=pad_id, header=self.header, device=self.device)
+        else:
+            for part in micro_batches(pairs, budget):
+                yield part, collate(part, pad_id=pad_id, header=self.header, device=self.device)
 
     def _epoch_ends(self, done: int) -> bool:
         return bool(self.validation) and (done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0)
