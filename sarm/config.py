@@ -105,7 +105,7 @@ class SAETrainingConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "train_sae"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     layer: int = Field(ge=1, description="Decoder blocks kept; hidden states are the output of block `layer` (1-based).")
     n_latents: int = Field(ge=2, description="Width M of the dictionary.")

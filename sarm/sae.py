@@ -114,6 +114,16 @@ class TopKSAE(nn.Module):
             self.latent_bias.zero_()
 
     @torch.no_grad()
+    def decoder_rows(self) -> Tensor:
+        """The decoder by latent, `[n_latents, hidden_size]` contiguous, in the memory of `decoder.weight`, which keeps its name and shape.
+
+        The first call puts it into that order, in which what a step needs of a latent lies together.
+        """
+        if not self.decoder.weight.T.is_contiguous():
+            self.decoder.weight = nn.Parameter(self.decoder.weight.detach().T.contiguous().T)
+        return self.decoder.weight.detach().T
+
+    @torch.no_grad()
     def normalize_decoder(self) -> None:
         """Set each decoder column to unit length. Source: section Setup, SAE Pretraining."""
         self.decoder.weight /= self.decoder.weight.norm(dim=0, keepdim=True)

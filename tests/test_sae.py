@@ -122,11 +122,9 @@ def test_auxk_gives_the_encoder_of_a_dead_latent_a_gradient_and_is_off_by_defaul
     gradients = {}
     for weight in (0.0, 1.0):
         made = update(weight)
-        loss, fired = made.loss(x)
-        loss.backward()
-        assert not fired[2]
-        assert made.sae.encoder.weight.grad is not None
-        gradients[weight] = made.sae.encoder.weight.grad[2].clone()
+        found = made.loss_and_gradients(x)
+        assert not found.fired[2]
+        gradients[weight] = found.gradients.encoder[2].clone()
     assert not gradients[0.0].any()
     assert gradients[1.0].any() and torch.isfinite(gradients[1.0]).all()
 
@@ -135,7 +133,7 @@ def test_auxk_without_a_dead_latent_changes_nothing() -> None:
     x = standardize(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).values
     made = update(1.0)
     made.silent_for.zero_()
-    assert float(made.loss(x)[0].detach()) == float(update(0.0).loss(x)[0].detach())
+    assert float(made.loss_and_gradients(x).loss) == float(update(0.0).loss_and_gradients(x).loss)
 
 
 def test_silent_latents_are_counted_in_vectors() -> None:

@@ -217,6 +217,34 @@ def test_loss_that_explodes_is_refused_with_its_step(tmp_path: Path, inputs: dic
         train(tmp_path, inputs, learning_rate=1e30, objective="squared_error", unit_norm_every=1000, warmup_fraction=0.0)
 
 
+def test_refusal_leaves_the_last_checkpoint_where_it_is(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    often = {"checkpoint_minutes": 1e-9}
+    with pytest.raises(UsageProblem, match="the SAE's loss is") as refusal:
+        train(tmp_path, inputs, None, often, learning_rate=1e30, objective="squared_error", unit_norm_every=1000, warmup_fraction=0.0)
+    step = int(str(refusal.value).partition("at step ")[2].partition(";")[0])
+    assert step > 0
+    (kept,) = (tmp_path / "checkpoint").iterdir()
+    assert kept.name == f"step-{step:010d}"
+    assert all(torch.isfinite(value).all() for name, value in load_file(kept / "state.safetensors").items() if name.startswith("sae."))
+
+
+def test_states_that_are_not_finite_in_a_later_chunk_leave_the_checkpoint_of_the_earlier_ones(tmp_path: Path) -> None:
+    backbone = save_backbone(tmp_path / "broken")
+    red = load_tokenizer(backbone).convert_tokens_to_ids("red")
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.embed_tokens.weight"][red] = float("inf")
+
+    edit_tensors(backbone / "model.safetensors", spoil)
+    corpus = write_corpus(tmp_path / "corpus", (*[TEXTS[0]] * 60, TEXTS[1]))
+    with pytest.raises(UsageProblem, match=r"corpus\.jsonl:61: the model's hidden states are not finite"):
+        train(
+            tmp_path / "job", {"backbone": backbone, "corpus": corpus}, None, {"checkpoint_minutes": 1e-9}, held_out_vectors=0, buffer_vectors=16
+        )
+    (kept,) = (tmp_path / "job" / "checkpoint").iterdir()
+    assert int(kept.name.removeprefix("step-")) > 0
+
+
 def test_constant_schedule_warms_up_and_stays_flat() -> None:
     rates = [learning_rate_at(config(warmup_fraction=0.1, learning_rate=1.0), step=step, steps=20) for step in range(20)]
     assert rates == [0.0, 0.5] + [1.0] * 18

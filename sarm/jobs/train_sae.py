@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from sarm.engine import Checkpointer, MetricsFile, device_of, optimizer_tensors,
 from sarm.harvest import Harvest
 from sarm.job import Interrupted, JobContext, UsageProblem
 from sarm.sae import ReconstructionQuality, TopKSAE, normalized_mse
+from sarm.sae_step import AuxK, LossAndGradients, SAETensors, Workspace, loss_and_gradients
 
 LOG_EVERY = 10
 EVALUATION_ROWS = 1024
@@ -50,58 +52,49 @@ def learning_rate_at(config: SAETrainingConfig, *, step: int, steps: int) -> flo
 
 @dataclass
 class SAEUpdate:
-    """One SAE with its optimizer: what a step does to prepared vectors `[batch, hidden_size]`."""
+    """One SAE with its optimizer: what a step does to prepared vectors `[batch, hidden_size]`.
+
+    Updates of one process may share a workspace: they take turns with its buffers.
+    """
 
     config: SAETrainingConfig
     sae: TopKSAE
     steps: int
+    workspace: Workspace = field(default_factory=Workspace)
 
     def __post_init__(self) -> None:
-        self.optimizer = torch.optim.Adam(
-            self.sae.parameters(), lr=self.config.learning_rate, betas=(self.config.beta1, self.config.beta2), foreach=True
-        )
-        self.silent_for = torch.zeros(self.sae.n_latents, dtype=torch.int64, device=self.sae.latent_bias.device)
-        self.sae.normalize_decoder()
+        sae = self.sae
+        self.weights = SAETensors(sae.pre_bias.detach(), sae.latent_bias.detach(), sae.encoder.weight.detach(), sae.decoder_rows())
+        betas = self.config.beta1, self.config.beta2
+        self.optimizer = torch.optim.Adam(self.weights, lr=self.config.learning_rate, betas=betas, fused=True)
+        self.silent_for = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.latent_bias.device)
+        sae.normalize_decoder()
 
-    def loss(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective on prepared vectors, and which latents fired, `[n_latents]`."""
-        encoding = self.sae.encode(x)
-        reconstruction = self.sae.decode(encoding.latents)
-        if self.config.objective == "normalized_mse":
-            loss = normalized_mse(reconstruction, x).mean()
-        else:
-            loss = (reconstruction - x).pow(2).sum(dim=-1).mean()
+    def loss_and_gradients(self, x: Tensor) -> LossAndGradients:
+        """The objective on prepared vectors, which latents fired, and gradients that the next step of the workspace overwrites."""
+        auxk = None
         if self.config.auxk_weight:
-            loss = loss + self.config.auxk_weight * self._auxk(encoding.pre_acts, (x - reconstruction).detach())
-        return loss, (encoding.latents.detach() != 0).any(dim=0)
-
-    def _auxk(self, pre_acts: Tensor, residual: Tensor) -> Tensor:
-        """Dead latents' best reconstruction of the residual, as a normalised error. Source: Gao et al. 2025, AuxK."""
-        dead = self.silent_for >= self.config.dead_after_vectors
-        count = int(dead.sum())
-        if not count:
-            return pre_acts.sum() * 0
-        k = min(self.sae.hidden_size // 2, count)
-        values, indices = pre_acts.masked_fill(~dead, float("-inf")).topk(k, dim=-1)
-        revived = torch.zeros_like(pre_acts).scatter(-1, indices, values)
-        return normalized_mse(self.sae.decoder(revived), residual).mean()
+            auxk = AuxK(weight=self.config.auxk_weight, dead=self.silent_for >= self.config.dead_after_vectors)
+        return loss_and_gradients(
+            self.weights, x, k=self.sae.k, objective=self.config.objective, auxk=auxk, workspace=self.workspace
+        )
 
     def step(self, x: Tensor, index: int) -> StepResult:
         """One optimizer step (0-based `index`). Raises UsageProblem on a loss that is not finite, before anything is updated."""
         rate = learning_rate_at(self.config, step=index, steps=self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, fired = self.loss(x)
-        if not torch.isfinite(loss):
-            value = float(loss.detach())
-            raise UsageProblem(f"the SAE's loss is {value} at step {index}; lower the learning rate or look at the hidden states")
-        loss.backward()
+        found = self.loss_and_gradients(x)
+        loss = float(found.loss)
+        if not math.isfinite(loss):
+            raise UsageProblem(f"the SAE's loss is {loss} at step {index}; lower the learning rate or look at the hidden states")
+        for weight, gradient in zip(self.weights, found.gradients, strict=True):
+            weight.grad = gradient
         self.optimizer.step()
         if index % self.config.unit_norm_every == 0 or index == self.steps - 1:
             self.sae.normalize_decoder()
-        self.silent_for = torch.where(fired, 0, self.silent_for + len(x))
-        return StepResult(loss=float(loss.detach()), learning_rate=rate, fired=fired)
+        self.silent_for = torch.where(found.fired, 0, self.silent_for + len(x))
+        return StepResult(loss=loss, learning_rate=rate, fired=found.fired)
 
 
 def train_sae(config: SAETrainingConfig, context: JobContext) -> None:
@@ -124,7 +117,10 @@ def train_saes(work: Sequence[tuple[SAETrainingConfig, JobContext]]) -> None:
     try:
         stream = _stream(config, context)
         harvest = Harvest(backbone, layers, batch_tokens=context.resources.micro_batch_tokens, device=device)
-        runs = [_Run.start(one, its, hidden_size=backbone.config.hidden_size, device=device) for one, its in work]
+        shared = Workspace()
+        runs = [
+            _Run.start(one, its, hidden_size=backbone.config.hidden_size, device=device, workspace=shared) for one, its in work
+        ]
         for chunk_start, cursor, sequences in _chunks(config, stream, first=min(run.done for run in runs), runs=runs):
             states = harvest.states(sequences)
             _consume_all(runs, states, chunk_start=chunk_start, cursor=cursor)
@@ -200,11 +196,13 @@ class _Run:
     cursor: Cursor
 
     @classmethod
-    def start(cls, config: SAETrainingConfig, context: JobContext, *, hidden_size: int, device: torch.device) -> _Run:
+    def start(
+        cls, config: SAETrainingConfig, context: JobContext, *, hidden_size: int, device: torch.device, workspace: Workspace
+    ) -> _Run:
         sae = TopKSAE(hidden_size=hidden_size, n_latents=config.n_latents, k=config.k, standardizes=config.standardize)
         sae.reset(torch.Generator().manual_seed(config.seed))
         sae.to(device=device, dtype=torch_dtype(config.dtype))
-        update = SAEUpdate(config, sae, steps=config.vectors // config.batch_vectors)
+        update = SAEUpdate(config, sae, steps=config.vectors // config.batch_vectors, workspace=workspace)
         checkpoints = Checkpointer(context)
         saved = checkpoints.latest()
         done, chunk_start, cursor = 0, 0, Cursor(0, 0)

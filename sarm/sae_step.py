@@ -1,0 +1,135 @@
+"""Loss of a TopK SAE on a batch and its gradients, computed from the active latents alone. Pure math on tensors.
+
+Equal to autograd through `TopKSAE.encode` and `decode` up to rounding. Source: Eq. 2 to 5.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sarm import sparse_products
+from sarm.sparse_products import Pairs
+from sarm.topk_selection import Selection, select_topk
+
+Objective = Literal["normalized_mse", "squared_error"]
+
+
+class SAETensors(NamedTuple):
+    """Parameters of a TopK SAE, or gradients of them; the decoder as rows: `[n_latents, hidden_size]` like the encoder."""
+
+    pre_bias: Tensor
+    latent_bias: Tensor
+    encoder: Tensor
+    decoder_rows: Tensor
+
+
+class AuxK(NamedTuple):
+    """The auxiliary loss: its weight, and which latents count as dead, `[n_latents]` bool. Source: Gao et al. 2025, AuxK."""
+
+    weight: float
+    dead: Tensor
+
+
+class LossAndGradients(NamedTuple):
+    """The loss (a scalar), which latents were active with a value other than 0, `[n_latents]` bool, and the gradients."""
+
+    loss: Tensor
+    fired: Tensor
+    gradients: SAETensors
+
+
+class Workspace:
+    """Buffers that steps use again: several SAEs of one process take turns with the same memory.
+
+    What a step returns is overwritten by the next step in the same workspace.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """An uninitialised tensor of `like`'s precision and place; what an earlier call of that name gave is void."""
+        size = torch.Size(shape).numel()
+        key = name, like.dtype, like.device
+        if key not in self._buffers or len(self._buffers[key]) < size:
+            self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return self._buffers[key][:size].view(shape)
+
+
+@torch.no_grad()
+def loss_and_gradients(
+    weights: SAETensors, x: Tensor, *, k: int, objective: Objective, auxk: AuxK | None, workspace: Workspace
+) -> LossAndGradients:
+    """One batch of prepared vectors `[batch, hidden_size]`: the mean loss and its gradients, which lie in the workspace.
+
+    `objective` is `normalized_mse` (ratio of mean squares) or `squared_error` (sum over the hidden axis), each a mean over the batch.
+    The one `[batch, n_latents]` buffer is that of the pre-activations.
+    """
+    centered = x - weights.pre_bias
+    pre_acts = workspace.take("pre_acts", (len(x), len(weights.encoder)), x)
+    torch.addmm(weights.latent_bias, centered, weights.encoder.T, out=pre_acts)
+    kept = select_topk(pre_acts, k)
+    error = sparse_products.decode(kept.values, kept.indices, weights.decoder_rows) + weights.pre_bias - x
+    main = _normalized(error, x) if objective == "normalized_mse" else _squared(error)
+    dead_loss = None if auxk is None else _auxk(pre_acts, -error, weights, auxk)
+    parts = [(kept, main)] if dead_loss is None else [(kept, main), dead_loss]
+    pairs = sparse_products.pairs_of([part.indices for part, _ in parts], len(weights.encoder))
+    fired = torch.zeros(len(weights.encoder), dtype=torch.bool, device=x.device)
+    fired[kept.indices[kept.values != 0]] = True
+    loss = main.loss if dead_loss is None else main.loss + dead_loss[1].loss
+    gradients = _gradients(weights, centered, [(part.values, term.gradient) for part, term in parts], pairs, workspace)
+    return LossAndGradients(loss=loss, fired=fired, gradients=gradients)
+
+
+class _Term(NamedTuple):
+    """A loss and its gradient with respect to the reconstruction, `[batch, hidden_size]`."""
+
+    loss: Tensor
+    gradient: Tensor
+
+
+def _normalized(error: Tensor, target: Tensor) -> _Term:
+    energy = target.pow(2).mean(dim=-1, keepdim=True)
+    loss = (error.pow(2).mean(dim=-1, keepdim=True) / energy).mean()
+    return _Term(loss, error * (2 / (energy * error.numel())))
+
+
+def _squared(error: Tensor) -> _Term:
+    return _Term(error.pow(2).sum(dim=-1).mean(), error * (2 / len(error)))
+
+
+def _auxk(pre_acts: Tensor, residual: Tensor, weights: SAETensors, auxk: AuxK) -> tuple[Selection, _Term] | None:
+    """Dead latents' best reconstruction of the residual, which counts as given, as a weighted normalised error; None without any."""
+    dead = auxk.dead.nonzero().squeeze(1)
+    if not len(dead):
+        return None
+    found = select_topk(pre_acts[:, dead], min(residual.shape[-1] // 2, len(dead)))
+    revived = Selection(values=found.values, indices=dead[found.indices])
+    term = _normalized(sparse_products.decode(revived.values, revived.indices, weights.decoder_rows) - residual, residual)
+    return revived, _Term(term.loss * auxk.weight, term.gradient * auxk.weight)
+
+
+def _gradients(
+    weights: SAETensors, centered: Tensor, parts: list[tuple[Tensor, Tensor]], pairs: Pairs, workspace: Workspace
+) -> SAETensors:
+    """Gradients from each part's values `[batch, k]` and its gradient of the reconstruction; the parts' rows follow one another."""
+    values = _stacked([values.reshape(-1) for values, _ in parts])
+    gradient = _stacked([gradient for _, gradient in parts])
+    passed = sparse_products.value_gradients(gradient, weights.decoder_rows, pairs)
+    latent_bias = sparse_products.latent_sums(passed, pairs, len(weights.encoder))
+    encoder = workspace.take("encoder", tuple(weights.encoder.shape), weights.encoder)
+    decoder = workspace.take("decoder", tuple(weights.decoder_rows.shape), weights.decoder_rows)
+    return SAETensors(
+        # Added to the reconstruction (that of the first part alone) and taken off before the encoder: one product with a vector.
+        pre_bias=parts[0][1].sum(dim=0) - latent_bias @ weights.encoder,
+        latent_bias=latent_bias,
+        encoder=sparse_products.weight_gradients(passed, _stacked([centered] * len(parts)), pairs, encoder),
+        decoder_rows=sparse_products.weight_gradients(values, gradient, pairs, decoder),
+    )
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
