@@ -1,0 +1,101 @@
+"""A way of training in a process of its own: it does steps when asked to and tells how long they took and what they lost.
+
+Needs torch and the standard library alone, so that it also runs in the environment of another library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Step = Callable[[Tensor], Tensor]
+
+
+class Problem(NamedTuple):
+    """What every way starts from: `batches` `[count, batch, hidden_size]`, initial weights by name, sizes and settings."""
+
+    batches: Tensor
+    weights: dict[str, Tensor]
+    k: int
+    learning_rate: float
+    unit_norm_every: int
+
+
+class Answer(NamedTuple):
+    """Losses of the steps asked for, seconds on the wall and of the processor, and bytes above what importing and the data took."""
+
+    losses: list[float]
+    seconds: float
+    processor_seconds: float
+    peak_growth: int | None
+
+
+def save_problem(problem: Problem, path: Path) -> None:
+    """Write it for the workers."""
+    torch.save(problem._asdict(), path)
+
+
+def serve(start: Callable[[Problem], Step]) -> None:
+    """The worker's life: arguments `FILE THREADS`, then one JSON line `{"steps": n}` at a time on standard input."""
+    torch.set_num_threads(int(sys.argv[2]))
+    problem = Problem(**torch.load(sys.argv[1], weights_only=True))
+    resting = _status("VmRSS")
+    step, done = start(problem), 0
+    # What the libraries print must not lie among the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        steps = json.loads(line)["steps"]
+        started, started_processor = time.perf_counter(), time.process_time()
+        losses = [step(problem.batches[(done + index) % len(problem.batches)]) for index in range(steps)]
+        seconds, processor_seconds = time.perf_counter() - started, time.process_time() - started_processor
+        done += steps
+        peak = _status("VmHWM")
+        growth = None if peak is None or resting is None else peak - resting
+        print(json.dumps(Answer([float(loss) for loss in losses], seconds, processor_seconds, growth)), file=answers, flush=True)
+
+
+def _status(field: str) -> int | None:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+class Worker:
+    """The other end: a process that waits for requests. Use as a context; it ends with it."""
+
+    def __init__(self, command: list[str], problem: Path, *, threads: int, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [*command, str(problem), str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(environment)
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+    def run(self, steps: int) -> Answer:
+        """Do so many steps more. Raises RuntimeError where the worker has died; its last words are on standard error."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({"steps": steps}) + "\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"worker {self._process.args!r} ended with code {self._process.wait()}; what it said is above")
+        return Answer(*json.loads(answer))
