@@ -1,7 +1,8 @@
-"""Rows a second of `score_rows` against a loop over padded batches of fixed size in the data set's order.
+"""Rows a second of our two ways of scoring against a loop over padded batches of fixed size in the data set's order.
 
-    python benchmarks/scoring.py                        rows of made-up lengths
-    python benchmarks/scoring.py --data "$SARM_DATA"    the completions of the real RewardBench 2 Safety rows
+    python benchmarks/scoring.py                                        made-up items of four completions, random blocks
+    python benchmarks/scoring.py --data "$SARM_DATA"                    the real RewardBench 2 Safety rows, the English model
+    python benchmarks/scoring.py --data "$SARM_DATA" --model random ... the real rows, random blocks of the sizes given
 """
 
 from __future__ import annotations
@@ -25,16 +26,27 @@ from sarm.data.tokens import ConversationTokenizer, token_budget_batches
 from sarm.inference import RowBatch, score_rows
 from sarm.model import SARM, truncated_backbone
 from sarm.sae import TopKSAE
+from sarm.shared_rows import chunks_of_groups, computed_tokens, score_chunk
 
-MEAN_LOG_LENGTH, SPREAD_LOG_LENGTH = 5.3, 0.8
-OURS = "score_rows: token budget, pooled"
+MEAN_LOG_PROMPT, MEAN_LOG_LENGTH, SPREAD_LOG_LENGTH = 4.1, 5.3, 0.8
+SIMILAR = "similar lengths: token budget, pooled"
+SHARED = "shared prompts: the same, each prompt once"
+# An item's completions stand together: one chosen and three rejected, as outside Ties.
+COMPLETIONS = 4
 
 
 def made_up_rows(count: int, *, vocabulary: int, longest: int, seed: int) -> list[list[int]]:
-    """Random ids whose lengths are log-normal around 200 tokens."""
+    """Random ids: items of four rows with a common prompt; lengths are log-normal, prompts around 60 tokens, replies around 200."""
     draw = random.Random(seed)
-    lengths = [min(longest, max(8, round(draw.lognormvariate(MEAN_LOG_LENGTH, SPREAD_LOG_LENGTH)))) for _ in range(count)]
-    return [[draw.randrange(vocabulary) for _ in range(length)] for length in lengths]
+
+    def words(mean: float) -> list[int]:
+        return [draw.randrange(vocabulary) for _ in range(min(longest // 2, max(8, round(draw.lognormvariate(mean, SPREAD_LOG_LENGTH)))))]
+
+    rows = []
+    for _ in range(0, count, COMPLETIONS):
+        prompt = words(MEAN_LOG_PROMPT)
+        rows += [prompt + words(MEAN_LOG_LENGTH) for _ in range(COMPLETIONS)]
+    return rows[:count]
 
 
 def real_rows(count: int, *, data: Path, longest: int) -> list[list[int]]:
@@ -45,13 +57,15 @@ def real_rows(count: int, *, data: Path, longest: int) -> list[list[int]]:
         item = rewardbench2_preference(json.loads(line), Place("safety.jsonl", number))
         turns += [conversation(item.prompt, reply) for reply in (*item.chosen, *item.rejected)]
     names = [f"completion {number}" for number in range(len(turns))]
-    return [row.ids for row in tokenizer.encode_many(turns[:count], max_length=longest, names=names[:count])]
+    # An overlong row loses its end here and not its beginning: items must go on to share their prompt.
+    rows = tokenizer.encode_many(turns[:count], max_length=10**9, names=names[:count])
+    return [row.ids[:longest] for row in rows]
 
 
 def build_model(options: argparse.Namespace) -> SARM:
     """A SARM with a random SAE and head on the English model of the data folder, or on random blocks of the same size."""
     torch.manual_seed(options.seed)
-    if options.data is None:
+    if options.model == "random":
         config = LlamaConfig(
             vocab_size=options.vocabulary,
             hidden_size=options.hidden,
@@ -102,6 +116,20 @@ def our_rewards(model: SARM, rows: Sequence[Sequence[int]], *, batch_tokens: int
     return rewards
 
 
+def shared_rewards(model: SARM, rows: Sequence[Sequence[int]], *, batch_tokens: int) -> Tensor:
+    """Rewards `[rows]` with each item's prompt computed once."""
+    rewards = torch.empty(len(rows))
+    for chunk in chunks_of_groups(rows, groups_of(rows), batch_tokens=batch_tokens):
+        for batch in score_chunk(model, rows, chunk, pad_id=0, batch_tokens=batch_tokens, first_masked=False):
+            rewards[batch.indices] = batch.rewards
+    return rewards
+
+
+def groups_of(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The rows of each item."""
+    return [list(range(start, min(start + COMPLETIONS, len(rows)))) for start in range(0, len(rows), COMPLETIONS)]
+
+
 def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:
     """Share of the positions of padded batches of row numbers that hold no token."""
     return 1 - sum(lengths) / sum(max(lengths[row] for row in batch) * len(batch) for batch in batches)
@@ -110,10 +138,10 @@ def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> f
 def parse_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, default=256, help="width of the residual stream (without --data)")
-    parser.add_argument("--intermediate", type=int, default=704, help="width inside the MLP (without --data)")
-    parser.add_argument("--heads", type=int, default=4, help="attention heads (without --data)")
-    parser.add_argument("--vocabulary", type=int, default=4096, help="size of the vocabulary (without --data)")
+    parser.add_argument("--hidden", type=int, default=256, help="width of the residual stream (random blocks)")
+    parser.add_argument("--intermediate", type=int, default=704, help="width inside the MLP (random blocks)")
+    parser.add_argument("--heads", type=int, default=4, help="attention heads (random blocks)")
+    parser.add_argument("--vocabulary", type=int, default=4096, help="size of the vocabulary (random blocks)")
     parser.add_argument("--layer", type=int, default=2, help="blocks kept")
     parser.add_argument("--latents", type=int, default=4096, help="width of the SAE")
     parser.add_argument("--k", type=int, default=12, help="latents kept by TopK")
@@ -124,8 +152,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="measured rounds")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads, for all ways alike")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and rows")
+    parser.add_argument("--model", choices=("english4m", "random"), default="", help="english4m with --data, else random")
     parser.add_argument("--data", type=Path, default=os.environ.get("SARM_DATA"), help="folder with rewardbench2/, models/english4m")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.model = options.model or ("english4m" if options.data is not None else "random")
+    return options
 
 
 def main() -> None:
@@ -141,19 +172,23 @@ def main() -> None:
     ways = {
         every: lambda: fixed_batches(model, rows, size=options.batch, everywhere=True),
         pooled: lambda: fixed_batches(model, rows, size=options.batch, everywhere=False),
-        OURS: lambda: our_rewards(model, rows, batch_tokens=options.batch_tokens),
+        SIMILAR: lambda: our_rewards(model, rows, batch_tokens=options.batch_tokens),
+        SHARED: lambda: shared_rewards(model, rows, batch_tokens=options.batch_tokens),
     }
-    for other in (every, pooled):
-        assert_agree(ways[OURS](), ways[other](), tolerance=1e-4, what=f"rewards ({other})")
+    for other in (every, pooled, SIMILAR):
+        assert_agree(ways[SHARED](), ways[other](), tolerance=1e-4, what=f"rewards ({other})")
     lengths = [len(row) for row in rows]
     in_order = [range(len(rows))[start : start + options.batch] for start in range(0, len(rows), options.batch)]
     padding = padding_share(lengths, in_order), padding_share(lengths, token_budget_batches(lengths, options.batch_tokens))
     kind = "made-up" if options.data is None else "real"
     print(f"{len(rows)} {kind} rows, {sum(lengths) / len(lengths):.0f} tokens each, {max(lengths)} at most")
     print(f"layer {options.layer}, hidden {model.sae.hidden_size}, {options.latents} latents, k {options.k}")
-    print(f"padding {padding[0]:.0%} of the fixed batches, {padding[1]:.1%} of ours")
+    print(f"padding {padding[0]:.0%} of the fixed batches, {padding[1]:.1%} of similar lengths")
+    print(f"prompts once: {computed_tokens(rows, groups_of(rows)) / sum(lengths):.0%} of the tokens")
     print(conditions(options.repeats))
-    print(report(measure(ways, repeats=options.repeats), ours=OURS, units=len(rows), unit="rows"))
+    measured = measure(ways, repeats=options.repeats)
+    for ours in (SIMILAR, SHARED):
+        print(report(measured, ours=ours, units=len(rows), unit="rows"))
 
 
 if __name__ == "__main__":

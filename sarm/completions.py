@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from sarm.data.harness import HarnessTokenizer
 from sarm.data.pairs import conversation
 from sarm.data.preferences import Preference
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, Overlong
@@ -36,7 +37,12 @@ def reply_of(items: Sequence[Preference], completion: Completion) -> str:
 
 
 def encode_completions(
-    items: Sequence[Preference], tokenizer: ConversationTokenizer, *, max_length: int, overlong: Overlong, name: str
+    items: Sequence[Preference],
+    tokenizer: ConversationTokenizer | HarnessTokenizer,
+    *,
+    max_length: int,
+    overlong: Overlong,
+    name: str,
 ) -> list[EncodedConversation]:
     """Token rows of `completions_of(items)`; `name` is the benchmark's, for messages. Raises DataError that names the item."""
     completions = completions_of(items)

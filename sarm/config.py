@@ -214,19 +214,39 @@ class ScoringConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "score_benchmark"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     benchmark: Literal["rewardbench2", "rmbench", "evaluation"] = Field(description="File of the input: `<benchmark>.jsonl`.")
+    formatting: Literal["end-of-turn", "harness"] = Field(
+        default="end-of-turn",
+        description="Score the closed turn's last token; or, as RewardBench's script, the last token of the templated text, whatever it is.",
+    )
     max_length: int = Field(default=2048, ge=2, description="Longest conversation, tokens.")
-    truncation: Literal["left", "right", "error"] = Field(default="left", description="Which end of a longer one is cut.")
+    truncation: Literal["left", "right", "tokenizer", "error"] = Field(
+        default="left", description="Which end of a longer one is cut; `tokenizer`: the side that the tokenizer names (harness alone)."
+    )
     bos: Literal["single", "double-first-masked", "double"] = Field(
         default="single", description="One BOS; or the benchmarks' double BOS, with or without its first masked."
     )
     dtype: Dtype = Field(default="float32", description="Precision of the forward pass.")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
-    batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass.")
+    batches: Literal["similar-lengths", "dataset-order", "shared-prompts"] = Field(
+        default="similar-lengths",
+        description="Rows of one forward pass: like lengths; neighbours, padded; or an item's completions with their prompt computed once.",
+    )
+    batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass; unused with dataset-order.")
+    batch_rows: int = Field(default=0, ge=0, description="Rows of one forward pass with dataset-order; 0 with the others.")
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
+    subset: str = Field(default="", description="Score only the items of this subset; empty scores all. A part is never comparable.")
     limit: int = Field(default=0, ge=0, description="Score only the first so many items; 0 scores all. A limit is never comparable.")
+
+    @model_validator(mode="after")
+    def _conditions_are_whole(self) -> ScoringConfig:
+        if (self.batches == "dataset-order") != bool(self.batch_rows):
+            raise ValueError(f"batch_rows = {self.batch_rows} does not go with batches = {self.batches!r}; only dataset-order has rows")
+        if self.truncation == "tokenizer" and self.formatting != "harness":
+            raise ValueError("truncation = 'tokenizer' is the harness's way; with formatting = 'end-of-turn' say left, right or error")
+        return self
 
 
 class BaselineConfig(JobConfig):

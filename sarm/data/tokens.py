@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from sarm.data.preferences import DataError, Message
 
 BosPolicy = Literal["single", "double-first-masked", "double"]
-Overlong = Literal["left", "right", "drop", "error"]
+Overlong = Literal["left", "right", "tokenizer", "drop", "error"]
 
 DATE_PATTERN = "%d %b %Y"
 DATE_CALL = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<pattern>.*?)(?P=quote)\s*\)""")
@@ -92,19 +92,7 @@ class ConversationTokenizer:
 
     @cached_property
     def _dated_template(self) -> str:
-        """The template with the pinned date in place of each call that asks for today's."""
-
-        def pinned(call: re.Match[str]) -> str:
-            try:
-                date = datetime.strptime(self.date_string, DATE_PATTERN)
-            except ValueError as error:
-                raise TokenizerProblem(f"date_string = {self.date_string!r} is not a date like '26 Jul 2024'; correct it") from error
-            return json.dumps(date.strftime(call["pattern"]))
-
-        template: str = DATE_CALL.sub(pinned, self.tokenizer.get_chat_template())
-        if "strftime_now(" in template:
-            raise TokenizerProblem("the chat template's call of strftime_now cannot be pinned; set backbones.<slot>.chat_template")
-        return template
+        return dated_template(self.tokenizer, self.date_string)
 
     def _bos_ids(self) -> list[int]:
         bos = self.tokenizer.bos_token_id
@@ -160,6 +148,22 @@ class ConversationTokenizer:
         if not opened.startswith(plain) or opened == plain:
             raise TokenizerProblem("the chat template has no generation prompt from which to read the assistant header")
         return list(self.tokenizer(opened[len(plain) :], add_special_tokens=False)["input_ids"])
+
+
+def dated_template(tokenizer: Any, date_string: str) -> str:
+    """The tokenizer's template with the pinned date in place of each call that asks for today's. Raises TokenizerProblem."""
+
+    def pinned(call: re.Match[str]) -> str:
+        try:
+            date = datetime.strptime(date_string, DATE_PATTERN)
+        except ValueError as error:
+            raise TokenizerProblem(f"date_string = {date_string!r} is not a date like '26 Jul 2024'; correct it") from error
+        return json.dumps(date.strftime(call["pattern"]))
+
+    template: str = DATE_CALL.sub(pinned, tokenizer.get_chat_template())
+    if "strftime_now(" in template:
+        raise TokenizerProblem("the chat template's call of strftime_now cannot be pinned; set backbones.<slot>.chat_template")
+    return template
 
 
 def assistant_start(ids: Sequence[int], header: Sequence[int]) -> int | None:
