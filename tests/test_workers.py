@@ -57,9 +57,11 @@ def test_with_keep_going_a_job_fails_once_and_only_what_needs_it_is_skipped(stor
 
 
 def test_a_failure_stops_the_other_process_with_its_checkpoint_kept(store: ArtifactStore) -> None:
-    long, bad = Job(CountConfig(seed=1, steps=600), label="long"), Job(CountConfig(trouble="usage"), label="bad")
+    long, short = Job(CountConfig(seed=1, steps=600), label="long"), Job(CountConfig(seed=2, steps=20), label="short")
+    # The one that fails comes when both are at work.
+    bad = Job(CountConfig(trouble="usage"), inputs={"short": short}, label="bad")
     reports: list[str] = []
-    assert pair(reports).launch([long, bad], store, lambda event: None) == 2
+    assert pair(reports).launch([long, short, bad], store, lambda event: None) == 2
     assert "bad" in reports[0] and reports[0].endswith(f"resume with: {COMMAND}")
     state = store.state(long)
     assert state.status == "interrupted" and "checkpoint" in state.reason
@@ -70,8 +72,9 @@ def test_a_signal_stops_both_processes_with_their_checkpoints(store: ArtifactSto
     working: set[str] = set()
 
     def watch(event: dict[str, Any]) -> None:
-        working.add(event["label"])
-        if event["event"] == "progress" and len(working) == 2 and not stopped.is_set():
+        if event["event"] == "progress":
+            working.add(event["label"])
+        if len(working) == 2 and not stopped.is_set():
             stopped.set()
             signal.raise_signal(signal.SIGTERM)
 

@@ -131,8 +131,9 @@ def _exit_code(code: int) -> int:
 
 
 def _first_failure(codes: Sequence[int]) -> int:
-    # Those that were stopped because another failed are not the cause.
-    return next((code for code in codes if code not in (0, Interrupted.exit_code)), max(codes))
+    # Those that were stopped because another failed, perhaps before they could listen, are not the cause.
+    stopped = (0, Interrupted.exit_code, -signal.SIGTERM)
+    return next((code for code in codes if code not in stopped), max(codes, key=abs))
 
 
 def _followed(children: Sequence[subprocess.Popen[str]], follow: Watch, *, keep_going: bool) -> list[int]:

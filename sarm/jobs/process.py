@@ -102,11 +102,9 @@ class JobProcess:
         work = self.store.staging.look(group[0].kind, group[0].key)
         if work is not None and work.running:
             return None
-        code, undone = self._run_group(group)
-        if code != Interrupted.exit_code:
-            for key in undone:
-                failures.add(key)
-        return code
+        if any(request.key in failures for request in group):
+            return None
+        return self._run_group(group, failures)[0]
 
     def _missing(self, requests: Sequence[JobRequest]) -> tuple[list[JobRequest], list[int]]:
         pending, codes = [], []
@@ -130,7 +128,7 @@ class JobProcess:
             self.events.emit("skipped", request, reason=f"its input {broken[0]!r} failed")
         return bool(broken)
 
-    def _run_group(self, group: Sequence[JobRequest]) -> tuple[int, set[str]]:
+    def _run_group(self, group: Sequence[JobRequest], failures: Failures | None = None) -> tuple[int, set[str]]:
         pending = list(group)
         while pending:
             outcomes: list[tuple[JobRequest, Staging | str]] = []
@@ -142,9 +140,12 @@ class JobProcess:
                     self._claim(pending, outcomes, releases)
                     self._execute([staging for _, staging in outcomes if isinstance(staging, Staging)], done)
                 except JobError as problem:
-                    releases.close()
                     done |= {request.key for request, outcome in outcomes if outcome == "present"}
                     undone = [request for request in pending if request.key not in done]
+                    # Before the work is free again, so that no other process tries the same.
+                    for request in undone if failures is not None and not isinstance(problem, Interrupted) else ():
+                        failures.add(request.key)
+                    releases.close()
                     for request in undone:
                         self._tell_failure(request, problem)
                     return problem.exit_code, {request.key for request in undone}

@@ -76,13 +76,21 @@ class Registry:
         return load(self.fused[kind])
 
     def groups(self, requests: Sequence[JobRequest]) -> list[list[JobRequest]]:
-        """The requests in order, those that one call can do together: adjacent, same fused kind, inputs and other fields."""
+        """The requests in order, each fused kind's with all that one call can do together: same inputs and other fields.
+
+        A group stands where its first request stood: the others need the same inputs, so they are no less ready.
+        """
         groups: list[list[JobRequest]] = []
+        open_groups: list[list[JobRequest]] = []
         for request in requests:
-            if groups and request.kind in self.fused and self._shared(groups[-1][0]) == self._shared(request):
-                groups[-1].append(request)
-            else:
-                groups.append([request])
+            fits = (group for group in open_groups if self._shared(group[0]) == self._shared(request))
+            group = next(fits, None) if request.kind in self.fused else None
+            if group is not None:
+                group.append(request)
+                continue
+            groups.append([request])
+            if request.kind in self.fused:
+                open_groups.append(groups[-1])
         return groups
 
     def _shared(self, request: JobRequest) -> tuple[Any, ...]:
