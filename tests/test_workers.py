@@ -80,4 +80,5 @@ def test_a_signal_stops_both_processes_with_their_checkpoints(store: ArtifactSto
 
     stopped = threading.Event()
     assert pair([]).launch(jobs, store, watch) == 75
-    assert [store.state(job).reason for job in jobs] == ["stopped with a checkpoint"] * 2
+    assert {store.state(job).status for job in jobs} == {"interrupted"}
+    assert not any(store.state(job).running for job in jobs)

@@ -149,13 +149,14 @@ class JobProcess:
                     for request in undone:
                         self._tell_failure(request, problem)
                     return problem.exit_code, {request.key for request in undone}
-            pending = [request for request, outcome in outcomes if outcome == "held"]
+            pending = [request for request, outcome in outcomes if outcome == "held" and self.together is None]
         return 0, set()
 
     def _claim(self, pending: Sequence[JobRequest], outcomes: list[tuple[JobRequest, Staging | str]], releases: ExitStack) -> None:
         # Only the first is waited for, while nothing else is held: two processes with different orders cannot block each other.
+        # Processes that share a list wait for nothing: there is other work, and what the others finish they tell.
         for number, request in enumerate(pending):
-            if number == 0:
+            if number == 0 and self.together is None:
                 outcome: Staging | str = self.store.claim(
                     request,
                     waiting=lambda note, request=request: self.events.emit("waiting", request, note=note),  # type: ignore[misc]
@@ -165,7 +166,7 @@ class JobProcess:
                 outcome = self.store.try_claim(request)
             if isinstance(outcome, Staging):
                 releases.callback(self.store.release, outcome)
-            elif outcome == "present":
+            elif outcome == "present" and self.together is None:
                 self.events.emit("reused", request)
             outcomes.append((request, outcome))
 
