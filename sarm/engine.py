@@ -1,8 +1,4 @@
-"""The process group, checkpoints that resume exactly, and the request to stop.
-
-The only file that may name DeepSpeed or Accelerate. One process is the special case of many in which every
-collective is the identity.
-"""
+"""Devices, checkpoints that resume exactly, and metrics. `engine_group` holds the processes, `engine_update` and `engine_zero` a step."""
 
 from __future__ import annotations
 
@@ -10,9 +6,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,7 +31,10 @@ def device_of(resources: Resources) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise EnvironmentProblem("resources.gpus > 0 but torch sees no CUDA device; set resources.gpus = 0 or run on a GPU node")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= count:
+        raise EnvironmentProblem(f"process {local} of this machine has no GPU of its own: torch sees {count}; lower resources.gpus")
+    return torch.device("cuda", local)
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -74,45 +74,108 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a long job needs to go on exactly: the steps done, tensors, and plain facts."""
+    """What a long job needs to go on exactly: the steps done, tensors, plain facts; and who wrote it.
+
+    `layout` is `plain` or `zero-<stage>`, `folder` where shards of several processes lie.
+    """
 
     step: int
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
+    layout: str = "plain"
+    processes: int = 1
+    folder: Path = field(default_factory=Path)
+
+
+class Together(Protocol):
+    """What checkpoints ask of a process group."""
+
+    is_first: bool
+    size: int
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+
+    def from_first(self, value: Any) -> Any:
+        """The first process's value."""
+
+
+class Alone:
+    """One process."""
+
+    is_first = True
+    size = 1
+
+    def any(self, flag: bool) -> bool:
+        """The flag."""
+        return flag
+
+    def from_first(self, value: Any) -> Any:
+        """The value."""
+        return value
 
 
 class Checkpointer:
     """Checkpoints in `context.checkpoint`, each written whole or not at all, older ones pruned.
 
-    `due(step)` is true when `Resources.checkpoint_minutes` have passed or a stop was requested.
+    `due(step)` is true when `Resources.checkpoint_minutes` have passed or a stop was requested. In a group of processes all
+    must call the same methods: they agree on both, and the first one writes what is not a shard.
     """
 
-    def __init__(self, context: JobContext, name: str = "step") -> None:
+    def __init__(self, context: JobContext, name: str = "step", *, group: Together | None = None, layout: str = "plain") -> None:
         self._context = context
         self._name = name
+        self._group = group or Alone()
+        self._layout = layout
         self._last = time.monotonic()
+        self._stopping = False
 
     def latest(self) -> Checkpoint | None:
         """The newest whole checkpoint, or None."""
-        folders = sorted(self._context.checkpoint.glob(f"{self._name}-*[0-9]"))
-        if not folders:
+        names = sorted(path.name for path in self._context.checkpoint.glob(f"{self._name}-*[0-9]"))
+        name = self._group.from_first(names[-1] if names else "")
+        if not name:
             return None
-        facts = json.loads((folders[-1] / "facts.json").read_text(encoding="utf-8"))
-        return Checkpoint(step=facts.pop("_step"), tensors=load_file(folders[-1] / "state.safetensors"), facts=facts)
+        folder = self._context.checkpoint / name
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        return Checkpoint(
+            step=facts.pop("_step"),
+            layout=facts.pop("_layout", "plain"),
+            processes=facts.pop("_processes", 1),
+            tensors=load_file(folder / "state.safetensors"),
+            facts=facts,
+            folder=folder,
+        )
 
     def due(self) -> bool:
         """Whether a checkpoint should be written now."""
         minutes = (time.monotonic() - self._last) / 60
-        return minutes >= self._context.resources.checkpoint_minutes or self._context.stop_requested()
+        self._stopping = self._group.any(self._context.stop_requested())
+        return self._stopping or self._group.any(minutes >= self._context.resources.checkpoint_minutes)
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Write a checkpoint and prune the older ones."""
+    def save(
+        self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], shards: Callable[[str], None] | None = None
+    ) -> None:
+        """Write a checkpoint and prune the older ones. `shards` writes every process's own part into a folder."""
         folder = self._context.checkpoint / f"{self._name}-{step:010d}"
         partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file({name: value.detach().contiguous().cpu().clone() for name, value in tensors.items()}, partial / "state.safetensors")
-        (partial / "facts.json").write_text(json.dumps({"_step": step, **facts}), encoding="utf-8")
+        if self._group.is_first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            save_file({name: value.detach().contiguous().cpu().clone() for name, value in tensors.items()}, partial / "state.safetensors")
+            known = {"_step": step, "_layout": self._layout, "_processes": self._group.size}
+            (partial / "facts.json").write_text(json.dumps({**known, **facts}), encoding="utf-8")
+        self._group.any(False)
+        if shards is not None:
+            shards(str(partial))
+        # Complete only when the last process has written its part.
+        self._group.any(False)
+        if self._group.is_first:
+            self._publish(folder, partial)
+        self._group.any(False)
+        self._last = time.monotonic()
+
+    def _publish(self, folder: Path, partial: Path) -> None:
         older = [path for path in self._context.checkpoint.glob(f"{self._name}-*[0-9]") if path != folder]
         if folder.exists():
             shutil.rmtree(partial)
@@ -120,22 +183,27 @@ class Checkpointer:
             partial.rename(folder)
         for path in older:
             shutil.rmtree(path, ignore_errors=True)
-        self._last = time.monotonic()
 
-    def save_if_due(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def save_if_due(
+        self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], shards: Callable[[str], None] | None = None
+    ) -> None:
         """Save when due. Raises Interrupted after saving when a stop was requested."""
         if not self.due():
             return
-        self.save(step, tensors, facts)
-        if self._context.stop_requested():
+        self.save(step, tensors, facts, shards)
+        if self._stopping:
             raise Interrupted(f"stopped at step {step} on request, checkpoint written; the same command continues")
 
 
 class MetricsFile:
     """`metrics.jsonl` in the output: one row a step, no times, so that a resumed run writes the same bytes."""
 
-    def __init__(self, context: JobContext, *, resume_step: int) -> None:
+    def __init__(self, context: JobContext, *, resume_step: int, writes: bool = True) -> None:
         self._path = context.output / "metrics.jsonl"
+        # Of several processes the first one writes.
+        self._writes = writes
+        if not writes:
+            return
         kept = []
         if resume_step and self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines()
@@ -144,5 +212,7 @@ class MetricsFile:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append the metrics of a step."""
+        if not self._writes:
+            return
         with self._path.open("a", encoding="utf-8") as out:
             out.write(json.dumps({"step": step, **values}) + "\n")

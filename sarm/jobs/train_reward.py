@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sarm.checkpoints import load_sae, load_tokenizer, load_truncated_backbone, save_reward_model
 from sarm.config import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair, PairCounts, encode_pairs, in_validation, read_pairs
 from sarm.data.preferences import DataError, Preference
 from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, assistant_start
-from sarm.engine import Checkpointer, MetricsFile, device_of, optimizer_tensors, restore_optimizer, torch_dtype, use_threads
+from sarm.engine import Checkpoint, Checkpointer, MetricsFile, torch_dtype, use_threads
+from sarm.engine_group import join
+from sarm.engine_update import PLAIN, PlainUpdate, Update
+from sarm.engine_zero import ZeroUpdate
 from sarm.job import JobContext, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel
 from sarm.packed_tokens import Packed
-from sarm.pair_batches import Batch, collate, micro_batch_losses, micro_batches, packed_batches, row_layout
+from sarm.pair_batches import Batch, Losses, collate, micro_batch_losses, micro_batches, packed_batches, padded_rows, row_layout
 from sarm.sae import TopKSAE
+from sarm.sharding import Round, rounds_of
 from sarm.shared_prefix import SharedBatch, pack, share, shared_length
 
 LOG_EVERY = 5
@@ -104,9 +108,30 @@ def batches_of(count: int, config: RewardTrainingConfig) -> list[list[int]]:
     return steps[: config.max_steps] if config.max_steps else steps
 
 
+class PairLosses(nn.Module):
+    """The losses of a micro-batch as one module, which is what an engine of several processes wraps."""
+
+    def __init__(self, model: RewardModel, config: RewardTrainingConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+
+    def forward(self, batch: Batch | SharedBatch | Packed) -> tuple[Tensor, ...]:
+        """See `micro_batch_losses`."""
+        return tuple(micro_batch_losses(self.model, batch, self.config))
+
+
+class Micro(NamedTuple):
+    """One round of a step in this process: its pairs, their rows, and whether they count."""
+
+    pairs: list[EncodedPair]
+    rows: Batch | SharedBatch | Packed
+    counts: int
+
+
 @dataclass
 class RewardTraining:
-    """A model, its optimizer and its pairs: the loop of one process."""
+    """A model, its optimizer and its pairs: the loop of one process, alone or in a group."""
 
     config: RewardTrainingConfig
     context: JobContext
@@ -116,18 +141,56 @@ class RewardTraining:
     validation: list[EncodedPair]
 
     def __post_init__(self) -> None:
-        self.device = device_of(self.context.resources)
+        self.group = join(self.context.resources)
+        self.device = self.group.device
         self.model.to(self.device)
         set_trainable(self.model, self.config)
         reconstructs = bool(self.config.reconstruction_weight) and isinstance(self.model, SARM)
         masks = reconstructs and self.config.reconstruction_tokens == "assistant"
         self.header = self.tokenizer.assistant_header() if masks else None
         self._refuse_headless()
+        self.dtype = self.model.model.dtype
         self.layout = row_layout(self.model, self.config)
-        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
         self.steps = batches_of(len(self.pairs), self.config)
+        self._check_shares()
+        if self.context.resources.activation_checkpointing and self.config.backbone_trains:
+            self.model.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.best: tuple[float, int] = (-1.0, -1)
         self.best_state: dict[str, Tensor] = {}
+        stage = self.context.resources.zero_stage
+        layout = f"zero-{stage}" if stage or self.group.size > 1 else PLAIN
+        self.checkpoints = Checkpointer(self.context, group=self.group, layout=layout)
+        self.saved = self.checkpoints.latest()
+        self.update = self._update(layout)
+
+    def _check_shares(self) -> None:
+        batches = [[f"{pair}/{self.pairs[pair].id}" for pair in step] for step in self.steps]
+        numbers = {id(pair): f"{number}/{pair.id}" for number, pair in enumerate(self.pairs)}
+        mine = [
+            [numbers[id(pair)] for one in self._rounds([self.pairs[pair] for pair in step]) for pair in one.rows if one.counts]
+            for step in (self.steps if self.group.size > 1 else ())
+        ]
+        if self.group.size > 1:
+            self.group.check_shares(batches, mine)
+
+    def _update(self, layout: str) -> Update:
+        module, rows = PairLosses(self.model, self.config), self.config.batch_pairs
+        optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
+        if layout == PLAIN:
+            return PlainUpdate(module, self.model, optimizer, max_norm=self.config.max_grad_norm, kind=self.config.kind)
+        return ZeroUpdate(
+            module,
+            self.model,
+            optimizer,
+            group=self.group,
+            stage=self.context.resources.zero_stage,
+            rows=rows,
+            dtype=self.dtype,
+            max_norm=self.config.max_grad_norm,
+            kind=self.config.kind,
+            saved=self.saved,
+            full=frozenset({"score.weight"}),
+        )
 
     def _refuse_headless(self) -> None:
         if self.header is None:
@@ -147,15 +210,12 @@ class RewardTraining:
         groups = [{"params": head, "lr": 0.0, "peak": self.config.head_learning_rate or rate}]
         return groups + ([{"params": body, "lr": 0.0, "peak": rate}] if body else [])
 
-    def run(self) -> None:
-        """All steps from the last checkpoint on."""
-        checkpoints = Checkpointer(self.context)
-        saved = checkpoints.latest()
-        first = 0
-        if saved is not None:
-            first = saved.step
-            self._restore(saved.tensors, saved.facts)
-        metrics = MetricsFile(self.context, resume_step=first)
+    def run(self) -> dict[str, Tensor]:
+        """All steps from the last checkpoint on. Gives the weights to keep, whole, in the first process."""
+        first = 0 if self.saved is None else self.saved.step
+        if self.saved is not None:
+            self._restore(self.saved)
+        metrics = MetricsFile(self.context, resume_step=first, writes=self.group.is_first)
         self.model.train()
         for index in range(first, len(self.steps)):
             values = self.step(index)
@@ -165,82 +225,85 @@ class RewardTraining:
             self.context.progress(done, len(self.steps), "steps", f"loss {values['preference_loss']:.4f}")
             if self._epoch_ends(done):
                 self._validate(done, metrics)
-            if done < len(self.steps) and checkpoints.due():
-                checkpoints.save_if_due(done, self._state(), {"best": list(self.best)})
-        if self.best_state:
-            self.model.load_state_dict(self.best_state)
+            if done < len(self.steps) and self.checkpoints.due():
+                self.checkpoints.save_if_due(done, self._state(), {"best": list(self.best)}, self.update.save_shards)
+        return self.best_state if self.validation else self.update.weights()
 
     def step(self, index: int) -> dict[str, float]:
         """One optimizer step. Raises UsageProblem on a loss that is not finite, before anything is updated."""
         batch = [self.pairs[pair] for pair in self.steps[index]]
         multiplier = rate_multiplier(self.config, step=index, steps=len(self.steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * multiplier
-        self.optimizer.zero_grad(set_to_none=True)
+        self.update.begin(multiplier)
         preference = reconstruction = right = 0.0
-        for part, rows in self._micro_batches(batch):
-            losses = micro_batch_losses(self.model, rows, self.config)
-            total = (losses.preference + self.config.reconstruction_weight * losses.reconstruction) / len(batch)
-            if not torch.isfinite(total):
-                value = float(total.detach())
-                raise UsageProblem(f"the loss is {value} at step {index} (pair {part[0].id!r} is in it); lower the learning rate")
-            total.backward()
-            preference += float(losses.preference.detach())
-            reconstruction += float(losses.reconstruction.detach())
-            right += float(losses.right)
-        norm = torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.config.max_grad_norm)
-        self.optimizer.step()
+        trouble = ""
+        micros = list(self._rounds(batch))
+        for number, one in enumerate(micros):
+            micro = self._micro(one)
+            losses = Losses(*self.update.forward(micro.rows))
+            total = (losses.preference + self.config.reconstruction_weight * losses.reconstruction) * micro.counts / len(batch)
+            if not trouble and not torch.isfinite(total):
+                value, pair = float(total.detach()), micro.pairs[0].id
+                trouble = f"the loss is {value} at step {index} (pair {pair!r} is in it); lower the learning rate"
+            self.update.backward(total, last=number == len(micros) - 1)
+            preference += float(losses.preference.detach()) * micro.counts
+            reconstruction += float(losses.reconstruction.detach()) * micro.counts
+            right += float(losses.right) * micro.counts
+        if self.group.any(bool(trouble)):
+            raise UsageProblem(next(text for text in self.group.gathered(trouble) if text))
+        preference, reconstruction, right = self.group.totals([preference, reconstruction, right])
         values = {
             "preference_loss": preference / len(batch),
             "accuracy": right / len(batch),
-            "grad_norm": float(norm),
+            "grad_norm": self.update.step(),
             "learning_rate": self.config.learning_rate * multiplier,
         }
         return {**values, "reconstruction_loss": reconstruction / len(batch)} if self.config.reconstruction_weight else values
 
-    def _micro_batches(self, pairs: Sequence[EncodedPair]) -> Iterator[tuple[list[EncodedPair], Batch | SharedBatch | Packed]]:
-        """Pairs and their rows, in the layout that model and objective allow."""
-        budget, pad_id, dtype = self.context.resources.micro_batch_tokens, self.tokenizer.pad_id, self.model.model.dtype
+    def _rounds(self, pairs: Sequence[EncodedPair]) -> list[Round]:
+        """This process's rounds of some pairs, in micro-batches of the layout that model and objective allow."""
+        size = padded_rows if self.layout == "rows" else shared_length
+
+        def split(part: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
+            budget = self.context.resources.micro_batch_tokens
+            return list(packed_batches(part, budget) if self.layout == "packed" else micro_batches(part, budget, size))
+
+        group = self.group
+        return rounds_of(pairs, rank=group.rank, processes=group.size, order=lambda pair: (-size(pair), pair.id), split=split)
+
+    def _micro(self, one: Round) -> Micro:
+        pad_id, dtype, device = self.tokenizer.pad_id, self.dtype, self.device
         if self.layout == "packed":
-            for part in packed_batches(pairs, budget):
-                yield part, pack(part, dtype=dtype, device=self.device)
-        elif self.layout == "shared":
-            for part in micro_batches(pairs, budget, shared_length):
-                yield part, share(part, pad_id=pad_id, dtype=dtype, device=self.device)
-        else:
-            for part in micro_batches(pairs, budget):
-                yield part, collate(part, pad_id=pad_id, header=self.header, device=self.device)
+            return Micro(one.rows, pack(one.rows, dtype=dtype, device=device), one.counts)
+        if self.layout == "shared":
+            return Micro(one.rows, share(one.rows, pad_id=pad_id, dtype=dtype, device=device), one.counts)
+        return Micro(one.rows, collate(one.rows, pad_id=pad_id, header=self.header, device=device), one.counts)
 
     def _epoch_ends(self, done: int) -> bool:
         return bool(self.validation) and (done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _validate(self, done: int, metrics: MetricsFile) -> None:
         """Accuracy on the validation split; the best epoch's weights are kept, the earlier one at equal accuracy."""
         self.model.eval()
         right = 0.0
-        for _, rows in self._micro_batches(self.validation):
-            right += float(micro_batch_losses(self.model, rows, self.config).right)
+        for one in self._rounds(self.validation):
+            micro = self._micro(one)
+            right += float(Losses(*self.update.forward(micro.rows)).right) * micro.counts
         self.model.train()
-        accuracy = right / len(self.validation)
+        accuracy = self.group.totals([right])[0] / len(self.validation)
         metrics.write(done, {"validation_accuracy": accuracy})
         if accuracy > self.best[0]:
             self.best = (accuracy, done)
-            self.best_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best_state = self.update.weights()
 
     def _state(self) -> dict[str, Tensor]:
-        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        best = {f"best/{name}": value for name, value in self.best_state.items()}
-        return {**tensors, **best, **optimizer_tensors(self.optimizer)}
+        return {**self.update.tensors(), **{f"best/{name}": value for name, value in self.best_state.items()}}
 
-    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-        self.model.load_state_dict(part("model/"))
-        self.best_state = part("best/")
-        self.best = (facts["best"][0], facts["best"][1])
-        restore_optimizer(self.optimizer, tensors)
+    def _restore(self, saved: Checkpoint) -> None:
+        self.update.restore(saved)
+        if self.group.is_first:
+            self.best_state = {name.removeprefix("best/"): value for name, value in saved.tensors.items() if name.startswith("best/")}
+        self.best = (saved.facts["best"][0], saved.facts["best"][1])
 
 
 def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
@@ -254,22 +317,34 @@ def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
     try:
         tokenizer = ConversationTokenizer(load_tokenizer(context.inputs["backbone"]), date_string=config.date_string)
         pairs, validation, counts = _encoded(config, context, tokenizer)
-        training = RewardTraining(config, context, build_model(config, context), tokenizer, pairs, validation)
+        model = build_model(config, context)
+        counted = _parameters(model, config)
+        training = RewardTraining(config, context, model, tokenizer, pairs, validation)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
-    training.run()
-    save_reward_model(
-        context.output, training.model, encoder=config.encoder, tokenizer=context.inputs["backbone"], pad_id=tokenizer.pad_id
-    )
+    weights = training.run()
+    if not training.group.is_first:
+        return
+    if training.update.layout != PLAIN:
+        # The trained one may be in pieces, its precision DeepSpeed's.
+        model = build_model(config, context)
+    model.load_state_dict(weights)
+    save_reward_model(context.output, model, encoder=config.encoder, tokenizer=context.inputs["backbone"], pad_id=tokenizer.pad_id)
     facts = {
         "pairs": counts._asdict(),
         "validation_pairs": len(validation),
         "steps": len(training.steps),
         "selected_step": training.best[1] if validation else len(training.steps),
-        "trainable_parameters": sum(p.numel() for p in training.model.parameters() if p.requires_grad),
-        "parameters": sum(p.numel() for p in training.model.parameters()),
+        **counted,
     }
     (context.output / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _parameters(model: RewardModel, config: RewardTrainingConfig) -> dict[str, int]:
+    # Counted before several processes share them.
+    set_trainable(model, config)
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {"trainable_parameters": sum(count for count, trains in counts if trains), "parameters": sum(count for count, _ in counts)}
 
 
 def _encoded(
