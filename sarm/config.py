@@ -158,6 +158,8 @@ class RewardTrainingConfig(JobConfig):
 
     kind: ClassVar[str] = "train_reward"
     version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
+    data_parallel: ClassVar[bool] = True
 
     layer: int = Field(ge=1, description="Decoder blocks kept.")
     encoder: Literal["sae", "random_sae", "linear", "none"] = Field(

@@ -84,6 +84,15 @@ class ProcessGroup:
                 raise IntegrityProblem(f"step {index}: the processes' shares have {len(rows)} rows that are not the batch's {len(batch)}")
 
 
+def board() -> distributed.Store:
+    """Keys that all processes of this start see, before they have a group. Raises EnvironmentProblem when they do not meet."""
+    try:
+        store, _, _ = next(distributed.rendezvous("env://"))
+    except (ValueError, RuntimeError) as error:
+        raise EnvironmentProblem(f"the processes do not meet ({str(error).splitlines()[0]}); start them with torchrun") from error
+    return distributed.PrefixStore("jobs", store)
+
+
 def join(resources: Resources) -> ProcessGroup:
     """The group of this process, started when there are several or a ZeRO stage asks for one.
 

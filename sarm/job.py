@@ -54,6 +54,8 @@ class JobConfig(BaseModel):
 
     kind: ClassVar[str]
     version: ClassVar[int]
+    # Whether several processes can share the work of one job.
+    data_parallel: ClassVar[bool] = False
 
 
 def job_key(*, kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str], attempt: int) -> str:

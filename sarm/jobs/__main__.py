@@ -24,16 +24,20 @@ from sarm.checksums import write_whole
 from sarm.job import Interrupted, JobError, JobRequest, UsageProblem
 from sarm.jobs.events import Events
 from sarm.jobs.process import JobProcess
+from sarm.jobs.ranks import Follower, Leader, place
 from sarm.jobs.registry import Registry, load
 
 STOP_FILE_SECONDS = 0.5
 
 
 class StopRequest:
-    """True once SIGTERM or SIGINT came, the stop file exists, or nobody reads the events any more. A second SIGINT kills."""
+    """True once SIGTERM or SIGINT came, a stop file exists, or nobody reads the events any more. A second SIGINT kills.
+
+    `stop_file` may be several paths, separated as in PATH: a launcher adds its own to the user's.
+    """
 
     def __init__(self, stop_file: str, events: Events) -> None:
-        self._file = stop_file
+        self._files = [Path(name) for name in stop_file.split(os.pathsep) if name]
         self._events = events
         self._stopped = False
         self._interrupted = False
@@ -53,9 +57,9 @@ class StopRequest:
 
     def __call__(self) -> bool:
         # Asked once a step: a stop file on a network file system is looked for twice a second at most.
-        if not self._stopped and self._file and time.monotonic() - self._looked > STOP_FILE_SECONDS:
+        if not self._stopped and self._files and time.monotonic() - self._looked > STOP_FILE_SECONDS:
             self._looked = time.monotonic()
-            self._stopped = Path(self._file).exists()
+            self._stopped = any(file.exists() for file in self._files)
         return self._stopped or self._events.gone.is_set()
 
 
@@ -113,18 +117,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stderr = sys.stderr
     store = ArtifactStore(options.store)
     state = StateFile(os.environ.get("SARM_STATE_FILE", ""), store)
-    code = _guarded(options, store, state, stderr)
+    leaders: list[Leader] = []
+    code = _guarded(options, store, state, stderr, leaders)
     try:
         state.end(code)
     except OSError as error:
         # The disk may be full, which the exit code tells already.
         stderr.write(f"the state file was not written: {error}\n")
+    for leader in leaders:
+        # Last: when one process of a group ends, its launcher ends the others.
+        leader.dismiss()
     return code
 
 
-def _guarded(options: argparse.Namespace, store: ArtifactStore, state: StateFile, stderr: TextIO) -> int:
+def _guarded(options: argparse.Namespace, store: ArtifactStore, state: StateFile, stderr: TextIO, leaders: list[Leader]) -> int:
     try:
-        return _run(options, store, state, stderr)
+        return _run(options, store, state, stderr, leaders)
     except JobError as problem:
         stderr.write(f"{problem}\n")
         return problem.exit_code
@@ -133,15 +141,22 @@ def _guarded(options: argparse.Namespace, store: ArtifactStore, state: StateFile
         return 1
 
 
-def _run(options: argparse.Namespace, store: ArtifactStore, state: StateFile, stderr: TextIO) -> int:
+def _run(options: argparse.Namespace, store: ArtifactStore, state: StateFile, stderr: TextIO, leaders: list[Leader]) -> int:
     requests = read_requests(options.requests)
-    state.start(requests)
     registry = load(options.registry)
     if not isinstance(registry, Registry):
         raise UsageProblem(f"{options.registry} is no Registry")
+    state.start(requests)
     events = Events(_take_stdout())
     stop = StopRequest(os.environ.get("SARM_STOP_FILE", ""), events)
     stop.install()
+    rank, size = place()
+    if size > 1:
+        from sarm.engine_group import board  # noqa: PLC0415 - brings torch, which a process on its own may not need
+
+        if rank:
+            return Follower(board=board(), rank=rank, registry=registry, stop_requested=stop, stderr=stderr).run()
+        leaders.append(Leader(board=board(), size=size))
     process = JobProcess(
         store=store,
         registry=registry,
@@ -152,6 +167,7 @@ def _run(options: argparse.Namespace, store: ArtifactStore, state: StateFile, st
         tensorboard=os.environ.get("SARM_TENSORBOARD", ""),
         stderr=stderr,
         together=options.together,
+        leader=leaders[0] if leaders else None,
     )
     return process.run(requests)
 
@@ -180,5 +196,14 @@ def _keep_traceback(store: ArtifactStore) -> Path:
     return path
 
 
+def _leave(code: int) -> None:
+    if place()[1] == 1:
+        sys.exit(code)
+    # A group of which a process is gone would be waited for at the end of the interpreter.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

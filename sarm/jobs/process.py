@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TextIO
 
 from sarm.artifacts import ArtifactStore
-from sarm.job import EnvironmentProblem, Interrupted, JobConfig, JobContext, JobError, JobRequest
+from sarm.job import EnvironmentProblem, Interrupted, JobConfig, JobContext, JobError, JobRequest, UsageProblem
 from sarm.jobs.events import Events, captured
 from sarm.jobs.measure import Meter
+from sarm.jobs.ranks import Leader, run_work
 from sarm.jobs.registry import Registry
 from sarm.jobs.tensorboard import mirror_metrics
 from sarm.staging import Staging
@@ -31,7 +32,8 @@ class JobProcess:
 
     `command` is what a user types to build a missing input. With `keep_going` a failure ends only the jobs that need the failed one.
     `tensorboard` names the folder for metrics, empty for none. `together` names a folder that several processes at the same list
-    share: each takes whatever is ready and not held by another.
+    share: each takes whatever is ready and not held by another. `leader` is there where this is the first of several processes of
+    one group, which run data-parallel kinds together; other kinds are run by it alone.
     """
 
     store: ArtifactStore
@@ -43,6 +45,7 @@ class JobProcess:
     tensorboard: str = ""
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
     together: Path | None = None
+    leader: Leader | None = None
 
     def run(self, requests: Sequence[JobRequest]) -> int:
         """Do what is asked and give the exit code: 0, or the one of the first failure in the order of precedence, or 75."""
@@ -59,9 +62,12 @@ class JobProcess:
             codes += [code] if code else []
             if code == Interrupted.exit_code:
                 return code
-            if code and not self.keep_going:
+            if code and (not self.keep_going or self._group_is_broken()):
                 break
         return worst(codes)
+
+    def _group_is_broken(self) -> bool:
+        return self.leader is not None and self.leader.broken
 
     def _run_together(self, pending: Sequence[JobRequest], failures: Failures) -> int:
         """Take groups whose inputs are there and that nobody holds, until none is left that this process could do."""
@@ -110,7 +116,7 @@ class JobProcess:
         pending, codes = [], []
         for request in dict((request.key, request) for request in requests).values():
             try:
-                self.registry.config_of(request)
+                refuse_processes(request, self.registry.config_of(request))
                 present = self.store.has(request)
             except JobError as problem:
                 codes.append(self._tell_failure(request, problem))
@@ -178,7 +184,7 @@ class JobProcess:
         with captured([staging.log for staging in stagings], self.stderr) as log:
             try:
                 meter = Meter()
-                self._call([(self._config(staging), self._context(staging, log)) for staging in stagings])
+                self._call([(staging.request, self._config(staging), self._context(staging, log)) for staging in stagings])
                 facts = meter.facts()
                 # Shared work counts once in the sum over artifacts.
                 facts = replace(facts, seconds=facts.seconds / len(stagings))
@@ -194,12 +200,13 @@ class JobProcess:
             if self.tensorboard:
                 mirror_metrics(self.store.path(staging.request), Path(self.tensorboard), self.stderr)
 
-    def _call(self, work: Sequence[tuple[JobConfig, JobContext]]) -> None:
-        kind = work[0][0].kind
-        if len(work) > 1:
-            self.registry.fused_function_of(kind)(work)
+    def _call(self, work: Sequence[tuple[JobRequest, JobConfig, JobContext]]) -> None:
+        calls = [(config, context) for _, config, context in work]
+        if self.leader is None or not calls[0][0].data_parallel:
+            run_work(self.registry, calls)
         else:
-            self.registry.function_of(kind)(*work[0])
+            orders = [(request, context) for request, _, context in work]
+            self.leader.together(orders, lambda: run_work(self.registry, calls))
 
     def _config(self, staging: Staging) -> JobConfig:
         return self.registry.config_of(staging.request)
@@ -256,6 +263,17 @@ class Failures:
         except FileExistsError:
             return False
         return True
+
+
+def refuse_processes(request: JobRequest, config: JobConfig) -> None:
+    """Raises UsageProblem when a kind that one process does is asked to use several, or their way of sharing weights."""
+    needs, name = request.resources, request.label or request.kind
+    if config.data_parallel:
+        return
+    if needs.processes > 1:
+        raise UsageProblem(f"{name}: {request.kind} runs in one process, not {needs.processes}; set resources.{request.kind}.processes = 1")
+    if needs.zero_stage:
+        raise UsageProblem(f"{name}: {request.kind} has no ZeRO stage; set resources.{request.kind}.zero_stage = 0")
 
 
 def worst(codes: Sequence[int]) -> int:
