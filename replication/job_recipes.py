@@ -44,6 +44,8 @@ from sarm.resources import Resources
 
 Config = TypeVar("Config", bound=JobConfig)
 SHAPES: Mapping[BenchmarkName, str] = {"rewardbench2": "rewardbench2", "rmbench": "rmbench"}
+# Fields of Resources that concern work which several processes share.
+OF_SEVERAL = ("nodes", "processes", "zero_stage", "activation_checkpointing")
 # Inputs that are brought in rather than computed: a new attempt would download the same bytes.
 BROUGHT_IN = ("fetch_weights", "prepare_data")
 # Steering reads rewards under the conditions under which benchmarks are scored.
@@ -73,17 +75,31 @@ class Setting:
 
 
 def job_of(setting: Setting, config: JobConfig, *, label: str, inputs: Mapping[str, Job] | None = None, source: str = "") -> Job:
-    """A job with the profile's and `--set`'s resources."""
+    """A job with the profile's and `--set`'s resources. Raises UsageProblems for processes that this kind of work cannot use."""
     base = setting.profile.resources.get(config.kind, Resources())
-    changed = setting.overrides.get(f"resources.{config.kind}", {})
+    general = suited(config, setting.overrides.get("resources", {}))
+    changed = {**general, **setting.overrides.get(f"resources.{config.kind}", {})}
+    resources = Resources.model_validate({**base.model_dump(), **changed})
+    if not config.data_parallel and (resources.processes > 1 or resources.zero_stage):
+        name = "processes" if resources.processes > 1 else "zero_stage"
+        problem = f"resources.{config.kind}.{name} = {getattr(resources, name)}: this kind of work runs in one process, without ZeRO"
+        raise UsageProblems([problem])
     return Job(
         config=config,
         inputs=dict(inputs or {}),
-        resources=Resources.model_validate({**base.model_dump(), **changed}),
+        resources=resources,
         locations={"source": source} if source else {},
         label=label,
         attempt=0 if config.kind in BROUGHT_IN else setting.attempt,
     )
+
+
+def suited(config: JobConfig, general: Mapping[str, Any]) -> dict[str, Any]:
+    """What a value meant for all kinds says of this one: work that one process does keeps one, with one GPU at most."""
+    if config.data_parallel:
+        return dict(general)
+    kept = {name: value for name, value in general.items() if name not in OF_SEVERAL}
+    return {**kept, "gpus": min(kept["gpus"], 1)} if "gpus" in kept else kept
 
 
 def divides(job: Job, *, batch: int, field: str) -> Job:

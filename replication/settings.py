@@ -127,12 +127,14 @@ Overrides = Mapping[str, Mapping[str, Any]]
 def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
     """`section.field=value` (repeatable) as nested values; `resources.<kind>.<field>` lies under `resources.<kind>`.
 
+    `resources.<field>`, without a kind, lies under `resources` and is meant for every kind that it suits.
     Raises UsageProblems with every mistake at once.
     """
     parsed: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     valid = [f"{section}.{name}" for section in SECTIONS for name in settable(section)]
     valid += [f"resources.{kind}.{name}" for kind in JOB_KINDS for name in Resources.model_fields]
+    valid += [f"resources.{name}" for name in Resources.model_fields]
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         section, _, name = key.strip().rpartition(".")
@@ -142,6 +144,8 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
         value = parse_value(text.strip())
         if section in SECTIONS:
             wrong = section_problems(section, {name: value})
+        elif section == "resources":
+            wrong = resources_problems(JOB_KINDS[0], {name: value})
         elif section.startswith("resources."):
             wrong = resources_problems(section.removeprefix("resources."), {name: value})
         else:

@@ -106,6 +106,7 @@ class SAETrainingConfig(JobConfig):
 
     kind: ClassVar[str] = "train_sae"
     version: ClassVar[int] = 2
+    data_parallel: ClassVar[bool] = True
 
     layer: int = Field(ge=1, description="Decoder blocks kept; hidden states are the output of block `layer` (1-based).")
     n_latents: int = Field(ge=2, description="Width M of the dictionary.")
@@ -157,7 +158,6 @@ class RewardTrainingConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "train_reward"
-    version: ClassVar[int] = 3
     version: ClassVar[int] = 4
     data_parallel: ClassVar[bool] = True
 

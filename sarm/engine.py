@@ -90,8 +90,13 @@ class Checkpoint:
 class Together(Protocol):
     """What checkpoints ask of a process group."""
 
-    is_first: bool
-    size: int
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what all have made."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""

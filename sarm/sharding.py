@@ -21,7 +21,12 @@ def share_of(batch: Sequence[Row], *, rank: int, processes: int, order: Callable
 
 
 def rounds_of(
-    batch: Sequence[Row], *, rank: int, processes: int, order: Callable[[Row], tuple[Any, ...]], split: Callable[[Sequence[Row]], list[list[Row]]]
+    batch: Sequence[Row],
+    *,
+    rank: int,
+    processes: int,
+    order: Callable[[Row], tuple[Any, ...]],
+    split: Callable[[Sequence[Row]], list[list[Row]]],
 ) -> list[Round]:
     """One process's rounds of a batch that `split` cuts into micro-batches. Every process has equally many.
 

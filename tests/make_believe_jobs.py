@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import time
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -35,6 +36,17 @@ class PieceConfig(JobConfig):
 
     layer: int
     seed: int = 0
+
+
+class MeetConfig(JobConfig):
+    kind: ClassVar[str] = "meet"
+    version: ClassVar[int] = 1
+    data_parallel: ClassVar[bool] = True
+
+    steps: int = 3
+    # Which process fails or dies, and how; -1 for none.
+    failing: int = -1
+    trouble: Literal["usage", "crash", "die"] = "usage"
 
 
 def _trouble(config: CountConfig, context: JobContext) -> None:
@@ -93,10 +105,33 @@ def pieces(work: Sequence[tuple[PieceConfig, JobContext]]) -> None:
         (context.output / "piece.json").write_text(json.dumps([config.layer, len(work)]))
 
 
+def meet(config: MeetConfig, context: JobContext) -> None:
+    """The processes of a group add their ranks, with a checkpoint after each step, and stop when one of them is asked to."""
+    from sarm.engine import Checkpointer
+    from sarm.engine_group import join
+
+    group = join(context.resources)
+    checkpoints = Checkpointer(context, group=group)
+    saved = checkpoints.latest()
+    total = 0.0 if saved is None else saved.facts["total"]
+    for step in range(0 if saved is None else saved.step, config.steps):
+        if config.failing == group.rank and step:
+            if config.trouble == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise {"usage": UsageProblem, "crash": ValueError}[config.trouble]("this one does not fit")
+        total += group.totals([group.rank + 1.0])[0]
+        time.sleep(float(os.environ.get("MAKE_BELIEVE_SECONDS", "0")))
+        context.progress(step + 1, config.steps, "steps", "")
+        checkpoints.save_if_due(step + 1, {}, {"total": total})
+    if group.is_first:
+        (context.output / "total.json").write_text(json.dumps({"total": total, "processes": group.size}))
+
+
 MAKE_BELIEVE = Registry(
     jobs={
         "count": (CountConfig, "make_believe_jobs:count"),
         "sum": (SumConfig, "make_believe_jobs:add"),
+        "meet": (MeetConfig, "make_believe_jobs:meet"),
         "piece": (PieceConfig, "make_believe_jobs:piece"),
     },
     fused={"piece": "make_believe_jobs:pieces"},

@@ -46,6 +46,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "data_folders", "problems", "report", "report.cells", "report.counts", "report.findings", "launch", "launch.launcher"})
     | {"report.public_text", "report.check"},
     frozenset({"settings", "profiles", "report.published", "launch.local", "doctor", "report.paired_shifts", "report.steering"})
+    | {"launch.torchrun"}
     | {"report.overlap", "launch.slurm_calls", "launch.slurm_records", "launch.slurm_clusters", "launch.slurm_script"}
     | {"launch.slurm_status"},
     frozenset({"profile_files", "experiments", "protocols"})

@@ -15,8 +15,7 @@ from make_believe_jobs import CountConfig, SumConfig
 from replication.launch.launcher import Launcher
 from replication.launch.local import LocalLauncher
 from sarm.artifacts import ArtifactStore
-from sarm.job import Job, UsageProblem, topological_order
-from sarm.resources import Resources
+from sarm.job import Job, topological_order
 
 COMMAND = "replicate table1 --profile mini"
 
@@ -134,12 +133,6 @@ def test_a_watcher_that_fails_does_not_leave_a_child_behind(store: ArtifactStore
     with pytest.raises(RuntimeError):
         launcher([]).launch([job], store, fail)
     assert not store.state(job).running
-
-
-def test_several_processes_are_refused_until_they_are_built(store: ArtifactStore) -> None:
-    job = Job(CountConfig(), resources=Resources(processes=2))
-    with pytest.raises(UsageProblem, match=r"set resources\.processes = 1"):
-        launcher([]).launch([job], store, lambda event: None)
 
 
 def test_an_unwritable_store_is_an_environment_problem(tmp_path: Path) -> None:

@@ -20,11 +20,14 @@ from typing import Any
 
 import sarm
 from replication.launch.launcher import Watch
+from replication.launch.torchrun import Segment, Talk, segments, torchrun
 from sarm.artifacts import ArtifactStore
-from sarm.job import EnvironmentProblem, Interrupted, Job, JobRequest, UsageProblem
+from sarm.job import EnvironmentProblem, Interrupted, Job, JobRequest
 
 TAIL_LINES = 20
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Source: interface.md section 2, as in a job process.
+PRECEDENCE = (2, 7, 6, 1, 5)
 
 
 def _to_stderr(text: str) -> None:
@@ -36,6 +39,7 @@ def _to_stderr(text: str) -> None:
 class LocalLauncher:
     """Children `python -m sarm.jobs` on this machine: one, or `workers` of them, each of which takes whatever is ready.
 
+    Jobs that ask for several processes get a torchrun of their own, between those before and after them in the plan.
     Side by side they share the cores: where jobs are many and small, two with one thread each do more than one with two.
     `command` is what the user types to resume. With `keep_going` jobs that do not need a failed one still run. A failure is told
     to `report` as text (job, log, last lines, command), to the terminal's stderr unless given.
@@ -50,28 +54,40 @@ class LocalLauncher:
     def launch(self, plan: Sequence[Job], store: ArtifactStore, watch: Watch) -> int:
         """See Launcher. SIGINT, SIGTERM and SIGHUP are forwarded, and the child's checkpoint is waited for.
 
-        Raises UsageProblem when a job asks for several processes, EnvironmentProblem when the store cannot be written.
+        Raises EnvironmentProblem when the store cannot be written.
         """
-        for job in plan:
-            if job.resources.processes > 1:
-                raise UsageProblem(f"{job.label or job.kind}: multi-process training is not built yet: set resources.processes = 1")
         if not plan:
             return 0
         log = self._new_log(store)
         troubles: list[dict[str, Any]] = []
+        lost: set[str] = set()
 
         def follow(event: dict[str, Any]) -> None:
-            if event["event"] in ("failed", "interrupted"):
-                troubles.append(event)
+            if event["event"] in ("failed", "interrupted", "skipped"):
+                lost.add(event["key"])
+                troubles.extend([event] if event["event"] != "skipped" else [])
             watch(event)
 
-        with tempfile.TemporaryDirectory(prefix="replicate-") as folder:
-            requests = Path(folder) / "requests.json"
-            requests.write_text(json.dumps([JobRequest.of(job).model_dump(mode="json") for job in plan]), encoding="utf-8")
-            code = self._run(requests, store, log, follow, workers=min(self.workers, len(plan)))
+        codes: list[int] = []
+        for segment in segments(plan):
+            codes.append(self._segment(segment, store, log, follow, lost))
+            if codes[-1] in (Interrupted.exit_code, 130) or (codes[-1] and not self.keep_going):
+                break
+        code = next((one for one in (Interrupted.exit_code, 130, *PRECEDENCE) if one in codes), max(codes))
         if code:
             self.report(self._account(code, troubles, log))
-        return _exit_code(code)
+        return code
+
+    def _segment(self, segment: Segment, store: ArtifactStore, log: Path, follow: Watch, lost: set[str]) -> int:
+        jobs = [job for job in segment.jobs if not _skipped(job, lost, follow)]
+        if not jobs:
+            return 0
+        with tempfile.TemporaryDirectory(prefix="replicate-") as folder:
+            requests = Path(folder) / "requests.json"
+            requests.write_text(json.dumps([JobRequest.of(job).model_dump(mode="json") for job in jobs]), encoding="utf-8")
+            if segment.processes > 1:
+                return _exit_code(self._run_group(requests, store, log, follow, processes=segment.processes))
+            return _exit_code(self._run(requests, store, log, follow, workers=min(self.workers, len(jobs))))
 
     def _new_log(self, store: ArtifactStore) -> Path:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -84,8 +100,7 @@ class LocalLauncher:
         return log
 
     def _run(self, requests: Path, store: ArtifactStore, log: Path, follow: Watch, *, workers: int) -> int:
-        command = [sys.executable, "-m", "sarm.jobs", str(requests), "--store", str(store.root), "--command", self.command]
-        command += ["--registry", self.registry] + (["--keep-going"] if self.keep_going else [])
+        command = [sys.executable, "-m", "sarm.jobs", *self._arguments(requests, store)]
         command += ["--together", str(requests.parent)] if workers > 1 else []
         environment = _environment(workers)
         with log.open("ab") as stderr:
@@ -96,12 +111,42 @@ class LocalLauncher:
                 )
                 for _ in range(workers)
             ]
-        with _forwarding(children):
+
+        def forward(number: int) -> None:
+            # A terminal that closes must not kill a child before its checkpoint.
+            for child in children:
+                child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+        with _handling(forward):
             try:
                 return _first_failure(_followed(children, follow, keep_going=self.keep_going))
             finally:
                 for child in children:
                     _stop(child)
+
+    def _run_group(self, requests: Path, store: ArtifactStore, log: Path, follow: Watch, *, processes: int) -> int:
+        talk = Talk(requests.parent)
+        environment = {**_environment(processes), **talk.environment()}
+        with log.open("ab") as stderr:
+            child = subprocess.Popen(
+                [*torchrun(processes), *self._arguments(requests, store)],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,
+            )
+        with _handling(talk.asker(child)):
+            try:
+                _follow_events(child, follow)
+                return talk.code(child.wait())
+            finally:
+                _stop(child)
+
+    def _arguments(self, requests: Path, store: ArtifactStore) -> list[str]:
+        given = [str(requests), "--store", str(store.root), "--command", self.command, "--registry", self.registry]
+        return given + (["--keep-going"] if self.keep_going else [])
 
     def _account(self, code: int, troubles: Sequence[dict[str, Any]], process_log: Path) -> str:
         lines: list[str] = []
@@ -118,6 +163,15 @@ class LocalLauncher:
             hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
             lines += [f"the job process {cause}{hint}", *_tail(process_log)]
         return "\n".join([*lines, f"resume with: {self.command}"])
+
+
+def _skipped(job: Job, lost: set[str], follow: Watch) -> bool:
+    """Whether an input failed in an earlier child; told as an event."""
+    broken = next((name for name, needed in job.inputs.items() if needed.key in lost), "")
+    if broken:
+        reason = f"its input {broken!r} failed"
+        follow({"event": "skipped", "key": job.key, "kind": job.kind, "label": job.label, "reason": reason})
+    return bool(broken)
 
 
 def _exit_code(code: int) -> int:
@@ -198,16 +252,14 @@ def cores() -> int:
 
 
 @contextmanager
-def _forwarding(children: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
-    def forward(number: int, frame: FrameType | None) -> None:
-        # A terminal that closes must not kill a child before its checkpoint.
-        for child in children:
-            child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+def _handling(act: Callable[[int], None]) -> Iterator[None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        act(number)
 
     # Python permits handlers in the main thread only; an ignored SIGHUP (nohup) stays ignored.
     in_main = threading.current_thread() is threading.main_thread()
     taken = [number for number in FORWARDED if in_main and signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, forward) for number in taken}
+    before = {number: signal.signal(number, handle) for number in taken}
     try:
         yield
     finally:

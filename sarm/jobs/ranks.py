@@ -18,8 +18,9 @@ from sarm.job import JobConfig, JobContext, JobError, JobRequest
 from sarm.jobs.registry import Registry
 
 POLL_SECONDS = 0.2
-# After one process failed the others fail too, or hang in an exchange with it.
-FAILURE_SECONDS = 30.0
+# After one process failed the others fail too, or hang in an exchange with it. Well below the 30 s that torchrun leaves to those
+# who remain.
+FAILURE_SECONDS = 8.0
 # After the first process is done the others only have to return.
 FAREWELL_SECONDS = 600.0
 
@@ -90,39 +91,44 @@ class Leader:
         over = wait_for(
             self.board, [f"over/{number}/{rank}" for rank in range(1, self.size)], FAREWELL_SECONDS if problem is None else FAILURE_SECONDS
         )
-        troubles = self._troubles(number)
-        if problem is not None and (isinstance(problem, JobError) or not troubles) and over:
+        self.broken = not over
+        if isinstance(problem, JobError):
             raise problem
-        if not over:
-            self.broken = True
-            raise GroupBroken("; ".join(troubles) or self._lost(number, problem)) from problem
-        if troubles:
-            raise _failure(self.board, number, self.size) from problem
+        told = next((rank for rank in range(1, self.size) if self.board.check([f"trouble/{number}/{rank}"])), 0)
+        if told:
+            raise self._trouble(number, told) from problem
+        if not over and (problem is None or _is_of_an_exchange(problem)):
+            raise GroupBroken(self._lost(number, problem)) from problem
+        if problem is not None:
+            raise problem
 
-    def _troubles(self, number: int) -> list[str]:
-        keys = [(rank, f"trouble/{number}/{rank}") for rank in range(1, self.size)]
-        return [f"process {rank}: {json.loads(self.board.get(key))['message']}" for rank, key in keys if self.board.check([key])]
+    def _trouble(self, number: int, rank: int) -> JobError:
+        told = json.loads(self.board.get(f"trouble/{number}/{rank}"))
+        found = JobError(f"process {rank}: {told['message']}")
+        found.exit_code = told["code"]
+        return found
 
     def _lost(self, number: int, problem: Exception | None) -> str:
         missing = [rank for rank in range(1, self.size) if not self.board.check([f"over/{number}/{rank}"])]
-        why = f" ({type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else 'no message'})" if problem else ""
+        why = f" ({type(problem).__name__}: {first_line(problem)})" if problem else ""
         return f"process {missing[0]} of {self.size} died or hangs{why}; the same command continues from the last checkpoint"
 
     def dismiss(self) -> None:
         """There is nothing more to do: the others end."""
         self.board.set(f"order/{self._number}", "null")
         # Where this process serves the board, it must not go before the others have read it.
-        wait_for(self.board, [f"left/{rank}" for rank in range(1, self.size)], FAILURE_SECONDS)
+        if not self.broken:
+            wait_for(self.board, [f"left/{rank}" for rank in range(1, self.size)], FAILURE_SECONDS)
 
 
-def _failure(board: Board, number: int, size: int) -> JobError:
-    for rank in range(1, size):
-        if board.check([f"trouble/{number}/{rank}"]):
-            told = json.loads(board.get(f"trouble/{number}/{rank}"))
-            found = JobError(f"process {rank}: {told['message']}")
-            found.exit_code = told["code"]
-            return found
-    return JobError("a process failed")
+def _is_of_an_exchange(problem: Exception) -> bool:
+    """Whether an error came out of an exchange with other processes; by name and text, since torch may not be imported here."""
+    return type(problem).__name__.startswith("Dist") or any(word in str(problem).lower() for word in ("gloo", "nccl", "connection"))
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _order(request: JobRequest, context: JobContext) -> dict[str, Any]:
@@ -167,7 +173,7 @@ class Follower:
             problem = error
             self.stderr.write(traceback.format_exc())
             code = error.exit_code if isinstance(error, JobError) else 1
-            text = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+            text = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {first_line(error)}"
             self.board.set(f"trouble/{number}/{self.rank}", json.dumps({"message": text, "code": code}))
         self.board.set(f"over/{number}/{self.rank}", "")
         if problem is None or wait_for(self.board, [f"over/{number}/0"], FAILURE_SECONDS):
