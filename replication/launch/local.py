@@ -26,6 +26,7 @@ from sarm.job import EnvironmentProblem, Interrupted, Job, JobRequest
 
 TAIL_LINES = 20
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPED = (Interrupted.exit_code, 130)
 # Source: interface.md section 2, as in a job process.
 PRECEDENCE = (2, 7, 6, 1, 5)
 
@@ -71,12 +72,12 @@ class LocalLauncher:
         codes: list[int] = []
         for segment in segments(plan):
             codes.append(self._segment(segment, store, log, follow, lost))
-            if codes[-1] in (Interrupted.exit_code, 130) or (codes[-1] and not self.keep_going):
+            if _exit_code(codes[-1]) in STOPPED or (codes[-1] and not self.keep_going):
                 break
-        code = next((one for one in (Interrupted.exit_code, 130, *PRECEDENCE) if one in codes), max(codes))
+        code = next((one for exit_code in (*STOPPED, *PRECEDENCE) for one in codes if _exit_code(one) == exit_code), max(codes))
         if code:
             self.report(self._account(code, troubles, log))
-        return code
+        return _exit_code(code)
 
     def _segment(self, segment: Segment, store: ArtifactStore, log: Path, follow: Watch, lost: set[str]) -> int:
         jobs = [job for job in segment.jobs if not _skipped(job, lost, follow)]
@@ -86,8 +87,8 @@ class LocalLauncher:
             requests = Path(folder) / "requests.json"
             requests.write_text(json.dumps([JobRequest.of(job).model_dump(mode="json") for job in jobs]), encoding="utf-8")
             if segment.processes > 1:
-                return _exit_code(self._run_group(requests, store, log, follow, processes=segment.processes))
-            return _exit_code(self._run(requests, store, log, follow, workers=min(self.workers, len(jobs))))
+                return self._run_group(requests, store, log, follow, processes=segment.processes)
+            return self._run(requests, store, log, follow, workers=min(self.workers, len(jobs)))
 
     def _new_log(self, store: ArtifactStore) -> Path:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
