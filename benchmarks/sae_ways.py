@@ -16,8 +16,8 @@ from worker import Problem, Step, serve
 
 from sarm import sparse_products
 from sarm.config import SAETrainingConfig
-from sarm.jobs.train_sae import SAEUpdate
 from sarm.sae import TopKSAE
+from sarm.sae_update import SAEUpdate
 from sarm.topk_selection import Selection, select_topk
 
 SAVINGS = {

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from sarm.engine import device_of
 from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
@@ -69,19 +69,41 @@ class ProcessGroup:
         """The first process's value, in all."""
         return self.gathered(value if self.is_first else None)[0]
 
+    def add_up(self, tensor: Tensor) -> None:
+        """Replace a tensor on the group's device by its sum over all processes."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+
+    def gathered_rows(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
+        """The rows `[counts[rank], width]` of every process, by rank."""
+        if self.size == 1:
+            return [rows]
+        # Bytes, since not every backend knows every precision; equally many, since all_gather wants that.
+        padded = rows.new_zeros(max(counts), rows.shape[1])
+        padded[: len(rows)] = rows
+        found = [torch.empty_like(padded) for _ in counts]
+        distributed.all_gather([one.view(torch.uint8) for one in found], padded.view(torch.uint8))
+        return [one[:count] for one, count in zip(found, counts, strict=True)]
+
+    def check_same(self, value: Any, what: str) -> None:
+        """Raises IntegrityProblem in every process unless all have the same value (compared by its `repr`)."""
+        if self.size > 1 and len(set(self.gathered(hashlib.sha256(repr(value).encode()).hexdigest()))) > 1:
+            raise IntegrityProblem(f"the processes have different {what}; they must read the same files with the same code")
+
     def check_shares(self, batches: Sequence[Sequence[str]], mine: Sequence[Sequence[str]]) -> None:
         """Before the first step: all processes have the same batches, and their shares of each are disjoint and complete.
 
         `batches` are the rows of each step by name, `mine` those of this process. Raises IntegrityProblem in every process.
         """
-        digest = hashlib.sha256(repr([list(batch) for batch in batches]).encode()).hexdigest()
-        if len(set(self.gathered(digest))) > 1:
-            raise IntegrityProblem("the processes planned different batches; they must read the same files with the same code")
+        self.check_same([list(batch) for batch in batches], "batches")
         shares = self.gathered([list(share) for share in mine])
         for index, batch in enumerate(batches):
             rows = sorted(row for share in shares for row in share[index])
             if rows != sorted(batch):
                 raise IntegrityProblem(f"step {index}: the processes' shares have {len(rows)} rows that are not the batch's {len(batch)}")
+
+
+ALONE = ProcessGroup(rank=0, size=1, device=torch.device("cpu"))
 
 
 def board() -> distributed.Store:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ class ZeroUpdate:
             trained = [p for p in self._model.parameters() if p.requires_grad]
             norm = float(torch.nn.utils.clip_grad_norm_(trained, self._max_norm))
         self._engine.step()
-        return norm if self._max_norm else float(self._engine.get_global_grad_norm())
+        return norm if self._max_norm else float(self._engine.get_global_grad_norm() or 0.0)
 
     def weights(self) -> dict[str, Tensor]:
         """See Update."""
@@ -167,6 +168,23 @@ class ZeroUpdate:
             return parameter
         with self._deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().cpu().clone() if self._group.is_first else None
+
+    def replace(self, parameter: nn.Parameter, change: Callable[[Tensor], Tensor]) -> None:
+        """Set a trained parameter to a function of its whole float32 value, between two steps. All must call it."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param  # noqa: PLC0415
+
+        if not self._stage:
+            parameter.data.copy_(change(parameter.data.float()))
+            return
+        changed = change(safe_get_full_fp32_param(parameter))
+        safe_set_full_fp32_param(parameter, changed)
+        if self._stage < 3:
+            parameter.data.copy_(changed)
+            return
+        # What the module computes with is a copy of its own until the next step.
+        with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            if self._group.is_first:
+                parameter.data.copy_(changed)
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing: the shards have all."""

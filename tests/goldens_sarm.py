@@ -25,11 +25,11 @@ from sarm.config import RewardTrainingConfig, SAETrainingConfig
 from sarm.data.preferences import DataError
 from sarm.data.tokens import assistant_mask, assistant_start
 from sarm.jobs.train_reward import set_trainable
-from sarm.jobs.train_sae import SAEUpdate, learning_rate_at
 from sarm.model import SARM, LinearEncoderRewardModel, PooledOutput, hidden_states, truncated_backbone
 from sarm.pair_batches import Batch, micro_batch_losses
 from sarm.reward import preference_losses
 from sarm.sae import TopKSAE, masked_row_mean, normalized_mse, standardize, topk
+from sarm.sae_update import SAEUpdate, learning_rate_at
 from sarm.steering import Edit, feature_scores
 
 ROOT = Path(__file__).resolve().parents[1]

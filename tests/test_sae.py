@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sarm.config import SAETrainingConfig
-from sarm.jobs.train_sae import SAEUpdate, held_out_quality
+from sarm.jobs.train_sae import held_out_quality
 from sarm.sae import TopKSAE, masked_row_mean, normalized_mse, standardize, topk
+from sarm.sae_update import SAEUpdate
 
 
 def small_sae(k: int = 2, *, standardizes: bool = False) -> TopKSAE:

@@ -11,9 +11,9 @@ from dense_sae import dense_gradients, dense_loss, random_sae, tensors_of
 
 from sarm.config import SAETrainingConfig
 from sarm.job import UsageProblem
-from sarm.jobs.train_sae import SAEUpdate
 from sarm.sae import TopKSAE, standardize
 from sarm.sae_step import AuxK, LossAndGradients, Objective, Workspace, loss_and_gradients
+from sarm.sae_update import SAEUpdate
 from sarm.sparse_products import decode, pairs_of, value_gradients, weight_gradients
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)

@@ -14,9 +14,10 @@ from tiny import HIDDEN, TEXTS, Stop, edit_tensors, job_context, read_rows, same
 from sarm.checkpoints import load_sae, load_tokenizer, load_truncated_backbone
 from sarm.config import SAETrainingConfig
 from sarm.job import Interrupted, JobContext, UsageProblem
-from sarm.jobs.train_sae import learning_rate_at, train_sae, train_saes
+from sarm.jobs.train_sae import train_sae, train_saes
 from sarm.model import hidden_states
 from sarm.sae import TopKSAE, standardize
+from sarm.sae_update import learning_rate_at
 
 
 @pytest.fixture(scope="module")

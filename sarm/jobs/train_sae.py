@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,86 +14,22 @@ from sarm.checkpoints import load_tokenizer, load_truncated_backbone, save_sae
 from sarm.config import SAETrainingConfig
 from sarm.data.preferences import DataError
 from sarm.data.sentences import Corpus, Cursor, SentenceStream, SequenceRules, TextSequence
-from sarm.engine import Checkpointer, MetricsFile, device_of, optimizer_tensors, restore_optimizer, torch_dtype, use_threads
+from sarm.engine import Checkpointer, MetricsFile, torch_dtype, use_threads
+from sarm.engine_group import ProcessGroup, join
+from sarm.engine_update import PLAIN
 from sarm.harvest import Harvest
 from sarm.job import Interrupted, JobContext, UsageProblem
 from sarm.sae import ReconstructionQuality, TopKSAE, normalized_mse
-from sarm.sae_step import AuxK, LossAndGradients, SAETensors, Workspace, loss_and_gradients
+from sarm.sae_step import Workspace
+from sarm.sae_update import SAEUpdate
+from sarm.sae_zero import ZeroSAEUpdate
+from sarm.shared_harvest import shared_states
 
 LOG_EVERY = 10
 EVALUATION_ROWS = 1024
 HELD_OUT_DOCUMENTS_PER_VECTOR = 1 / 4
 # One vector has no spread, so no share of it can be unexplained.
 MIN_HELD_OUT = 2
-
-
-class StepResult(NamedTuple):
-    """What one optimizer step reports."""
-
-    loss: float
-    learning_rate: float
-    fired: Tensor
-
-
-def learning_rate_at(config: SAETrainingConfig, *, step: int, steps: int) -> float:
-    """Learning rate before step `step` (0-based) of `steps`.
-
-    `constant`: linear warm-up, then flat. `authors`: flat to 80 %, then (steps - step - warmup) / (steps - warmup - steps // 5), which
-    jumps to about 0.2 and is 0 for the last `warmup` steps. Source: schrieffer-z/sae, src/utils.py:396-403.
-    """
-    warmup = int(steps * config.warmup_fraction)
-    if step < warmup:
-        return config.learning_rate * step / warmup
-    if config.schedule == "constant" or step < steps - steps // 5:
-        return config.learning_rate
-    return config.learning_rate * max(0.0, (steps - step - warmup) / (steps - warmup - steps // 5))
-
-
-@dataclass
-class SAEUpdate:
-    """One SAE with its optimizer: what a step does to prepared vectors `[batch, hidden_size]`.
-
-    Updates of one process may share a workspace: they take turns with its buffers.
-    """
-
-    config: SAETrainingConfig
-    sae: TopKSAE
-    steps: int
-    workspace: Workspace = field(default_factory=Workspace)
-
-    def __post_init__(self) -> None:
-        sae = self.sae
-        self.weights = SAETensors(sae.pre_bias.detach(), sae.latent_bias.detach(), sae.encoder.weight.detach(), sae.decoder_rows())
-        betas = self.config.beta1, self.config.beta2
-        self.optimizer = torch.optim.Adam(self.weights, lr=self.config.learning_rate, betas=betas, fused=True)
-        self.silent_for = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.latent_bias.device)
-        sae.normalize_decoder()
-
-    def loss_and_gradients(self, x: Tensor) -> LossAndGradients:
-        """The objective on prepared vectors, which latents fired, and gradients that the next step of the workspace overwrites."""
-        auxk = None
-        if self.config.auxk_weight:
-            auxk = AuxK(weight=self.config.auxk_weight, dead=self.silent_for >= self.config.dead_after_vectors)
-        return loss_and_gradients(
-            self.weights, x, k=self.sae.k, objective=self.config.objective, auxk=auxk, workspace=self.workspace
-        )
-
-    def step(self, x: Tensor, index: int) -> StepResult:
-        """One optimizer step (0-based `index`). Raises UsageProblem on a loss that is not finite, before anything is updated."""
-        rate = learning_rate_at(self.config, step=index, steps=self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        found = self.loss_and_gradients(x)
-        loss = float(found.loss)
-        if not math.isfinite(loss):
-            raise UsageProblem(f"the SAE's loss is {loss} at step {index}; lower the learning rate or look at the hidden states")
-        for weight, gradient in zip(self.weights, found.gradients, strict=True):
-            weight.grad = gradient
-        self.optimizer.step()
-        if index % self.config.unit_norm_every == 0 or index == self.steps - 1:
-            self.sae.normalize_decoder()
-        self.silent_for = torch.where(found.fired, 0, self.silent_for + len(x))
-        return StepResult(loss=loss, learning_rate=rate, fired=found.fired)
 
 
 def train_sae(config: SAETrainingConfig, context: JobContext) -> None:
@@ -110,7 +45,10 @@ def train_saes(work: Sequence[tuple[SAETrainingConfig, JobContext]]) -> None:
     """
     config, context = work[0]
     use_threads(context.resources)
-    device = device_of(context.resources)
+    group = join(context.resources)
+    if config.batch_vectors % group.size:
+        raise UsageProblem(f"batch_vectors = {config.batch_vectors} is not a multiple of {group.size} processes; choose sizes that divide")
+    device = group.device
     layers = [one.layer for one, _ in work]
     backbone = load_truncated_backbone(context.inputs["backbone"], layer=max(layers), dtype=torch_dtype(config.backbone_dtype))
     backbone.to(device=device)  # type: ignore[call-arg]
@@ -119,12 +57,13 @@ def train_saes(work: Sequence[tuple[SAETrainingConfig, JobContext]]) -> None:
         harvest = Harvest(backbone, layers, batch_tokens=context.resources.micro_batch_tokens, device=device)
         shared = Workspace()
         runs = [
-            _Run.start(one, its, hidden_size=backbone.config.hidden_size, device=device, workspace=shared) for one, its in work
+            _Run.start(one, its, hidden_size=backbone.config.hidden_size, group=group, workspace=shared) for one, its in work
         ]
         for chunk_start, cursor, sequences in _chunks(config, stream, first=min(run.done for run in runs), runs=runs):
-            states = harvest.states(sequences)
+            group.check_same([(sequence.document, sequence.ids) for sequence in sequences], "text")
+            states = shared_states(harvest, sequences, group)
             _consume_all(runs, states, chunk_start=chunk_start, cursor=cursor)
-        held_out = _held_out(config, stream, harvest)
+        held_out = shared_states(harvest, _held_out(config, stream), group)
     except DataError as error:
         raise UsageProblem(str(error)) from error
     for run in runs:
@@ -156,7 +95,7 @@ def _stream(config: SAETrainingConfig, context: JobContext) -> SentenceStream:
     return SentenceStream(corpus, load_tokenizer(context.inputs["backbone"]), rules, seed=config.seed, held_out=held_out)
 
 
-def _held_out(config: SAETrainingConfig, stream: SentenceStream, harvest: Harvest) -> dict[int, Tensor]:
+def _held_out(config: SAETrainingConfig, stream: SentenceStream) -> list[TextSequence]:
     sequences: list[TextSequence] = []
     count = 0
     for sequence in stream.held_out_sequences():
@@ -164,7 +103,7 @@ def _held_out(config: SAETrainingConfig, stream: SentenceStream, harvest: Harves
             break
         sequences.append(sequence)
         count += len(sequence.kept)
-    return harvest.states(sequences)
+    return sequences
 
 
 def _chunks(
@@ -188,35 +127,41 @@ class _Run:
 
     config: SAETrainingConfig
     context: JobContext
-    update: SAEUpdate
+    update: SAEUpdate | ZeroSAEUpdate
     checkpoints: Checkpointer
     metrics: MetricsFile
     done: int
     chunk_start: int
     cursor: Cursor
+    # Whether the processes' shares of a batch were compared.
+    checked: bool = False
 
     @classmethod
     def start(
-        cls, config: SAETrainingConfig, context: JobContext, *, hidden_size: int, device: torch.device, workspace: Workspace
+        cls, config: SAETrainingConfig, context: JobContext, *, hidden_size: int, group: ProcessGroup, workspace: Workspace
     ) -> _Run:
         sae = TopKSAE(hidden_size=hidden_size, n_latents=config.n_latents, k=config.k, standardizes=config.standardize)
         sae.reset(torch.Generator().manual_seed(config.seed))
-        sae.to(device=device, dtype=torch_dtype(config.dtype))
-        update = SAEUpdate(config, sae, steps=config.vectors // config.batch_vectors, workspace=workspace)
-        checkpoints = Checkpointer(context)
+        sae.to(device=group.device, dtype=torch_dtype(config.dtype))
+        stage = context.resources.zero_stage
+        checkpoints = Checkpointer(context, group=group, layout=f"zero-{stage}" if stage else PLAIN)
         saved = checkpoints.latest()
+        update: SAEUpdate | ZeroSAEUpdate
+        if stage:
+            update = ZeroSAEUpdate(config, sae, group=group, stage=stage, workspace=workspace, saved=saved)
+        else:
+            update = SAEUpdate(config, sae, steps=config.vectors // config.batch_vectors, workspace=workspace, group=group)
         done, chunk_start, cursor = 0, 0, Cursor(0, 0)
         if saved is not None:
-            sae.load_state_dict({name.removeprefix("sae."): value for name, value in saved.tensors.items() if name.startswith("sae.")})
-            restore_optimizer(update.optimizer, saved.tensors)
-            update.silent_for = saved.tensors["silent_for"].to(device)
+            update.restore(saved)
             done, chunk_start, cursor = saved.step, saved.facts["chunk_start"], Cursor(*saved.facts["cursor"])
-        return cls(config, context, update, checkpoints, MetricsFile(context, resume_step=done), done, chunk_start, cursor)
+        metrics = MetricsFile(context, resume_step=done, writes=group.is_first)
+        return cls(config, context, update, checkpoints, metrics, done, chunk_start, cursor)
 
     def consume(self, states: Tensor, *, chunk_start: int, cursor: Cursor) -> None:
         """Train on a chunk's hidden states in this SAE's own shuffled order; steps already done are skipped."""
         self.chunk_start, self.cursor = chunk_start, cursor
-        size, steps = self.config.batch_vectors, self.update.steps
+        size, steps, group = self.config.batch_vectors, self.update.steps, self.update.group
         order = torch.randperm(len(states), generator=torch.Generator().manual_seed(_mixed(self.config.seed, chunk_start)))
         for index in range(len(states) // size):
             step = chunk_start + index
@@ -224,7 +169,12 @@ class _Run:
                 break
             if step < self.done:
                 continue
-            batch = states[order[index * size : (index + 1) * size].to(states.device)]
+            rows = order[index * size : (index + 1) * size]
+            mine = rows[group.rank :: group.size]
+            if not self.checked and group.size > 1:
+                group.check_shares([[str(row) for row in rows.tolist()]], [[str(row) for row in mine.tolist()]])
+            self.checked = True
+            batch = states[mine.to(states.device)]
             self._step(self.update.sae.prepare(batch).to(self.update.sae.pre_bias.dtype), step)
 
     def _step(self, x: Tensor, step: int) -> None:
@@ -235,19 +185,21 @@ class _Run:
         size = self.config.batch_vectors
         self.context.progress(self.done * size, self.update.steps * size, "vectors", f"loss {result.loss:.4f}")
         if self.done < self.update.steps and self.checkpoints.due():
-            self.checkpoints.save_if_due(self.done, self._state(), {"chunk_start": self.chunk_start, "cursor": list(self.cursor)})
+            self.checkpoints.save_if_due(self.done, self.update.tensors(), self._facts(), self.update.save_shards)
 
     def keep(self) -> None:
         """Write a checkpoint of the steps done."""
         if self.done:
-            self.checkpoints.save(self.done, self._state(), {"chunk_start": self.chunk_start, "cursor": list(self.cursor)})
+            self.checkpoints.save(self.done, self.update.tensors(), self._facts(), self.update.save_shards)
 
-    def _state(self) -> dict[str, Tensor]:
-        tensors = {f"sae.{name}": value for name, value in self.update.sae.state_dict().items()}
-        return {**tensors, **optimizer_tensors(self.update.optimizer), "silent_for": self.update.silent_for}
+    def _facts(self) -> dict[str, Any]:
+        return {"chunk_start": self.chunk_start, "cursor": list(self.cursor)}
 
     def finish(self, held_out: Tensor) -> None:
-        """Write the SAE and its quality on held-out text."""
+        """Write the SAE and its quality on held-out text: the first process does, all must call it."""
+        self.update.collect()
+        if not self.update.group.is_first:
+            return
         save_sae(self.context.output, self.update.sae, layer=self.config.layer)
         quality = None if len(held_out) < MIN_HELD_OUT else held_out_quality(self.update.sae, held_out)
         facts = {"held_out_vectors": len(held_out), **({} if quality is None else quality._asdict())}

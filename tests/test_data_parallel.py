@@ -1,0 +1,183 @@
+"""Training in two real processes over gloo: the weights of one process, exact resume, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from group_jobs import GivenConfig
+from safetensors.torch import load_file
+from tiny import HIDDEN, learnable_pairs, read_rows, save_backbone, write_rows
+
+from replication.launch.local import LocalLauncher
+from sarm.artifacts import ArtifactStore
+from sarm.checkpoints import load_reward_model, save_sae
+from sarm.config import RewardTrainingConfig
+from sarm.job import Job
+from sarm.resources import Resources
+from sarm.sae import TopKSAE
+
+COMMAND = "replicate table1 --profile mini"
+Events = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    folder = tmp_path_factory.mktemp("inputs")
+    sae = TopKSAE(hidden_size=HIDDEN, n_latents=32, k=4)
+    sae.reset(torch.Generator().manual_seed(0))
+    sae.normalize_decoder()
+    (folder / "sae").mkdir()
+    save_sae(folder / "sae", sae, layer=2)
+    save_backbone(folder / "backbone")
+    write_rows(folder / "preferences", "train.jsonl", learnable_pairs(24))
+    return {name: Job(GivenConfig(name=name), locations={"source": str(folder / name)}) for name in ("backbone", "sae", "preferences")}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return ArtifactStore(tmp_path / "store")
+
+
+def reward_job(inputs: dict[str, Job], resources: dict[str, Any], **changes: Any) -> Job:
+    # The head starts away from zero, since Adam turns the sign of a vanishing gradient into a whole step.
+    values = {"layer": 2, "batch_pairs": 4, "epochs": 1, "learning_rate": 1e-3, "max_length": 64, "head_init": "normal", **changes}
+    needs = {"threads": 1, "micro_batch_tokens": 60, "checkpoint_minutes": 1e-6, **resources}
+    return Job(RewardTrainingConfig(**values), inputs=inputs, resources=Resources(**needs), label="reward model")
+
+
+def run(store: ArtifactStore, jobs: Sequence[Job], watch: Callable[[dict[str, Any]], None] = lambda event: None) -> tuple[int, str]:
+    """Exit code and report."""
+    reports: list[str] = []
+    plan = list({one.key: one for job in jobs for one in (*job.inputs.values(), job)}.values())
+    plan.sort(key=lambda job: job.kind != "given")
+    launcher = LocalLauncher(command=COMMAND, report=reports.append, registry="group_jobs:WITH_GIVEN")
+    return launcher.launch(plan, store, watch), "".join(reports)
+
+
+def apart(one: Path, other: Path, name: str = "model.safetensors") -> float:
+    """The largest difference between two files of weights."""
+    first, second = load_file(one / name), load_file(other / name)
+    assert first.keys() == second.keys()
+    return max(float((first[key].float() - second[key].float()).abs().max()) for key in first)
+
+
+def stop_at(step: int, stop: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
+    told = threading.Event()
+
+    def watch(event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and event["done"] >= step and not told.is_set():
+            told.set()
+            stop()
+
+    return watch
+
+
+def first_step(events: Events) -> int:
+    return min(event["done"] for event in events if event["event"] == "progress")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_of_one_with_every_zero_stage(
+    store: ArtifactStore, tmp_path: Path, inputs: dict[str, Job], record_property: Callable[[str, object], None]
+) -> None:
+    sae = {"sae_trains": True, "reconstruction_weight": 1.0, "reconstruction_reaches_backbone": True}
+    whole = {"encoder": "none", "selection": "validation", "validation_fraction": 0.3, "batch_pairs": 2}
+    cases: list[tuple[int, dict[str, Any]]] = [(0, {}), (1, {"encoder": "linear", "n_latents": 32}), (2, sae), (3, whole), (3, sae)]
+
+    def jobs(**resources: Any) -> list[Job]:
+        found = []
+        for seed, (stage, changes) in enumerate(cases):
+            own = {**resources, "zero_stage": stage, "activation_checkpointing": stage == 3} if resources else {}
+            needed = inputs if changes.get("encoder", "sae") == "sae" else {name: inputs[name] for name in ("backbone", "preferences")}
+            found.append(reward_job(needed, own, seed=seed, **changes))
+        return found
+
+    alone = ArtifactStore(tmp_path / "alone")
+    assert run(alone, jobs()) == (0, "")
+    assert run(store, jobs(processes=2)) == (0, "")
+    for (stage, _), job in zip(cases, jobs(), strict=True):
+        difference = apart(alone.path(job), store.path(job))
+        record_property(f"zero_{stage}", difference)
+        print(f"ZeRO {stage}: max |w2 - w1| = {difference:.2e}")
+        # Rounding; one step of Adam moves a weight by 1e-3.
+        assert difference < 2e-6, stage
+        rows, others = (read_rows(one.path(job) / "metrics.jsonl") for one in (alone, store))
+        assert len(rows) == len(others)
+        for row, other in zip(rows, others, strict=True):
+            assert row == pytest.approx(other, rel=1e-4)
+        assert (alone.path(job) / "training.json").read_text() == (store.path(job) / "training.json").read_text()
+        assert load_reward_model(store.path(job)).layer == 2
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_two_processes_goes_on_bit_for_bit_and_on_one_from_a_universal_checkpoint(
+    store: ArtifactStore, tmp_path: Path, inputs: dict[str, Job]
+) -> None:
+    def job(processes: int, stage: int) -> Job:
+        return reward_job(inputs, {"processes": processes, "zero_stage": stage, "checkpoint_minutes": 60.0}, epochs=20)
+
+    whole = ArtifactStore(tmp_path / "whole")
+    assert run(whole, [job(2, 2)])[0] == 0
+    code, report = run(store, [job(2, 2)], stop_at(3, lambda: signal.raise_signal(signal.SIGTERM)))
+    assert code == 75 and "stopped at step" in report and store.state(job(2, 2)).reason == "stopped with a checkpoint"
+    staging = store.root / ".staging" / "train_reward"
+    assert len(list(staging.glob("*/*/checkpoint/step-*"))) == 1, "older ones are pruned"
+    # Another way of training is refused with the values that continue it.
+    code, report = run(store, [job(1, 0)])
+    assert code == 2 and "--set resources.train_reward.processes=2 --set resources.train_reward.zero_stage=2" in report
+    shutil.copytree(store.root, tmp_path / "copy")
+    events: Events = []
+    assert run(store, [job(2, 2)], events.append)[0] == 0 and first_step(events) > 3
+    assert apart(whole.path(job(2, 2)), store.path(job(2, 2))) == 0.0
+    for name in ("model.safetensors", "metrics.jsonl", "training.json"):
+        assert (whole.path(job(2, 2)) / name).read_bytes() == (store.path(job(2, 2)) / name).read_bytes(), name
+    copy = ArtifactStore(tmp_path / "copy")
+    events.clear()
+    code, report = run(copy, [job(1, 2)], events.append)
+    assert code == 0, report
+    difference = apart(whole.path(job(1, 2)), copy.path(job(1, 2)))
+    print(f"universal checkpoint, 2 -> 1 processes, ZeRO 2: max |w - w'| = {difference:.2e}")
+    assert first_step(events) > 3 and difference < 5e-5
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_at_most_one_interval_is_lost(store: ArtifactStore, tmp_path: Path, inputs: dict[str, Job]) -> None:
+    job = reward_job(inputs, {"processes": 2, "zero_stage": 3}, epochs=4)
+    whole = ArtifactStore(tmp_path / "whole")
+    assert run(whole, [job])[0] == 0
+
+    def kill() -> None:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+
+    assert run(store, [job], stop_at(7, kill))[0] != 0
+    assert not store.has(job)
+    events: Events = []
+    assert run(store, [job], events.append)[0] == 0
+    # A checkpoint after each step: the one after step 6 was there before step 7 was told.
+    assert first_step(events) >= 7
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (whole.path(job) / name).read_bytes() == (store.path(job) / name).read_bytes(), name
+
+
+def test_checkpoint_of_another_way_is_named_in_the_refusal(tmp_path: Path) -> None:
+    from sarm.engine import Checkpoint
+    from sarm.engine_update import refuse_layout
+    from sarm.job import UsageProblem
+
+    saved = Checkpoint(step=4, tensors={}, facts={}, layout="plain", processes=1)
+    refuse_layout(saved, "plain", kind="train_reward")
+    with pytest.raises(UsageProblem, match=r"step 4 was written without DeepSpeed by 1 processes.*processes=1 .*zero_stage=0"):
+        refuse_layout(saved, "zero-2", kind="train_reward")
+    assert json.dumps(saved.facts) == "{}"
