@@ -15,12 +15,12 @@ import pytest
 import torch
 from group_jobs import GivenConfig
 from safetensors.torch import load_file
-from tiny import HIDDEN, learnable_pairs, read_rows, save_backbone, write_rows
+from tiny import HIDDEN, TEXTS, learnable_pairs, read_rows, save_backbone, write_corpus, write_rows
 
 from replication.launch.local import LocalLauncher
 from sarm.artifacts import ArtifactStore
 from sarm.checkpoints import load_reward_model, save_sae
-from sarm.config import RewardTrainingConfig
+from sarm.config import RewardTrainingConfig, SAETrainingConfig
 from sarm.job import Job
 from sarm.resources import Resources
 from sarm.sae import TopKSAE
@@ -39,7 +39,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     save_sae(folder / "sae", sae, layer=2)
     save_backbone(folder / "backbone")
     write_rows(folder / "preferences", "train.jsonl", learnable_pairs(24))
-    return {name: Job(GivenConfig(name=name), locations={"source": str(folder / name)}) for name in ("backbone", "sae", "preferences")}
+    write_corpus(folder / "corpus", TEXTS, times=50)
+    names = ("backbone", "sae", "preferences", "corpus")
+    return {name: Job(GivenConfig(name=name), locations={"source": str(folder / name)}) for name in names}
 
 
 @pytest.fixture
@@ -53,7 +55,17 @@ def reward_job(inputs: dict[str, Job], resources: dict[str, Any], **changes: Any
     # The head starts away from zero, since Adam turns the sign of a vanishing gradient into a whole step.
     values = {"layer": 2, "batch_pairs": 4, "epochs": 1, "learning_rate": 1e-3, "max_length": 64, "head_init": "normal", **changes}
     needs = {"threads": 1, "micro_batch_tokens": 60, "checkpoint_minutes": 1e-6, **resources}
-    return Job(RewardTrainingConfig(**values), inputs=inputs, resources=Resources(**needs), label="reward model")
+    needed = ("backbone", "preferences", *(["sae"] if values.get("encoder", "sae") == "sae" else []))
+    own = {name: inputs[name] for name in needed}
+    return Job(RewardTrainingConfig(**values), inputs=own, resources=Resources(**needs), label="reward model")
+
+
+def sae_job(inputs: dict[str, Job], resources: dict[str, Any], **changes: Any) -> Job:
+    sizes = {"layer": 2, "n_latents": 32, "k": 4, "vectors": 320, "batch_vectors": 16, "buffer_vectors": 128, "held_out_vectors": 40}
+    needs = {"threads": 1, "micro_batch_tokens": 256, "checkpoint_minutes": 60.0, **resources}
+    own = {name: inputs[name] for name in ("backbone", "corpus")}
+    config = SAETrainingConfig(**{**sizes, "learning_rate": 1e-3, **changes})
+    return Job(config, inputs=own, resources=Resources(**needs), label=f"SAE of layer {config.layer}")
 
 
 def run(store: ArtifactStore, jobs: Sequence[Job], watch: Callable[[dict[str, Any]], None] = lambda event: None) -> tuple[int, str]:
@@ -99,8 +111,7 @@ def test_two_processes_give_the_weights_of_one_with_every_zero_stage(
         found = []
         for seed, (stage, changes) in enumerate(cases):
             own = {**resources, "zero_stage": stage, "activation_checkpointing": stage == 3} if resources else {}
-            needed = inputs if changes.get("encoder", "sae") == "sae" else {name: inputs[name] for name in ("backbone", "preferences")}
-            found.append(reward_job(needed, own, seed=seed, **changes))
+            found.append(reward_job(inputs, own, seed=seed, **changes))
         return found
 
     alone = ArtifactStore(tmp_path / "alone")
@@ -117,7 +128,10 @@ def test_two_processes_give_the_weights_of_one_with_every_zero_stage(
         for row, other in zip(rows, others, strict=True):
             assert row == pytest.approx(other, rel=1e-4)
         assert (alone.path(job) / "training.json").read_text() == (store.path(job) / "training.json").read_text()
-        assert load_reward_model(store.path(job)).layer == 2
+        model = load_reward_model(store.path(job))
+        start = load_file(Path(inputs["backbone"].locations["source"]) / "model.safetensors")["model.embed_tokens.weight"]
+        assert model.layer == 2
+        assert float((model.model.get_parameter("embed_tokens.weight") - start).abs().max()) > 1e-3, "they all learned something"
 
 
 @pytest.mark.slow
@@ -169,6 +183,49 @@ def test_killed_at_any_moment_at_most_one_interval_is_lost(store: ArtifactStore,
     assert first_step(events) >= 7
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (whole.path(job) / name).read_bytes() == (store.path(job) / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_saes_of_two_processes_are_those_of_one_with_every_zero_stage(store: ArtifactStore, tmp_path: Path, inputs: dict[str, Job]) -> None:
+    def jobs(**resources: Any) -> list[Job]:
+        changes: list[dict[str, Any]] = [{}, {"layer": 3, "k": 2}, *({"seed": stage, "standardize": stage != 3} for stage in (1, 2, 3))]
+        revived = {"auxk_weight": 0.1, "dead_after_vectors": 32, "seed": 4, "unit_norm_every": 3}
+        stages = zip([*changes, revived], [0, 0, 1, 2, 3, 3], strict=True)
+        return [sae_job(inputs, {**resources, "zero_stage": stage if resources else 0}, **one) for one, stage in stages]
+
+    alone = ArtifactStore(tmp_path / "alone")
+    assert run(alone, jobs()) == (0, "")
+    assert run(store, jobs(processes=2)) == (0, "")
+    for stage, job in zip([0, 0, 1, 2, 3, 3], jobs(), strict=True):
+        difference = apart(alone.path(job), store.path(job), "sae.safetensors")
+        print(f"{job.label}, ZeRO {stage}: max |w2 - w1| = {difference:.2e}")
+        assert difference < 1e-5
+        rows, others = (read_rows(one.path(job) / "metrics.jsonl") for one in (alone, store))
+        assert len(rows) == len(others) == 3 and rows[-1] == pytest.approx(others[-1], rel=1e-4) and rows[-1]["loss"] < rows[0]["loss"]
+        quality, other = (json.loads((one.path(job) / "quality.json").read_text()) for one in (alone, store))
+        assert quality == pytest.approx(other, rel=1e-3)
+        norms = load_file(store.path(job) / "sae.safetensors")["decoder.weight"].norm(dim=0)
+        torch.testing.assert_close(norms, torch.ones(32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "then"), [(0, 1), (1, 2)])
+def test_a_stopped_sae_goes_on(store: ArtifactStore, tmp_path: Path, inputs: dict[str, Job], stage: int, then: int) -> None:
+    """On as many processes bit for bit; without ZeRO on another number from the same checkpoint, up to rounding."""
+
+    def job(processes: int) -> Job:
+        return sae_job(inputs, {"processes": processes, "zero_stage": stage}, vectors=16 * 600)
+
+    whole = ArtifactStore(tmp_path / "whole")
+    assert run(whole, [job(2)]) == (0, "")
+    code, report = run(store, [job(2)], stop_at(5 * 16, lambda: signal.raise_signal(signal.SIGINT)))
+    assert code == 75 and "stopped at step" in report
+    events: Events = []
+    assert run(store, [job(then)], events.append)[0] == 0
+    assert first_step(events) > 5 * 16
+    difference = apart(whole.path(job(2)), store.path(job(2)), "sae.safetensors")
+    print(f"SAE, ZeRO {stage}, 2 -> {then} processes: max |w - w'| = {difference:.2e}")
+    assert difference == 0.0 if then == 2 else difference < 1e-2
 
 
 def test_checkpoint_of_another_way_is_named_in_the_refusal(tmp_path: Path) -> None:
