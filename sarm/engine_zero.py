@@ -163,7 +163,8 @@ class ZeroUpdate:
             from deepspeed.utils import safe_get_full_fp32_param  # noqa: PLC0415
 
             full: Tensor | None = safe_get_full_fp32_param(parameter)
-            return full
+            # Stage 0 keeps its float32 copies where they cannot be asked for.
+            return parameter if full is None else full
         if self._stage < 3:
             return parameter
         with self._deepspeed.zero.GatheredParameters([parameter]):

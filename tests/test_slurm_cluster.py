@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_believe_jobs import CountConfig, SumConfig
+from make_believe_jobs import CountConfig, MeetConfig, SumConfig
 
 from replication import pipeline, planning
 from replication.data_folders import slurm_folder
@@ -302,45 +302,42 @@ def test_slurm_takes_the_directives_of_a_committed_script(cluster: None, script:
 
 
 @pytest.mark.parametrize(("machines", "ranks"), [(2, 4), (1, 2)])
-def test_processes_meet_under_torchrun(
+def test_processes_meet_under_torchrun_and_stop_together(
     store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machines: int, ranks: int
 ) -> None:
-    """The multi-node rehearsal: srun on two slurmd, one torchrun each, two gloo ranks each; the work is a stand-in that adds ranks."""
-    stand_in = tmp_path / "source" / "sarm" / "jobs"
-    stand_in.mkdir(parents=True)
-    for package in (stand_in.parent, stand_in):
-        (package / "__init__.py").touch()
-    (stand_in / "__main__.py").write_text(
-        "import json, os, sys\nimport torch\nimport torch.distributed as dist\n"
-        "dist.init_process_group('gloo')\n"
-        "ranks = torch.tensor([float(dist.get_rank())])\ndist.all_reduce(ranks)\n"
-        "requests = json.load(open(sys.argv[1]))\n"
-        "if dist.get_rank() == 0:\n"
-        "    found = {'state': 'done', 'sum': ranks.item(), 'world': dist.get_world_size(), 'label': requests[0]['label']}\n"
-        "    found['local'] = os.environ['LOCAL_WORLD_SIZE']\n"
-        "    json.dump(found, open(os.environ['SARM_STATE_FILE'], 'w'))\n"
-        "dist.barrier()\n"
-    )
+    """The multi-node rehearsal: srun on two slurmd, one torchrun each, two gloo ranks each, which do one job and stop together."""
     # The second node's name stands in no hosts file.
     monkeypatch.setenv("SARM_MASTER_ADDR", "127.0.0.1")
-    job = Job(CountConfig(), resources=Resources(nodes=machines, processes=ranks, gpus=ranks, memory_gb=2), label="meeting")
-    nodes = NODES.model_copy(update={"gpus_per_node": 2})
-    place = Place(store=shlex.quote(str(store.root)), python=str(Path(sys.executable).parent), source=str(tmp_path / "source"))
+    monkeypatch.setenv("MAKE_BELIEVE_SECONDS", "0.1")
+    job = Job(MeetConfig(steps=120), resources=Resources(nodes=machines, processes=ranks, memory_gb=2), label="meeting")
+    place = Place(
+        store=shlex.quote(str(store.root)), python=str(Path(sys.executable).parent), source=shlex.quote(f"{ROOT}:{Path(__file__).parent}")
+    )
     texts: list[str] = []
 
     def submit(name: str, text: str, bundle: Bundle) -> str:
         texts.append(text)
         return "1"
 
-    Chain(nodes, COMMAND, place).hand_over([on_cluster(job, nodes)], {}, submit)
+    Chain(NODES, COMMAND, place, "make_believe_jobs:MAKE_BELIEVE").hand_over([on_cluster(job, NODES)], {}, submit)
     (tmp_path / "nodes.sh").write_text(texts[0])
     log = tmp_path / "log.txt"
-    # From another folder than the checkout, whose own sarm.jobs `python -m` would take.
-    command = ["sbatch", "--wait", "--parsable", f"--output={log}", "nodes.sh"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
-    assert done.returncode == 0, log.read_text()
-    found = json.loads((store.root / ".slurm" / "jobs" / done.stdout.strip() / "state.json").read_text())
-    assert found == {"state": "done", "sum": sum(range(ranks)), "world": ranks, "label": "meeting", "local": "2"}
+    command = ["sbatch", "--parsable", f"--output={log}", str(tmp_path / "nodes.sh")]
+    number = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    folder = store.root / ".slurm" / "jobs" / number
+    warned = False
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end and not store.has(job):
+        told = (folder / "events.jsonl").read_text() if (folder / "events.jsonl").exists() else ""
+        if not warned and '"event": "progress"' in told:
+            # What Slurm sends before the time is over: all stop at one step, and the job is requeued and goes on.
+            call(["scancel", "--batch", "--signal=USR1", number])
+            warned = True
+        time.sleep(0.5)
+    said = log.read_text()
+    assert store.has(job), said
+    assert "stopped at step" in (folder / "events.jsonl").read_text() and "USR1: stop requested" in said
+    assert json.loads((store.path(job) / "total.json").read_text()) == {"total": 120.0 * sum(range(1, ranks + 1)), "processes": ranks}
 
 
 def test_the_descriptions_are_held_against_what_slurm_says(cluster: None) -> None:
