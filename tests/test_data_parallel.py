@@ -120,7 +120,8 @@ def test_two_processes_give_the_weights_of_one_with_every_zero_stage(
     for (stage, _), job in zip(cases, jobs(), strict=True):
         difference = apart(alone.path(job), store.path(job))
         record_property(f"zero_{stage}", difference)
-        print(f"ZeRO {stage}: max |w2 - w1| = {difference:.2e}")
+        steps = json.loads((store.path(job) / "training.json").read_text())["steps"]
+        print(f"ZeRO {stage}, {steps} steps: max |w2 - w1| = {difference:.2e}")
         # Rounding; one step of Adam moves a weight by 1e-3.
         assert difference < 2e-6, stage
         rows, others = (read_rows(one.path(job) / "metrics.jsonl") for one in (alone, store))

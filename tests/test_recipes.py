@@ -155,3 +155,22 @@ def test_a_global_batch_that_its_processes_cannot_share_is_refused(mini: Setting
     overrides = parse_overrides(["reward.batch_pairs=15", "resources.train_reward.processes=2"])
     with pytest.raises(UsageProblems, match=r"reward\.batch_pairs = 15 is not a multiple of resources\.train_reward\.processes = 2"):
         recipe(replace(mini, overrides=overrides))
+
+
+def test_processes_for_all_reach_the_work_that_several_can_share(mini: Setting) -> None:
+    general = ["resources.processes=2", "resources.zero_stage=3", "resources.gpus=2", "resources.threads=1", "resources.train_sae.gpus=0"]
+    jobs = topological_order(recipe(replace(mini, overrides=parse_overrides(general))).jobs)
+    assert {job.kind for job in jobs} >= {"train_sae", "train_reward", "score_benchmark", "pretrain_backbone"}
+    for job in jobs:
+        shared = job.kind in ("train_sae", "train_reward")
+        found = job.resources
+        assert (found.processes, found.zero_stage, found.threads) == ((2, 3, 1) if shared else (1, 0, 1)), job.kind
+        assert found.gpus == {"train_sae": 0, "train_reward": 2}.get(job.kind, 1), job.kind
+    assert {job.key for job in jobs} == {job.key for job in topological_order(recipe(mini).jobs)}, "where it runs is no part of a key"
+
+
+@pytest.mark.parametrize(("field", "value"), [("processes", 2), ("zero_stage", 1)])
+def test_processes_for_work_that_one_process_does_are_refused(mini: Setting, field: str, value: int) -> None:
+    overrides = parse_overrides([f"resources.score_benchmark.{field}={value}"])
+    with pytest.raises(UsageProblems, match=rf"resources\.score_benchmark\.{field} = {value}: this kind of work runs in one process"):
+        recipe(replace(mini, overrides=overrides))
