@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from replication.data_folders import AUTHORS_REWARDS
 from replication.problems import UsageProblems, nearest
 from replication.run_options import (
     ALL,
@@ -29,6 +30,7 @@ from replication.run_options import (
     SeedsOption,
     SetOption,
     StoreOption,
+    authors_rewards,
     experiments_named,
     settings_for,
 )
@@ -52,7 +54,9 @@ ResultsOption = Annotated[Path | None, typer.Option("--results", help="A results
 SourceOption = Annotated[
     Literal["train", "scores"], typer.Option("--from", help="train what is missing, or rebuild the tables from per-item rewards alone.")
 ]
-ScoresOption = Annotated[Path | None, typer.Option("--scores", help="With --from scores: folder of <experiment>.results.json.")]
+ScoresOption = Annotated[
+    Path | None, typer.Option("--scores", help="With --from scores: folder of <experiment>.results.json; for figure3 the authors' rewards.")
+]
 
 
 def diff(  # noqa: PLR0917 - one parameter an option, as Typer wants it
@@ -249,18 +253,49 @@ def rebuilt_from_scores(
 ) -> bool:
     """For the run commands: whether the tables were rebuilt from per-item rewards, which starts no job and reads no store.
 
-    Raises UsageProblems for options that do not go together, ResultsError and DataError for files that cannot be trusted.
+    The steered figure is drawn from the authors' own rewards. Raises UsageProblems for options that do not go together,
+    ResultsError and DataError for files that cannot be trusted.
     """
     if source == "train":
         if scores is not None:
             raise UsageProblems(["--scores is read only with --from scores"])
         return False
-    if scores is None:
+    _refuse_idle_options(context)
+    steered = [experiment for experiment in experiments if experiment.product == "steering"]
+    experiments = [experiment for experiment in experiments if experiment not in steered]
+    if experiments and scores is None:
         raise UsageProblems(["--from scores needs --scores FOLDER, where <experiment>.results.json lies"])
+    if steered:
+        _authors_figure(scores, out, needed=not experiments)
+    if scores is not None and experiments:
+        _rebuild(context, experiments, scores=scores, out=out)
+    return True
+
+
+def _authors_figure(scores: Path | None, out: Path, *, needed: bool) -> None:
+    """Draw the steered figure from the authors' rewards, in `--scores` or else in `SARM_DATA`; without them exit code 5 where needed."""
+    from replication import pipeline, terminal  # noqa: PLC0415 - rendering is not needed by --help
+    from replication.report.result_reading import ResultsError  # noqa: PLC0415 - as above
+
+    path = authors_rewards(os.environ, scores)
+    if not path:
+        problem = (
+            "figure3 --from scores: the authors' rewards are not here; set SARM_DATA to the folder that has "
+            f"{AUTHORS_REWARDS}, or name the folder of {AUTHORS_REWARDS.name} with --scores"
+        )
+        if needed:
+            raise ResultsError(problem, exit_code=MISSING_RESULTS)
+        typer.echo(problem, err=True)
+        return
+    found, files = pipeline.from_authors(Path(path), out)
+    terminal.console_for(sys.stdout).print(pipeline.terminal(found))
+    typer.echo(f"tables and figures: {', '.join(str(file) for file in files)}", err=True)
+
+
+def _rebuild(context: typer.Context, experiments: Sequence[Experiment], *, scores: Path, out: Path) -> None:
     from replication import pipeline, terminal  # noqa: PLC0415 - rendering is not needed by --help
     from replication.report.result_reading import ResultsError, read_results  # noqa: PLC0415 - as above
 
-    _refuse_idle_options(context)
     paths = [scores / f"{experiment.name}.results.json" for experiment in experiments]
     present = [path for path in paths if path.is_file()]
     if not present or (len(present) < len(paths) and context.info_name != ALL):
@@ -275,7 +310,6 @@ def rebuilt_from_scores(
         found, files = pipeline.from_scores(path, out)
         terminal.console_for(sys.stdout).print(pipeline.terminal(found))
         typer.echo(f"tables: {', '.join(str(file) for file in files)}", err=True)
-    return True
 
 
 def _given(context: typer.Context, name: str) -> bool:

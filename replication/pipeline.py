@@ -18,7 +18,9 @@ from replication.report.tables import render, terminal
 from replication.report.verdicts import with_verdicts
 from sarm.artifacts import ArtifactStore
 
-__all__ = ["Outcome", "folder", "from_scores", "measured", "replicate", "report", "terminal"]
+AUTHORS = "authors"
+
+__all__ = ["Outcome", "folder", "from_authors", "from_scores", "measured", "replicate", "report", "terminal"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,20 @@ def from_scores(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
     stored = read_results(path)
     found = with_verdicts(rebuilt(stored, path.parent), reference=stored.published)
     return found, render(found, rendered / folder_name(stored.profile, stored.protocol))
+
+
+def from_authors(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
+    """Figure 3 from the authors' own rewards alone, as tables and as PNG, SVG and PDF; no job, no store, no model of ours.
+
+    Raises EnvironmentProblem and IntegrityProblem for a file that is not there or not what it should be.
+    """
+    # Loaded here: no other way through this file needs matplotlib.
+    from replication.report.figures import draw_figure3  # noqa: PLC0415
+    from replication.report.steering_tables import figure3_report  # noqa: PLC0415
+
+    found = figure3_report([], profile=AUTHORS, protocol=AUTHORS, why_not_comparable="", authors=path)
+    where = rendered / AUTHORS
+    return found.report, (*render(found.report, where), *draw_figure3(found, where, authors=path))
 
 
 def folder(rendered: Path, setting: Setting) -> Path:
