@@ -43,6 +43,7 @@ class Protocol(Frozen):
     reward: Mapping[str, Choice]
     scoring: Mapping[str, Choice]
     feature_scores: Choice = Field(description="Data on which s_i is computed for steering.")
+    steering: Mapping[str, Choice] = Field(default_factory=dict)
     deviations: tuple[Deviation, ...] = ()
 
     @property
@@ -52,7 +53,7 @@ class Protocol(Frozen):
 
     def section(self, name: str) -> Mapping[str, Choice]:
         """The choices of one config section; empty for sections without any."""
-        sections = {"sae": self.sae, "reward": self.reward, "scoring": self.scoring}
+        sections = {"sae": self.sae, "reward": self.reward, "scoring": self.scoring, "steering": self.steering}
         return sections.get(name, {})
 
 
@@ -149,6 +150,7 @@ AUTHORS = Protocol(
     },
     scoring={**SCORING, **_chosen("S eval_rewardbench_sarm_llama.py:99: float16 by default", dtype="float16")},
     feature_scores=Choice(value="rmbench-safety", source="S steering/train/rm_bench: the released s_i is from RM-Bench"),
+    steering=_chosen("S inference_with_steering.py:235: steering asserts TopK, also for a model that was trained without", latents="topk"),
     deviations=(
         *SHARED_DEVIATIONS,
         Deviation(text="Trained without TopK, scored without; the released loader takes 'woTopK' for TopK.", where="reward.latents"),

@@ -282,7 +282,7 @@ class SteeringConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "steer_rewards"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     selection: Literal["rewardbench2", "rmbench"] = Field(description="File on which s_i is computed.")
     target: Literal["rewardbench2", "rmbench"] = Field(default="rewardbench2", description="File whose rewards are steered.")
@@ -290,6 +290,9 @@ class SteeringConfig(JobConfig):
     rule: Literal["argmax-s", "argmax-s-bounded-t", "s-minus-t"] = Field(default="argmax-s", description="How the latent is chosen.")
     bound: float = Field(default=0.1, ge=0, description="Largest |t_i| that argmax-s-bounded-t accepts.")
     multiplier: float = Field(default=2.0, description="Factor on the chosen latent; the paper does not state its own.")
+    latents: Literal["model", "topk"] = Field(
+        default="model", description="What the head sees while steering: what the model was trained on, or TopK latents in any case."
+    )
     max_length: int = Field(default=2048, ge=2, description="Longest conversation, tokens.")
     truncation: Literal["left", "right", "error"] = Field(default="left", description="Which end of a longer one is cut.")
     bos: Literal["single", "double-first-masked", "double"] = Field(default="single", description="BOS policy.")

@@ -17,7 +17,7 @@ from replication.profiles import shipped_profiles
 from replication.protocols import PROTOCOLS
 from replication.recipes import Setting, recipe
 from replication.settings import JOB_KINDS, parse_overrides
-from sarm.config import DataConfig, RewardTrainingConfig, SAETrainingConfig, WeightsConfig
+from sarm.config import DataConfig, RewardTrainingConfig, SAETrainingConfig, SteeringConfig, WeightsConfig
 from sarm.job import topological_order
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -46,6 +46,19 @@ def test_seeds_change_what_a_seed_changes_and_nothing_else(mini: Setting) -> Non
             assert left.config.model_copy(update={"seed": 1}) == right.config
         else:
             assert left.config == right.config
+
+
+def test_steering_puts_topk_in_where_a_protocol_trains_without(mini: Setting) -> None:
+    found = {}
+    for name, protocol in PROTOCOLS.items():
+        (training,) = recipe(replace(mini, experiment=EXPERIMENTS["figure3"], protocol=protocol)).trainings
+        assert training.steering is not None and isinstance(training.steering.config, SteeringConfig)
+        assert training.model is not None and isinstance(training.model.config, RewardTrainingConfig)
+        found[name] = (training.model.config.latents, training.steering.config.latents)
+    steered_as_trained = ("topk", "model")
+    assert found == {
+        "paper": steered_as_trained, "aaai": steered_as_trained, "authors": ("pre_acts", "topk"), "authors-dec": ("topk", "topk")
+    }  # fmt: skip
 
 
 def test_set_wins_over_profile_and_resources_do_not_change_keys(mini: Setting) -> None:
