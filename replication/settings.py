@@ -60,6 +60,7 @@ JOB_KINDS = (
     "pretrain_backbone",
     "fetch_weights",
     "prepare_data",
+    "fetch_splitter",
     "train_sae",
     "train_reward",
     "score_benchmark",

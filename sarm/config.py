@@ -99,7 +99,7 @@ class DataConfig(JobConfig):
 
 
 class SAETrainingConfig(JobConfig):
-    """One TopK sparse autoencoder on hidden states of a truncated model. Inputs: `backbone`, `corpus`.
+    """One TopK sparse autoencoder on hidden states of a truncated model. Inputs: `backbone`, `corpus`, perhaps `splitter`.
 
     Source: section Setup, SAE Pretraining.
     """
@@ -115,6 +115,9 @@ class SAETrainingConfig(JobConfig):
     )
     context: Literal["sentence", "document"] = Field(
         default="sentence", description="A sentence alone after BOS (released code), or packed sentences of one document."
+    )
+    splitter: Literal["nupunkt", "nltk-punkt"] = Field(
+        default="nupunkt", description="Sentence splitter: with its model in its package; or the released code's, whose data are an input."
     )
     min_tokens: int = Field(default=1, ge=1, description="Shorter sequences are left out (tokens with BOS).")
     max_tokens: int = Field(default=96, ge=2, description="Longer sequences are cut on the right (tokens with BOS).")

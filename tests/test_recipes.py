@@ -13,12 +13,13 @@ from replication.experiments import EXPERIMENTS, TABLE1
 from replication.planning import STAGES, ordered
 from replication.problems import UsageProblems
 from replication.profile_files import load_profile
-from replication.profiles import shipped_profiles
+from replication.profiles import FileData, shipped_profiles
 from replication.protocols import PROTOCOLS
-from replication.recipes import Setting, recipe
+from replication.recipes import BROUGHT_IN, Setting, recipe
 from replication.settings import JOB_KINDS, parse_overrides
 from sarm.config import DataConfig, RewardTrainingConfig, SAETrainingConfig, SteeringConfig, WeightsConfig
-from sarm.job import topological_order
+from sarm.config_text import SplitterConfig
+from sarm.job import Job, topological_order
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -59,6 +60,22 @@ def test_steering_puts_topk_in_where_a_protocol_trains_without(mini: Setting) ->
     assert found == {
         "paper": steered_as_trained, "aaai": steered_as_trained, "authors": ("pre_acts", "topk"), "authors-dec": ("topk", "topk")
     }  # fmt: skip
+
+
+def test_the_released_recipe_brings_the_data_of_its_own_sentence_splitter(mini: Setting, tmp_path: Path) -> None:
+    paper = replace(mini, profile=load_profile("paper", environment={}))
+
+    def splitters(setting: Setting) -> list[Job]:
+        found = [training.sae.inputs.get("splitter") for training in recipe(setting).trainings if training.sae is not None]
+        return [job for job in found if job is not None]
+
+    released = splitters(replace(paper, protocol=PROTOCOLS["authors"]))
+    assert len(released) == 3 and len({job.key for job in released}) == 1
+    assert isinstance(released[0].config, SplitterConfig) and released[0].config.origin == "url" and released[0].kind in BROUGHT_IN
+    assert not splitters(paper) and not splitters(replace(mini, protocol=PROTOCOLS["authors"]))
+    local = paper.profile.model_copy(update={"splitter": FileData(kind="file", path=str(tmp_path))})
+    (one, *_) = splitters(replace(paper, profile=local, protocol=PROTOCOLS["authors"], digest=lambda path: "0" * 64))
+    assert one.locations == {"source": str(tmp_path)} and one.config == SplitterConfig(origin="folder", revision="0" * 64)
 
 
 def test_set_wins_over_profile_and_resources_do_not_change_keys(mini: Setting) -> None:
