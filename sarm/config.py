@@ -313,7 +313,7 @@ class ContextConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "collect_contexts"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     texts: Literal["train", "evaluation", "rewardbench2", "rmbench"] = Field(
         default="rmbench", description="File of the input: `<texts>.jsonl`; the released loader reads the training pairs (`train`)."
@@ -350,7 +350,7 @@ class ExplanationConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "explain_latents"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     judge: Literal["endpoint", "recorded", "planted"] = Field(
         description="Who answers: a chat endpoint; a file of recorded answers; the miniature's planted concepts."

@@ -57,7 +57,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"}),
     frozenset({"report.inputs", "report.figures", "report.statistics"}),
     frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"}),
-    frozenset({"report.features", "report.hours", "report.stamps"}),
+    frozenset({"report.features", "report.hours", "report.stamps", "report.polarity", "report.detection"}),
     frozenset({"report.collecting"}),
     frozenset({"report.verdict_rules", "report.cell_verdict", "report.verdicts", "report.claims"})
     | {"report.own_claims", "report.result_files", "report.result_reading"},
