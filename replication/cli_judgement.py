@@ -148,40 +148,25 @@ def claims(
 
 def _own_results(*, profile: str, seeds: str, store: Path) -> tuple[dict[str, tuple[ClaimResult, ...]], list[str]]:
     """For each claim one result a protocol that the store has, and across them; and what is lacking for protocol `paper`."""
-    from replication.protocols import PROTOCOLS  # noqa: PLC0415 - not needed by --help
+    from replication.protocols import PAPER, PROTOCOLS  # noqa: PLC0415 - not needed by --help
     from replication.recipes import recipe  # noqa: PLC0415 - as above
     from replication.report.claim_file import load_claims  # noqa: PLC0415 - as above
-    from replication.report.claims import across_protocols  # noqa: PLC0415 - as above
-    from replication.report.own_claims import own_claims, rows_needed  # noqa: PLC0415 - as above
-    from replication.report.paired_items import credits_in_store  # noqa: PLC0415 - as above
+    from replication.report.claims_in_store import ClaimsInStore  # noqa: PLC0415 - as above
 
     file, place = load_claims(), ArtifactStore(store)
-    found: dict[str, dict[str, ClaimResult]] = {}
-    same: dict[tuple[str, ...], list[str]] = {}
+    protocols = {}
+    analogue = True
     for protocol in PROTOCOLS:
-        recipes = [
-            recipe(setting) for setting in _claimed_settings(file.claims, profile=profile, protocol=protocol, seeds=seeds, store=place)
-        ]
-        # Where a profile replaces all that two protocols differ in, they are one computation and not two opinions.
-        same.setdefault(tuple(job.key for one in recipes for job in one.jobs), []).append(protocol)
-    missing: list[str] = []
-    for names in same.values():
-        chosen, arms, analogue = Chosen(profile=profile, protocol=names[0], seeds=seeds), {}, True
-        for setting in _claimed_settings(file.claims, profile=profile, protocol=names[0], seeds=seeds, store=place):
-            name, analogue = setting.experiment.name, not setting.profile.comparable
-            rows = list(dict.fromkeys(row for claim in file.claims if claim.experiment == name for row in rows_needed(claim)))
-            arms[name] = credits_in_store(recipe(setting), place, rows) if place.root.is_dir() else {}
-            absent = [row for row in rows if row not in arms[name]]
-            if absent and "paper" in names:
-                missing.append(f"not in the store: {', '.join(absent)}; run: {_run_command(name, chosen)}")
-        label = ", ".join(names)
-        for name, result in own_claims(file.claims, arms, protocol=label, analogue=analogue, alpha=file.alpha).items():
-            found.setdefault(name, {})[label] = result
-    return {name: (*of.values(), *_where_they_differ(across_protocols(of))) for name, of in found.items()}, missing
-
-
-def _where_they_differ(across: ClaimResult) -> tuple[ClaimResult, ...]:
-    return (across,) if across.outcome == "SPEC-DEPENDENT" else ()
+        settings = _claimed_settings(file.claims, profile=profile, protocol=protocol, seeds=seeds, store=place)
+        analogue = not settings[0].profile.comparable
+        protocols[protocol] = {setting.experiment.name: recipe(setting) for setting in settings}
+    claimed = ClaimsInStore(file, place)
+    chosen = Chosen(profile=profile, protocol=PAPER.name, seeds=seeds)
+    missing = [
+        f"not in the store: {', '.join(lacking)}; run: {_run_command(name, chosen)}"
+        for name, lacking in claimed.missing(protocols[PAPER.name]).items()
+    ]
+    return claimed.results(protocols, analogue=analogue), missing
 
 
 def _claimed_settings(claims: Sequence[Claim], *, profile: str, protocol: str, seeds: str, store: ArtifactStore) -> list[Setting]:

@@ -61,6 +61,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"report.collecting"}),
     frozenset({"report.verdict_rules", "report.cell_verdict", "report.verdicts", "report.claims"})
     | {"report.own_claims", "report.result_files", "report.result_reading"},
+    frozenset({"report.claims_in_store"}),
     frozenset({"report.view", "report.tables", "report.leaderboard", "report.page"}),
     frozenset({"report.diff", "report.diff_formats"}),
     frozenset({"pipeline", "run_options"}),
