@@ -188,7 +188,11 @@ class RewardTrainingConfig(JobConfig):
     max_length: int = Field(default=4096, ge=2, description="Longest conversation, tokens.")
     overlong: Literal["left", "drop", "error"] = Field(default="left", description="What happens to a longer one.")
     head_init: Literal["zeros", "normal"] = Field(default="zeros", description="Initial weights of the reward head.")
-    selection: Literal["last", "validation"] = Field(default="last", description="Which checkpoint is kept.")
+    selection: Literal["last", "validation", "test"] = Field(
+        default="last",
+        description="Which checkpoint is kept: the last; the epoch that is best on the validation split; or all epochs, so that tables "
+        "show beside the last the one that is best on the test set (what the released driver allows).",
+    )
     validation_fraction: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs (by prompt) held out for `validation`.")
     dtype: Dtype = Field(default="float32", description="Precision of blocks and SAE; head and loss are float32.")
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
@@ -207,6 +211,8 @@ class RewardTrainingConfig(JobConfig):
             raise ValueError(f"reconstruction_weight = {self.reconstruction_weight} needs an SAE; encoder = {self.encoder!r} has none")
         if (self.selection == "validation") != (self.validation_fraction > 0):
             raise ValueError("selection = 'validation' needs validation_fraction > 0, and only it")
+        if self.selection == "test" and self.max_steps:
+            raise ValueError(f"selection = 'test' keeps whole epochs; max_steps = {self.max_steps} cuts them off: set max_steps = 0")
         return self
 
 
@@ -242,6 +248,7 @@ class ScoringConfig(JobConfig):
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
     subset: str = Field(default="", description="Score only the items of this subset; empty scores all. A part is never comparable.")
     limit: int = Field(default=0, ge=0, description="Score only the first so many items; 0 scores all. A limit is never comparable.")
+    epoch: int = Field(default=0, ge=0, description="The model as it was after that epoch of training; 0 takes the one that was kept.")
 
     @model_validator(mode="after")
     def _conditions_are_whole(self) -> ScoringConfig:

@@ -32,7 +32,7 @@ class ClaimsInStore:
     found: dict[tuple[str, Work], OwnFound | None] = field(default_factory=dict)
 
     def results(self, protocols: Mapping[str, Recipes], *, analogue: bool) -> dict[str, tuple[ClaimResult, ...]]:
-        """Of each claim that the store bears on: a result for each protocol (equal ones under one label), then across them if they differ."""
+        """Of each claim that the store bears on: a result a protocol (equal ones under one label), then one across them if they differ."""
         by_protocol = {}
         for protocol, recipes in protocols.items():
             found = {claim.id: one for claim in self.file.claims if (one := self._evaluated(claim, recipes)) is not None}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sarm.checkpoints import load_sae, load_tokenizer, load_truncated_backbone, save_reward_model
+from sarm.checkpoints import EPOCHS, load_sae, load_tokenizer, load_truncated_backbone, save_reward_model
 from sarm.config import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair, PairCounts, encode_pairs, in_validation, read_pairs
 from sarm.data.preferences import DataError, Preference
@@ -164,7 +164,7 @@ class RewardTraining:
                 metrics.write(done, values)
             self.context.progress(done, len(self.steps), "steps", f"loss {values['preference_loss']:.4f}")
             if self._epoch_ends(done):
-                self._validate(done, metrics)
+                self._epoch_done(done, metrics)
             if done < len(self.steps) and checkpoints.due():
                 checkpoints.save_if_due(done, self._state(), {"best": list(self.best)})
         if self.best_state:
@@ -212,7 +212,18 @@ class RewardTraining:
                 yield part, collate(part, pad_id=pad_id, header=self.header, device=self.device)
 
     def _epoch_ends(self, done: int) -> bool:
-        return bool(self.validation) and (done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0)
+        return done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0
+
+    def _epoch_done(self, done: int, metrics: MetricsFile) -> None:
+        if self.validation:
+            self._validate(done, metrics)
+        if self.config.selection == "test" and done < len(self.steps):
+            self._keep_epoch(done // (len(self.pairs) // self.config.batch_pairs))
+
+    def _keep_epoch(self, epoch: int) -> None:
+        """The model as it is now, beside the one that will be kept; a resumed run writes the same bytes again."""
+        folder, backbone = self.context.output / EPOCHS / str(epoch), self.context.inputs["backbone"]
+        save_reward_model(folder, self.model, encoder=self.config.encoder, tokenizer=backbone, pad_id=self.tokenizer.pad_id)
 
     @torch.inference_mode()
     def _validate(self, done: int, metrics: MetricsFile) -> None:
