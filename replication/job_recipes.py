@@ -219,10 +219,11 @@ def reward_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, wei
     return divides(planned, batch=config.batch_pairs, field="reward.batch_pairs")
 
 
-def score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, data: Job) -> Job:
+def score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, data: Job, epoch: int = 0) -> Job:
     found = choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
-    config = build(ScoringConfig, f"scoring on {name}", {**values(found), "benchmark": name})
-    return job_of(setting, config, label=f"scores of {row.name} on {name}, seed {seed}", inputs={"model": model, "benchmark": data})
+    config = build(ScoringConfig, f"scoring on {name}", {**values(found), "benchmark": name, "epoch": epoch})
+    after = f" after epoch {epoch}" if epoch else ""
+    return job_of(setting, config, label=f"scores of {row.name}{after} on {name}, seed {seed}", inputs={"model": model, "benchmark": data})
 
 
 def contexts_job(setting: Setting, row: Row, seed: int, *, model: Job, data: Mapping[BenchmarkName, Job]) -> Job:

@@ -156,7 +156,10 @@ AUTHORS = Protocol(
     deviations=(
         *SHARED_DEVIATIONS,
         Deviation(text="Trained without TopK, scored without; the released loader takes 'woTopK' for TopK.", where="reward.latents"),
-        Deviation(text="Only the last checkpoint is scored; the released driver scores each on the test sets.", where="reward.selection"),
+        Deviation(
+            text="Only the last checkpoint is scored; the released driver scores each on the test sets, as selection = test does.",
+            where="reward.selection",
+        ),
     ),
 )
 AUTHORS_DEC = AUTHORS.model_copy(

@@ -48,7 +48,7 @@ DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "encoder": "the row",
         "seed": "--seeds",
     },
-    "scoring": {"benchmark": "the profile's [benchmarks]"},
+    "scoring": {"epoch": "reward.selection", "benchmark": "the profile's [benchmarks]"},
     "baseline": {"benchmark": "the profile's [benchmarks]", "features": "the profile's baselines"},
     "miniature": {},
     "steering": {"selection": "the protocol's feature scores", "target": "RewardBench 2, as in the paper"},

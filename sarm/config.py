@@ -116,9 +116,7 @@ class SAETrainingConfig(JobConfig):
     context: Literal["sentence", "document"] = Field(
         default="sentence", description="A sentence alone after BOS (released code), or packed sentences of one document."
     )
-    splitter: Literal["nupunkt", "nltk-punkt"] = Field(
-        default="nupunkt", description="Sentence splitter: with its model in its package; or the released code's, whose data are an input."
-    )
+    splitter: Literal["nupunkt", "nltk-punkt"] = Field(default="nupunkt", description="Of sentences; the second needs its data as input.")
     min_tokens: int = Field(default=1, ge=1, description="Shorter sequences are left out (tokens with BOS).")
     max_tokens: int = Field(default=96, ge=2, description="Longer sequences are cut on the right (tokens with BOS).")
     latin1_only: bool = Field(default=False, description="Leave out sentences with a character above U+00FF (released code).")
@@ -189,9 +187,7 @@ class RewardTrainingConfig(JobConfig):
     overlong: Literal["left", "drop", "error"] = Field(default="left", description="What happens to a longer one.")
     head_init: Literal["zeros", "normal"] = Field(default="zeros", description="Initial weights of the reward head.")
     selection: Literal["last", "validation", "test"] = Field(
-        default="last",
-        description="Which checkpoint is kept: the last; the epoch that is best on the validation split; or all epochs, so that tables "
-        "show beside the last the one that is best on the test set (what the released driver allows).",
+        default="last", description="Checkpoint: last; best epoch on a validation split; last and, beside it, the best on the test set."
     )
     validation_fraction: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs (by prompt) held out for `validation`.")
     dtype: Dtype = Field(default="float32", description="Precision of blocks and SAE; head and loss are float32.")
@@ -300,9 +296,7 @@ class SteeringConfig(JobConfig):
     rule: Literal["argmax-s", "argmax-s-bounded-t", "s-minus-t"] = Field(default="argmax-s", description="How the latent is chosen.")
     bound: float = Field(default=0.1, ge=0, description="Largest |t_i| that argmax-s-bounded-t accepts.")
     multiplier: float = Field(default=2.0, description="Factor on the chosen latent; the paper does not state its own.")
-    latents: Literal["model", "topk"] = Field(
-        default="model", description="What the head sees while steering: what the model was trained on, or TopK latents in any case."
-    )
+    latents: Literal["model", "topk"] = Field(default="model", description="What the head sees: as trained, or TopK in any case.")
     max_length: int = Field(default=2048, ge=2, description="Longest conversation, tokens.")
     truncation: Literal["left", "right", "error"] = Field(default="left", description="Which end of a longer one is cut.")
     bos: Literal["single", "double-first-masked", "double"] = Field(default="single", description="BOS policy.")

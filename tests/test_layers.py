@@ -54,7 +54,8 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
     frozenset({"job_recipes", "report.steering_checks"}),
     frozenset({"recipes", "report.authors_figure"}),
-    frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"}),
+    frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"})
+    | {"report.selection"},
     frozenset({"report.inputs", "report.figures", "report.statistics"}),
     frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"}),
     frozenset({"report.features", "report.hours", "report.stamps", "report.polarity", "report.detection"}),
