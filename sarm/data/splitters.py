@@ -36,7 +36,7 @@ def splitter(name: SplitterName, tables: Path | None = None) -> Split:
         # Loaded here: its model takes a second, which other splitters need not wait for.
         from nupunkt import sent_tokenize  # noqa: PLC0415
 
-        return sent_tokenize
+        return lambda text: [str(sentence) for sentence in sent_tokenize(text)]
     if tables is None:
         raise ValueError("nltk-punkt needs its tables; give the job an input `splitter`")
     return _nltk_punkt(read_tables(tables))
