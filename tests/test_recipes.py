@@ -13,7 +13,7 @@ from replication.experiments import EXPERIMENTS, TABLE1
 from replication.planning import STAGES, ordered
 from replication.problems import UsageProblems
 from replication.profile_files import load_profile
-from replication.profiles import FileData, shipped_profiles
+from replication.profiles import Counterpart, FileData, shipped_profiles
 from replication.protocols import PROTOCOLS
 from replication.recipes import BROUGHT_IN, Setting, recipe
 from replication.settings import JOB_KINDS, parse_overrides
@@ -47,6 +47,14 @@ def test_seeds_change_what_a_seed_changes_and_nothing_else(mini: Setting) -> Non
             assert left.config.model_copy(update={"seed": 1}) == right.config
         else:
             assert left.config == right.config
+
+
+def test_a_k_beyond_the_width_names_row_and_sizes_before_anything_runs(mini: Setting) -> None:
+    large = mini.profile.backbones["large"]
+    wrong = large.model_copy(update={"ks": {**large.ks, 192: Counterpart(value=10**6)}})
+    profile = mini.profile.model_copy(update={"backbones": {**mini.profile.backbones, "large": wrong}})
+    with pytest.raises(UsageProblems, match=r"row sarm-4b, SAE: k = 1000000 is larger than n_latents = \d+; choose k <= n_latents"):
+        recipe(replace(mini, profile=profile))
 
 
 def test_steering_puts_topk_in_where_a_protocol_trains_without(mini: Setting) -> None:
