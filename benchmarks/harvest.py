@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
 from sarm.checkpoints import load_tokenizer
 from sarm.data.sentences import Corpus, Cursor, SentenceStream, SequenceRules, TextSequence
+from sarm.data.splitters import splitter
 from sarm.harvest import Harvest
 from sarm.model import truncated_backbone
 
@@ -41,7 +42,7 @@ def made_up_sentences(count: int, *, vocabulary: int, seed: int) -> list[TextSeq
 def real_sentences(count: int, *, data: Path, seed: int) -> tuple[list[TextSequence], int]:
     """Sentences of the data folder's corpus under its own English tokenizer, and the size of the vocabulary."""
     tokenizer = load_tokenizer(data / "models" / "english4m")
-    stream = SentenceStream(Corpus(data / "corpus" / "text.jsonl"), tokenizer, RULES, seed=seed)
+    stream = SentenceStream(Corpus(data / "corpus" / "text.jsonl"), tokenizer, RULES, split=splitter("nupunkt"), seed=seed)
     sentences, _ = stream.take(Cursor(0, 0), count)
     return sentences[:count], len(tokenizer)
 

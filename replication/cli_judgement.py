@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from replication.data_folders import AUTHORS_REWARDS
 from replication.problems import UsageProblems, nearest
 from replication.run_options import (
     ALL,
@@ -29,6 +30,7 @@ from replication.run_options import (
     SeedsOption,
     SetOption,
     StoreOption,
+    authors_rewards,
     experiments_named,
     settings_for,
 )
@@ -52,7 +54,9 @@ ResultsOption = Annotated[Path | None, typer.Option("--results", help="A results
 SourceOption = Annotated[
     Literal["train", "scores"], typer.Option("--from", help="train what is missing, or rebuild the tables from per-item rewards alone.")
 ]
-ScoresOption = Annotated[Path | None, typer.Option("--scores", help="With --from scores: folder of <experiment>.results.json.")]
+ScoresOption = Annotated[
+    Path | None, typer.Option("--scores", help="With --from scores: folder of <experiment>.results.json; for figure3 the authors' rewards.")
+]
 
 
 def diff(  # noqa: PLR0917 - one parameter an option, as Typer wants it
@@ -144,40 +148,25 @@ def claims(
 
 def _own_results(*, profile: str, seeds: str, store: Path) -> tuple[dict[str, tuple[ClaimResult, ...]], list[str]]:
     """For each claim one result a protocol that the store has, and across them; and what is lacking for protocol `paper`."""
-    from replication.protocols import PROTOCOLS  # noqa: PLC0415 - not needed by --help
+    from replication.protocols import PAPER, PROTOCOLS  # noqa: PLC0415 - not needed by --help
     from replication.recipes import recipe  # noqa: PLC0415 - as above
     from replication.report.claim_file import load_claims  # noqa: PLC0415 - as above
-    from replication.report.claims import across_protocols  # noqa: PLC0415 - as above
-    from replication.report.own_claims import own_claims, rows_needed  # noqa: PLC0415 - as above
-    from replication.report.paired_items import credits_in_store  # noqa: PLC0415 - as above
+    from replication.report.claims_in_store import ClaimsInStore  # noqa: PLC0415 - as above
 
     file, place = load_claims(), ArtifactStore(store)
-    found: dict[str, dict[str, ClaimResult]] = {}
-    same: dict[tuple[str, ...], list[str]] = {}
+    protocols = {}
+    analogue = True
     for protocol in PROTOCOLS:
-        recipes = [
-            recipe(setting) for setting in _claimed_settings(file.claims, profile=profile, protocol=protocol, seeds=seeds, store=place)
-        ]
-        # Where a profile replaces all that two protocols differ in, they are one computation and not two opinions.
-        same.setdefault(tuple(job.key for one in recipes for job in one.jobs), []).append(protocol)
-    missing: list[str] = []
-    for names in same.values():
-        chosen, arms, analogue = Chosen(profile=profile, protocol=names[0], seeds=seeds), {}, True
-        for setting in _claimed_settings(file.claims, profile=profile, protocol=names[0], seeds=seeds, store=place):
-            name, analogue = setting.experiment.name, not setting.profile.comparable
-            rows = list(dict.fromkeys(row for claim in file.claims if claim.experiment == name for row in rows_needed(claim)))
-            arms[name] = credits_in_store(recipe(setting), place, rows) if place.root.is_dir() else {}
-            absent = [row for row in rows if row not in arms[name]]
-            if absent and "paper" in names:
-                missing.append(f"not in the store: {', '.join(absent)}; run: {_run_command(name, chosen)}")
-        label = ", ".join(names)
-        for name, result in own_claims(file.claims, arms, protocol=label, analogue=analogue, alpha=file.alpha).items():
-            found.setdefault(name, {})[label] = result
-    return {name: (*of.values(), *_where_they_differ(across_protocols(of))) for name, of in found.items()}, missing
-
-
-def _where_they_differ(across: ClaimResult) -> tuple[ClaimResult, ...]:
-    return (across,) if across.outcome == "SPEC-DEPENDENT" else ()
+        settings = _claimed_settings(file.claims, profile=profile, protocol=protocol, seeds=seeds, store=place)
+        analogue = not settings[0].profile.comparable
+        protocols[protocol] = {setting.experiment.name: recipe(setting) for setting in settings}
+    claimed = ClaimsInStore(file, place)
+    chosen = Chosen(profile=profile, protocol=PAPER.name, seeds=seeds)
+    missing = [
+        f"not in the store: {', '.join(lacking)}; run: {_run_command(name, chosen)}"
+        for name, lacking in claimed.missing(protocols[PAPER.name]).items()
+    ]
+    return claimed.results(protocols, analogue=analogue), missing
 
 
 def _claimed_settings(claims: Sequence[Claim], *, profile: str, protocol: str, seeds: str, store: ArtifactStore) -> list[Setting]:
@@ -249,18 +238,49 @@ def rebuilt_from_scores(
 ) -> bool:
     """For the run commands: whether the tables were rebuilt from per-item rewards, which starts no job and reads no store.
 
-    Raises UsageProblems for options that do not go together, ResultsError and DataError for files that cannot be trusted.
+    The steered figure is drawn from the authors' own rewards. Raises UsageProblems for options that do not go together,
+    ResultsError and DataError for files that cannot be trusted.
     """
     if source == "train":
         if scores is not None:
             raise UsageProblems(["--scores is read only with --from scores"])
         return False
-    if scores is None:
+    _refuse_idle_options(context)
+    steered = [experiment for experiment in experiments if experiment.product == "steering"]
+    experiments = [experiment for experiment in experiments if experiment not in steered]
+    if experiments and scores is None:
         raise UsageProblems(["--from scores needs --scores FOLDER, where <experiment>.results.json lies"])
+    if steered:
+        _authors_figure(scores, out, needed=not experiments)
+    if scores is not None and experiments:
+        _rebuild(context, experiments, scores=scores, out=out)
+    return True
+
+
+def _authors_figure(scores: Path | None, out: Path, *, needed: bool) -> None:
+    """Draw the steered figure from the authors' rewards, in `--scores` or else in `SARM_DATA`; without them exit code 5 where needed."""
+    from replication import pipeline, terminal  # noqa: PLC0415 - rendering is not needed by --help
+    from replication.report.result_reading import ResultsError  # noqa: PLC0415 - as above
+
+    path = authors_rewards(os.environ, scores)
+    if not path:
+        problem = (
+            "figure3 --from scores: the authors' rewards are not here; set SARM_DATA to the folder that has "
+            f"{AUTHORS_REWARDS}, or name the folder of {AUTHORS_REWARDS.name} with --scores"
+        )
+        if needed:
+            raise ResultsError(problem, exit_code=MISSING_RESULTS)
+        typer.echo(problem, err=True)
+        return
+    found, files = pipeline.from_authors(Path(path), out)
+    terminal.console_for(sys.stdout).print(pipeline.terminal(found))
+    typer.echo(f"tables and figures: {', '.join(str(file) for file in files)}", err=True)
+
+
+def _rebuild(context: typer.Context, experiments: Sequence[Experiment], *, scores: Path, out: Path) -> None:
     from replication import pipeline, terminal  # noqa: PLC0415 - rendering is not needed by --help
     from replication.report.result_reading import ResultsError, read_results  # noqa: PLC0415 - as above
 
-    _refuse_idle_options(context)
     paths = [scores / f"{experiment.name}.results.json" for experiment in experiments]
     present = [path for path in paths if path.is_file()]
     if not present or (len(present) < len(paths) and context.info_name != ALL):
@@ -275,7 +295,6 @@ def rebuilt_from_scores(
         found, files = pipeline.from_scores(path, out)
         terminal.console_for(sys.stdout).print(pipeline.terminal(found))
         typer.echo(f"tables: {', '.join(str(file) for file in files)}", err=True)
-    return True
 
 
 def _given(context: typer.Context, name: str) -> bool:

@@ -28,6 +28,7 @@ CPU_OVERHEAD_SECONDS: Mapping[str, float] = {
     "make_miniature": 10.0,
     "prepare_data": 5.0,
     "fetch_weights": 2.0,
+    "fetch_splitter": 2.0,
     "score_baseline": 3.0,
     "train_sae": 5.0,
     "train_reward": 5.0,

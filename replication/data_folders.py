@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+# Where the authors' rewards behind Figure 3 lie below a data folder that the user names (SARM_DATA).
+AUTHORS_REWARDS = Path("reference") / "figure3_authors_rewards.json"
 
 
 class DataFolderError(FileNotFoundError):

@@ -56,6 +56,10 @@ class Experiment(Frozen):
         description="What its rows are trained for: rewards on the benchmarks, a steered latent, explained latents, or the hours alone.",
     )
 
+    overlap: bool = Field(
+        default=False, description="Whether its report counts near-duplicates between training pairs and the prompts of each benchmark."
+    )
+
     def row(self, name: str) -> Row | None:
         """The row of that name, or None: then it is published only."""
         return next((row for row in self.rows if row.name == name), None)
@@ -72,6 +76,7 @@ TABLE1 = Experiment(
     columns=REWARDBENCH2_COLUMNS,
     published="table1",
     reference="leaderboard",
+    overlap=True,
     rows=(
         Row(name="sarm-1b", slot="small", layer=14, k=144),
         Row(name="sarm-2b", slot="small", layer=21, k=144),
@@ -186,6 +191,7 @@ FIGURE3 = Experiment(
     columns=("before", "after"),
     published="figure3",
     product="steering",
+    overlap=True,
     rows=(SARM_4B,),
 )
 

@@ -23,6 +23,7 @@ from replication.profiles import (
     HubData,
     MiniatureData,
     Profile,
+    PunktDownload,
 )
 from replication.protocols import Protocol
 from replication.settings import Overrides
@@ -39,6 +40,7 @@ from sarm.config import (
     ScoringConfig,
     WeightsConfig,
 )
+from sarm.config_text import SplitterConfig
 from sarm.job import Job, JobConfig
 from sarm.resources import Resources
 
@@ -47,7 +49,7 @@ SHAPES: Mapping[BenchmarkName, str] = {"rewardbench2": "rewardbench2", "rmbench"
 # Fields of Resources that concern work which several processes share.
 OF_SEVERAL = ("nodes", "processes", "zero_stage", "activation_checkpointing")
 # Inputs that are brought in rather than computed: a new attempt would download the same bytes.
-BROUGHT_IN = ("fetch_weights", "prepare_data")
+BROUGHT_IN = ("fetch_weights", "prepare_data", "fetch_splitter")
 # Steering reads rewards under the conditions under which benchmarks are scored.
 SCORING_CONDITIONS = ("max_length", "truncation", "bos", "dtype", "attention", "batch_tokens", "date_string")
 
@@ -204,8 +206,20 @@ def sae_job(setting: Setting, row: Row, seed: int, backbone: Backbone, weights: 
     place = values(geometry(row, backbone))
     config = build(SAETrainingConfig, f"row {row.name}, SAE", {**values(found), **place, "seed": seed})
     label = f"SAE {row.slot} layer {config.layer}, {config.n_latents} latents, k {config.k}, tokens {config.tokens}, seed {seed}"
-    planned = job_of(setting, config, label=label, inputs={"backbone": weights, "corpus": text_job(setting)})
+    inputs = {"backbone": weights, "corpus": text_job(setting)}
+    if config.splitter == "nltk-punkt":
+        inputs["splitter"] = splitter_job(setting)
+    planned = job_of(setting, config, label=label, inputs=inputs)
     return divides(planned, batch=config.batch_vectors, field="sae.batch_vectors")
+
+
+def splitter_job(setting: Setting) -> Job:
+    """The data of nltk's sentence splitter."""
+    source, label = setting.profile.splitter, "data of nltk's Punkt"
+    if isinstance(source, PunktDownload):
+        return job_of(setting, SplitterConfig(origin="url", url=source.url, revision=source.sha256), label=label)
+    local = SplitterConfig(origin="folder", revision=setting.digest(_existing(source.path)))
+    return job_of(setting, local, label=label, source=source.path)
 
 
 def reward_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, weights: Job, sae: Job | None) -> Job:
@@ -221,10 +235,11 @@ def reward_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, wei
     return divides(planned, batch=config.batch_pairs, field="reward.batch_pairs")
 
 
-def score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, data: Job) -> Job:
+def score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, data: Job, epoch: int = 0) -> Job:
     found = choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
-    config = build(ScoringConfig, f"scoring on {name}", {**values(found), "benchmark": name})
-    return job_of(setting, config, label=f"scores of {row.name} on {name}, seed {seed}", inputs={"model": model, "benchmark": data})
+    config = build(ScoringConfig, f"scoring on {name}", {**values(found), "benchmark": name, "epoch": epoch})
+    after = f" after epoch {epoch}" if epoch else ""
+    return job_of(setting, config, label=f"scores of {row.name}{after} on {name}, seed {seed}", inputs={"model": model, "benchmark": data})
 
 
 def contexts_job(setting: Setting, row: Row, seed: int, *, model: Job, data: Mapping[BenchmarkName, Job]) -> Job:

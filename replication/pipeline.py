@@ -14,11 +14,14 @@ from replication.report.collecting import collect_any
 from replication.report.public_text import public_report
 from replication.report.result_files import write_results
 from replication.report.result_reading import read_results, rebuilt
+from replication.report.stamps import Kept, keep, kept, stamp
 from replication.report.tables import render, terminal
 from replication.report.verdicts import with_verdicts
 from sarm.artifacts import ArtifactStore
 
-__all__ = ["Outcome", "folder", "from_scores", "measured", "replicate", "report", "terminal"]
+AUTHORS = "authors"
+
+__all__ = ["Outcome", "folder", "from_authors", "from_scores", "measured", "replicate", "report", "terminal"]
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,32 @@ def replicate(
     """Do what is not done yet, then render every experiment into `rendered/<profile>/`, with its results beside the tables.
 
     After a failure the tables are rendered with what there is, and the code is the launcher's. Raises UsageProblems for
-    settings that do not fit and EnvironmentProblem for revisions that are not pinned.
+    settings that do not fit and EnvironmentProblem for revisions that are not pinned. A report of which nothing has changed since
+    it was rendered is read, not made and drawn again.
     """
     refuse_unpinned(settings)
     work = planned or plan(settings, store)
     code = launcher.launch(work.todo, store, watch) if work.todo else 0
-    reports = tuple(report(one, store, command=command, figures=folder(rendered, one.setting)) for one in work.recipes)
-    files: list[Path] = []
-    results: list[Path] = []
-    for found, one in zip(reports, work.recipes, strict=True):
-        where = folder(rendered, one.setting)
-        files += render(found, where)
-        results += write_results(found, one, store, where, command=command)
-    return Outcome(code=code, started=len(work.todo), reports=reports, files=tuple(files), results=tuple(results))
+    made = [_rendered(one, store, folder(rendered, one.setting), command=command) for one in work.recipes]
+    return Outcome(
+        code=code,
+        started=len(work.todo),
+        reports=tuple(one.report for one in made),
+        files=tuple(path for one in made for path in one.files),
+        results=tuple(path for one in made for path in one.results),
+    )
+
+
+def _rendered(one: Recipe, store: ArtifactStore, where: Path, *, command: str) -> Kept:
+    """The report of a recipe with its files: as an unchanged earlier run left it, or made now."""
+    name, found = one.setting.experiment.name, stamp(one, store, command=command)
+    earlier = kept(where, name, found)
+    if earlier is not None:
+        return earlier
+    made = report(one, store, command=command, figures=where)
+    files, results = render(made, where), write_results(made, one, store, where, command=command)
+    keep(where, name, found, files=files, results=results)
+    return Kept(made, files, results)
 
 
 def report(one: Recipe, store: ArtifactStore, *, command: str, figures: Path | None = None) -> Report:
@@ -74,6 +90,20 @@ def from_scores(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
     stored = read_results(path)
     found = with_verdicts(rebuilt(stored, path.parent), reference=stored.published)
     return found, render(found, rendered / folder_name(stored.profile, stored.protocol))
+
+
+def from_authors(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
+    """Figure 3 from the authors' own rewards alone, as tables and as PNG, SVG and PDF; no job, no store, no model of ours.
+
+    Raises EnvironmentProblem and IntegrityProblem for a file that is not there or not what it should be.
+    """
+    # Loaded here: no other way through this file needs matplotlib.
+    from replication.report.figures import draw_figure3  # noqa: PLC0415
+    from replication.report.steering_tables import figure3_report  # noqa: PLC0415
+
+    found = figure3_report([], profile=AUTHORS, protocol=AUTHORS, why_not_comparable="", authors=path)
+    where = rendered / AUTHORS
+    return found.report, (*render(found.report, where), *draw_figure3(found, where, authors=path))
 
 
 def folder(rendered: Path, setting: Setting) -> Path:

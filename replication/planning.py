@@ -20,6 +20,7 @@ STAGES = (
     "make_miniature",
     "prepare_data",
     "fetch_weights",
+    "fetch_splitter",
     "pretrain_backbone",
     "train_sae",
     "train_reward",

@@ -17,6 +17,9 @@ from sarm.resources import Resources
 Slot = Literal["small", "large"]
 BenchmarkName = Literal["rewardbench2", "rmbench", "evaluation"]
 UNKNOWN_REVISION = "unknown"
+# 4,319,076 bytes, as several public projects that ship it have recorded; its branch moves, so only the content says which it is.
+PUNKT_URL = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/tokenizers/punkt_tab.zip"
+PUNKT_SHA256 = "e57f64187974277726a3417ca6f181ec5403676c717672eef6a748a7b20e0106"
 
 
 class Part(BaseModel):
@@ -122,6 +125,14 @@ class HubData(Part):
     gated: bool = Field(default=False, description="Whether its licence must be accepted on the hub first.")
 
 
+class PunktDownload(Part):
+    """The tables of nltk's sentence splitter as nltk publishes them: a zip of plain text, known by its content."""
+
+    kind: Literal["url"] = "url"
+    url: str = Field(default=PUNKT_URL, min_length=1, description="Address of the zip.")
+    sha256: str = Field(default=PUNKT_SHA256, pattern=r"^[0-9a-f]{64}$", description="Its SHA-256; another zip is refused.")
+
+
 class HeldOutPairs(Part):
     """The evaluation side of the profile's own preference pairs."""
 
@@ -169,6 +180,9 @@ class Profile(Part):
     why_not_comparable: str = Field(default="", description="Printed where comparable is false.")
     backbones: Mapping[Slot, Backbone]
     text: Text
+    splitter: Annotated[PunktDownload | FileData, Field(discriminator="kind")] = Field(
+        default=PunktDownload(), description="Data of nltk's sentence splitter, for sae.splitter = nltk-punkt."
+    )
     preferences: Preferences
     benchmarks: Mapping[BenchmarkName, Benchmark]
     baselines: tuple[Literal["length", "bag-of-words"], ...] = Field(default=(), description="Scorers without a language model to print.")

@@ -43,6 +43,7 @@ class Protocol(Frozen):
     reward: Mapping[str, Choice]
     scoring: Mapping[str, Choice]
     feature_scores: Choice = Field(description="Data on which s_i is computed for steering.")
+    steering: Mapping[str, Choice] = Field(default_factory=dict)
     deviations: tuple[Deviation, ...] = ()
 
     @property
@@ -52,7 +53,7 @@ class Protocol(Frozen):
 
     def section(self, name: str) -> Mapping[str, Choice]:
         """The choices of one config section; empty for sections without any."""
-        sections = {"sae": self.sae, "reward": self.reward, "scoring": self.scoring}
+        sections = {"sae": self.sae, "reward": self.reward, "scoring": self.scoring, "steering": self.steering}
         return sections.get(name, {})
 
 
@@ -64,6 +65,7 @@ PAPER_SAE = {
     **_chosen(f"{SETUP_SAE}: 50 million sequences, about a billion tokens; one vector a sequence", vectors=50_000_000),
     **_chosen("paper, Sequence-level SAE Pretraining: only the final token of each sentence", tokens="last"),
     **_chosen("our choice: the text does not say whether a sentence is seen alone; alone, as P utils.py:146-176 does", context="sentence"),
+    **_chosen("our choice: the text names no splitter; one whose model comes inside its package", splitter="nupunkt"),
     **_chosen("our choice: P utils.py:157 cuts at 96 tokens, which covers 99 % of sentences", max_tokens=96),
     **_chosen(f"{SETUP_SAE}: Adam with the standard decay rates", beta1=0.9, beta2=0.999),
     **_chosen(f"{SETUP_SAE}: learning rate 5e-4", learning_rate=5e-4),
@@ -79,6 +81,7 @@ AUTHORS_SAE = {
     **PAPER_SAE,
     **_chosen("P utils.py:459-475: also at , ? -- ; ! and quotes inside the sentence", tokens="last-and-inner"),
     **_chosen("P utils.py:146-176: the sentence alone after BOS", context="sentence"),
+    **_chosen("P utils.py:146-176: nltk.sent_tokenize", splitter="nltk-punkt"),
     **_chosen("P utils.py:146-176: more than 9 tokens", min_tokens=10),
     **_chosen("P utils.py:146-176: at most 96 tokens", max_tokens=96),
     **_chosen("P utils.py:146-176: only characters up to U+00FF", latin1_only=True),
@@ -149,10 +152,14 @@ AUTHORS = Protocol(
     },
     scoring={**SCORING, **_chosen("S eval_rewardbench_sarm_llama.py:99: float16 by default", dtype="float16")},
     feature_scores=Choice(value="rmbench-safety", source="S steering/train/rm_bench: the released s_i is from RM-Bench"),
+    steering=_chosen("S inference_with_steering.py:235: steering asserts TopK, also for a model that was trained without", latents="topk"),
     deviations=(
         *SHARED_DEVIATIONS,
         Deviation(text="Trained without TopK, scored without; the released loader takes 'woTopK' for TopK.", where="reward.latents"),
-        Deviation(text="Only the last checkpoint is scored; the released driver scores each on the test sets.", where="reward.selection"),
+        Deviation(
+            text="Only the last checkpoint is scored; the released driver scores each on the test sets, as selection = test does.",
+            where="reward.selection",
+        ),
     ),
 )
 AUTHORS_DEC = AUTHORS.model_copy(

@@ -32,9 +32,7 @@ from replication.profiles import (
     BenchmarkName,
     Profile,
 )
-from sarm.config import (
-    SteeringConfig,
-)
+from sarm.config import RewardTrainingConfig, SteeringConfig
 from sarm.job import Job
 
 __all__ = ["BROUGHT_IN", "Recipe", "Setting", "Training", "attempts", "recipe", "selected_rows"]
@@ -44,7 +42,8 @@ __all__ = ["BROUGHT_IN", "Recipe", "Setting", "Training", "attempts", "recipe", 
 class Training:
     """The jobs of one row with one seed. `missing` says why there are none.
 
-    `scores` are there for tables of accuracies, `steering` for the figure, `contexts` and `explanation` for the features.
+    `scores` are there for tables of accuracies, `steering` for the figure, `contexts` and `explanation` for the features. `epochs`
+    are the scores after every epoch, the last one among them, where the best is chosen on the test set.
     """
 
     row: Row
@@ -52,6 +51,7 @@ class Training:
     sae: Job | None = None
     model: Job | None = None
     scores: Mapping[BenchmarkName, Job] = field(default_factory=dict)
+    epochs: Mapping[BenchmarkName, tuple[Job, ...]] = field(default_factory=dict)
     steering: Job | None = None
     contexts: Job | None = None
     explanation: Job | None = None
@@ -61,7 +61,8 @@ class Training:
     def ends(self) -> list[Job]:
         """The jobs whose artifacts a report reads."""
         last = [self.steering, self.contexts, self.explanation]
-        found = [*self.scores.values(), *(job for job in last if job is not None)]
+        earlier = [job for jobs in self.epochs.values() for job in jobs[:-1]]
+        found = [*self.scores.values(), *earlier, *(job for job in last if job is not None)]
         return found or [job for job in (self.sae, self.model) if job is not None]
 
 
@@ -146,12 +147,26 @@ def _training(setting: Setting, row: Row, seed: int, data: Mapping[BenchmarkName
     trained = Training(row=row, seed=seed, sae=sae, model=model)
     if setting.experiment.product == "scores":
         scores = {name: score_job(setting, row, seed, name=name, model=model, data=one) for name, one in data.items()}
-        return replace(trained, scores=scores)
+        return replace(trained, scores=scores, epochs=_epochs(setting, row, seed, model=model, data=data, last=scores))
     if setting.experiment.product == "steering":
         return _steered(setting, trained, data)
     if setting.experiment.product == "features":
         return replace(trained, contexts=contexts_job(setting, row, seed, model=model, data=data))
     return trained
+
+
+def _epochs(
+    setting: Setting, row: Row, seed: int, *, model: Job, data: Mapping[BenchmarkName, Job], last: Mapping[BenchmarkName, Job]
+) -> dict[BenchmarkName, tuple[Job, ...]]:
+    """The scores after each epoch, where the best one is chosen on the test set."""
+    config = model.config
+    if not isinstance(config, RewardTrainingConfig) or config.selection != "test":
+        return {}
+    earlier = range(1, config.epochs)
+    return {
+        name: (*(score_job(setting, row, seed, name=name, model=model, data=one, epoch=epoch) for epoch in earlier), last[name])
+        for name, one in data.items()
+    }
 
 
 def _why_missing(profile: Profile, row: Row, backbone: Backbone | None) -> str:

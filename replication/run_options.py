@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ConfigDict
 
+from replication.data_folders import AUTHORS_REWARDS
 from replication.experiments import EXPERIMENTS, Experiment
 from replication.problems import UsageProblems, unknown
 from replication.profile_files import load_profile
@@ -93,10 +94,12 @@ def settings_for(
     ]
 
 
-def authors_rewards(environment: Mapping[str, str]) -> str:
-    """The authors' own rewards behind Figure 3, where `SARM_DATA` has them; empty elsewhere."""
-    path = Path(environment.get("SARM_DATA", "")) / "reference" / "figure3_authors_rewards.json"
-    return str(path) if environment.get("SARM_DATA") and path.is_file() else ""
+def authors_rewards(environment: Mapping[str, str], folder: Path | None = None) -> str:
+    """The authors' own rewards behind Figure 3: in the folder, where one is named, else where `SARM_DATA` has them; empty if nowhere."""
+    data = environment.get("SARM_DATA", "")
+    named = () if folder is None else (folder / AUTHORS_REWARDS.name, folder / AUTHORS_REWARDS)
+    own = (Path(data) / AUTHORS_REWARDS,) if data and folder is None else ()
+    return next((str(path) for path in (*named, *own) if path.is_file()), "")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

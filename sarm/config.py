@@ -99,7 +99,7 @@ class DataConfig(JobConfig):
 
 
 class SAETrainingConfig(JobConfig):
-    """One TopK sparse autoencoder on hidden states of a truncated model. Inputs: `backbone`, `corpus`.
+    """One TopK sparse autoencoder on hidden states of a truncated model. Inputs: `backbone`, `corpus`, perhaps `splitter`.
 
     Source: section Setup, SAE Pretraining.
     """
@@ -117,6 +117,7 @@ class SAETrainingConfig(JobConfig):
     context: Literal["sentence", "document"] = Field(
         default="sentence", description="A sentence alone after BOS (released code), or packed sentences of one document."
     )
+    splitter: Literal["nupunkt", "nltk-punkt"] = Field(default="nupunkt", description="Of sentences; the second needs its data as input.")
     min_tokens: int = Field(default=1, ge=1, description="Shorter sequences are left out (tokens with BOS).")
     max_tokens: int = Field(default=96, ge=2, description="Longer sequences are cut on the right (tokens with BOS).")
     latin1_only: bool = Field(default=False, description="Leave out sentences with a character above U+00FF (released code).")
@@ -187,7 +188,9 @@ class RewardTrainingConfig(JobConfig):
     max_length: int = Field(default=4096, ge=2, description="Longest conversation, tokens.")
     overlong: Literal["left", "drop", "error"] = Field(default="left", description="What happens to a longer one.")
     head_init: Literal["zeros", "normal"] = Field(default="zeros", description="Initial weights of the reward head.")
-    selection: Literal["last", "validation"] = Field(default="last", description="Which checkpoint is kept.")
+    selection: Literal["last", "validation", "test"] = Field(
+        default="last", description="Checkpoint: last; best epoch on a validation split; last and, beside it, the best on the test set."
+    )
     validation_fraction: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs (by prompt) held out for `validation`.")
     dtype: Dtype = Field(default="float32", description="Precision of blocks and SAE; head and loss are float32.")
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
@@ -206,6 +209,8 @@ class RewardTrainingConfig(JobConfig):
             raise ValueError(f"reconstruction_weight = {self.reconstruction_weight} needs an SAE; encoder = {self.encoder!r} has none")
         if (self.selection == "validation") != (self.validation_fraction > 0):
             raise ValueError("selection = 'validation' needs validation_fraction > 0, and only it")
+        if self.selection == "test" and self.max_steps:
+            raise ValueError(f"selection = 'test' keeps whole epochs; max_steps = {self.max_steps} cuts them off: set max_steps = 0")
         return self
 
 
@@ -241,6 +246,7 @@ class ScoringConfig(JobConfig):
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
     subset: str = Field(default="", description="Score only the items of this subset; empty scores all. A part is never comparable.")
     limit: int = Field(default=0, ge=0, description="Score only the first so many items; 0 scores all. A limit is never comparable.")
+    epoch: int = Field(default=0, ge=0, description="The model as it was after that epoch of training; 0 takes the one that was kept.")
 
     @model_validator(mode="after")
     def _conditions_are_whole(self) -> ScoringConfig:
@@ -284,7 +290,7 @@ class SteeringConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "steer_rewards"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     selection: Literal["rewardbench2", "rmbench"] = Field(description="File on which s_i is computed.")
     target: Literal["rewardbench2", "rmbench"] = Field(default="rewardbench2", description="File whose rewards are steered.")
@@ -292,6 +298,7 @@ class SteeringConfig(JobConfig):
     rule: Literal["argmax-s", "argmax-s-bounded-t", "s-minus-t"] = Field(default="argmax-s", description="How the latent is chosen.")
     bound: float = Field(default=0.1, ge=0, description="Largest |t_i| that argmax-s-bounded-t accepts.")
     multiplier: float = Field(default=2.0, description="Factor on the chosen latent; the paper does not state its own.")
+    latents: Literal["model", "topk"] = Field(default="model", description="What the head sees: as trained, or TopK in any case.")
     max_length: int = Field(default=2048, ge=2, description="Longest conversation, tokens.")
     truncation: Literal["left", "right", "error"] = Field(default="left", description="Which end of a longer one is cut.")
     bos: Literal["single", "double-first-masked", "double"] = Field(default="single", description="BOS policy.")
@@ -309,7 +316,7 @@ class ContextConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "collect_contexts"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     texts: Literal["train", "evaluation", "rewardbench2", "rmbench"] = Field(
         default="rmbench", description="File of the input: `<texts>.jsonl`; the released loader reads the training pairs (`train`)."
@@ -346,7 +353,7 @@ class ExplanationConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "explain_latents"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     judge: Literal["endpoint", "recorded", "planted"] = Field(
         description="Who answers: a chat endpoint; a file of recorded answers; the miniature's planted concepts."

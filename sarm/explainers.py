@@ -36,6 +36,7 @@ class Source(NamedTuple):
 
     `texts` is the data file's name. `kept` are the contexts that may be shown, `all` also those below the config's own threshold.
     `pool_*` `[contexts, k]`; `head` and `above_threshold` `[n_latents]`, `decoder` `[hidden_size, n_latents]`.
+    `polarity` `[2, n_latents]`: items whose chosen replies have the latent more often than the rejected ones, and less often.
     """
 
     texts: str
@@ -46,6 +47,7 @@ class Source(NamedTuple):
     pool_indices: Tensor
     pool_values: Tensor
     above_threshold: Tensor
+    polarity: Tensor
     head: Tensor
     decoder: Tensor
 

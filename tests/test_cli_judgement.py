@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from fake_launcher import FakeLauncher
 from test_cli import replicate
+from tiny import DATA
 
 from replication import pipeline
+from replication.data_folders import AUTHORS_REWARDS
 from replication.experiments import EXPERIMENTS
 from replication.profile_files import load_profile
 from replication.protocols import PROTOCOLS
@@ -174,7 +176,11 @@ def test_claims_at_mini_scale_are_analogues_for_each_protocol(built: Path) -> No
     assert {one["outcome"] for found in content["own"].values() for one in found} <= {"SUPPORTED-ANALOGUE", "NOT-SUPPORTED-ANALOGUE"}
     # The miniature replaces all that `aaai` changes; the authors' two recipes stay apart, and only one of them is in the store.
     assert [one["protocol"] for one in content["own"]["C3"]] == ["paper, aaai", "authors"]
-    assert content["missing"] == []
+    lacking = [line.partition("; run: ") for line in content["missing"]]
+    assert {(what, command) for what, _, command in lacking} == {
+        ("not in the store: its results for claim C6", "replicate figure3 --profile mini"),
+        ("not in the store: its results for claim C7", "replicate features --profile mini"),
+    }
 
 
 def test_the_leaderboard_ranks_with_errors(tmp_path: Path) -> None:
@@ -218,3 +224,28 @@ def test_the_commands_of_the_ci_pages_exist(page: str) -> None:
     assert named >= {"audit", "diff", "table1", "claims"} and all(re.search(rf"^\W*{name}\b", listed, re.MULTILINE) for name in named)
     targets = set(re.findall(r"^([a-z0-9-]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"^\s*(?:run: )?make ([a-z0-9-]+)", text, re.MULTILINE)) <= targets
+
+
+AUTHORS = DATA / AUTHORS_REWARDS
+
+
+@pytest.mark.skipif(not AUTHORS.is_file(), reason="the authors' rewards are not at hand")
+@pytest.mark.parametrize("named", [DATA, DATA / "reference"])
+def test_figure_3_is_drawn_from_the_authors_rewards_alone(tmp_path: Path, named: Path) -> None:
+    done = replicate("figure3", "--from", "scores", "--scores", str(named), "--out", str(tmp_path), "--store", "/none")
+    assert done.returncode == 0, done.stderr
+    assert "132/450 active, mean 4.52 -> 5.37" in done.stdout and "27/384 active, mean -1.18 -> -0.99" in done.stdout
+    files = {path.name for path in (tmp_path / "authors").iterdir()}
+    assert {"figure3.md", "figure3-authors.png", "figure3-authors.svg", "figure3-authors.pdf"} <= files
+
+
+def test_without_the_authors_rewards_one_line_says_what_to_set(tmp_path: Path) -> None:
+    for options in ((), ("--scores", str(tmp_path))):
+        done = replicate("figure3", "--from", "scores", *options, "--out", str(tmp_path))
+        assert done.returncode == 5 and "set SARM_DATA" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_tables_of_all_are_rebuilt_without_the_authors_rewards(built: Path, tmp_path: Path) -> None:
+    done = replicate("all", "--from", "scores", "--scores", str(built / "rendered" / "mini"), "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "set SARM_DATA" in done.stderr and (tmp_path / "mini" / "table1.md").is_file()

@@ -124,6 +124,22 @@ def test_firing_counts_name_latents_that_never_fire(model: Path, texts: Path, tm
     assert (nothing / "origins.jsonl").read_text() == ""
 
 
+def test_polarity_counts_items_whose_sides_differ_in_how_often_a_latent_fires(model: Path, texts: Path, tmp_path: Path) -> None:
+    output = collected(tmp_path, model, texts)
+    firing, config = load_file(output / "firing.safetensors"), json.loads((output / "collection.json").read_text())
+    sarm, tokenizer = sarm_of(model), ConversationTokenizer(load_tokenizer(model))
+    rows = context_rows(ContextConfig(), [item(number) for number in range(12)], tokenizer)
+    fires: dict[str, dict[str, list[set[int]]]] = {}
+    for row, latents in zip(rows, ender_latents(sarm, rows, pad_id=tokenizer.pad_id, batch_tokens=4096), strict=True):
+        found = set(latents.indices[latents.values > config["threshold"]].tolist())
+        fires.setdefault(row.origin.item, {"chosen": [], "rejected": []})[row.origin.side].append(found)
+    for latent in range(N_LATENTS):
+        more = [sum(latent in one for one in sides["chosen"]) - sum(latent in one for one in sides["rejected"]) for sides in fires.values()]
+        assert int(firing["chosen_more"][latent]) == sum(one > 0 for one in more)
+        assert int(firing["rejected_more"][latent]) == sum(one < 0 for one in more)
+    assert int(firing["chosen_more"].max()) > 0 and int(firing["rejected_more"].max()) > 0
+
+
 def test_a_stopped_collection_resumes_to_the_same_bytes(model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "ROWS_AT_ONCE", 7)
     config = ContextConfig(threshold=0.2, lines=2, max_per_token=3, pool=20)

@@ -11,7 +11,8 @@ import pytest
 from synthetic_steering import SAFE, SILENT, steering
 from tiny import DATA
 
-from replication.report.authors_figure import AUTHORS_FILE, authors_checks, authors_listing, read_authors
+from replication.data_folders import AUTHORS_REWARDS
+from replication.report.authors_figure import authors_checks, authors_listing, read_authors
 from replication.report.cells import Listing, Report
 from replication.report.figures import draw, draw_authors, draw_figure3
 from replication.report.steering_checks import checks
@@ -19,7 +20,7 @@ from replication.report.steering_tables import Figure3, authors_blocks, figure3_
 from replication.report.tables import Format, as_text, plain_text
 from sarm.job import EnvironmentProblem, IntegrityProblem
 
-AUTHORS = DATA / AUTHORS_FILE
+AUTHORS = DATA / AUTHORS_REWARDS
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fake_launcher import commit
 from tiny import write_rows
 
+from replication import pipeline
+from replication.experiments import EXPERIMENTS
+from replication.profile_files import load_profile
+from replication.protocols import PROTOCOLS
+from replication.recipes import Setting, recipe
 from replication.report.overlap import overlap, overlap_listing, overlap_of, shingles
+from sarm.artifacts import ArtifactStore
 from sarm.data.preferences import Message, Preference
 from sarm.job import UsageProblem
 
@@ -72,3 +79,20 @@ def test_files_are_compared_and_told_as_a_block_of_text(tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_refused(items: list[Preference], words: int, threshold: float) -> None:
     with pytest.raises(UsageProblem, match="overlap needs items"):
         overlap([], items, words=words, threshold=threshold)
+
+
+def test_the_reports_of_table_1_and_figure_3_count_the_prompts_that_training_has_seen(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    found = {}
+    for name in ("table1", "table2", "figure3"):
+        setting = Setting(experiment=EXPERIMENTS[name], profile=load_profile("mini", environment={}), protocol=PROTOCOLS["paper"])
+        made = recipe(setting)
+        model = made.trainings[0].model
+        assert model is not None
+        data = model.inputs["preferences"]
+        if not store.has(data):
+            files = {"train.jsonl": [item("t0", LONG)], "rewardbench2.jsonl": BENCHMARK, "rmbench.jsonl": BENCHMARK[1:2]}
+            commit(data, store, lambda output, files=files: [write_rows(output, file, rows) for file, rows in files.items()])
+        found[name] = {one.name: one.rows[-1][1:4] for one in pipeline.report(made, store, command="x").listings if "overlap" in one.name}
+    both = {"table1-overlap-rewardbench2": ("4", "1", "1"), "table1-overlap-rmbench": ("1", "0", "0")}
+    assert found == {"table1": both, "table2": {}, "figure3": {"figure3-overlap-rewardbench2": ("4", "1", "1")}}

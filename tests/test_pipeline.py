@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_launcher import FakeLauncher
 
+from replication import pipeline
 from replication.experiments import EXPERIMENTS, TABLE1
 from replication.pipeline import Outcome, folder, measured, replicate
 from replication.planning import fresh, plan
 from replication.profile_files import load_profile
 from replication.protocols import PROTOCOLS
-from replication.recipes import Setting
+from replication.recipes import Recipe, Setting
+from replication.report import stamps
+from replication.report.cells import Report
 from replication.settings import parse_overrides
 from sarm.artifacts import ArtifactStore
 from sarm.job import EnvironmentProblem
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -96,3 +104,51 @@ def test_experiments_share_their_work_in_one_plan(mini: Setting, tmp_path: Path)
 def test_tables_of_another_protocol_have_a_folder_of_their_own(mini: Setting) -> None:
     assert folder(Path("r"), mini) == Path("r/mini")
     assert folder(Path("r"), replace(mini, protocol=PROTOCOLS["authors"])) == Path("r/mini-authors")
+
+
+def test_an_unchanged_report_is_read_and_a_changed_one_made_anew(mini: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    build = pipeline.report
+
+    def counted(one: Recipe, store: ArtifactStore, **options: Any) -> Report:
+        made.append(one.setting.experiment.name)
+        return build(one, store, **options)
+
+    monkeypatch.setattr(pipeline, "report", counted)
+    first = run(mini, tmp_path, FakeLauncher())
+    second = run(mini, tmp_path, FakeLauncher())
+    assert made == ["table1"] and second.reports == first.reports and (second.files, second.results) == (first.files, first.results)
+    first.files[0].write_text("edited by hand", encoding="utf-8")
+    assert run(mini, tmp_path, FakeLauncher()).files[0].read_text(encoding="utf-8") != "edited by hand" and len(made) == 2
+    first.results[-1].unlink()
+    assert run(mini, tmp_path, FakeLauncher()).results[-1].is_file() and len(made) == 3
+    (folder(tmp_path / "rendered", mini) / ".table1.stamp").write_text("[]", encoding="utf-8")
+    run(mini, tmp_path, FakeLauncher())
+    assert len(made) == 4
+    monkeypatch.setattr(stamps, "_sources", lambda: iter(["other code"]))
+    run(mini, tmp_path, FakeLauncher())
+    run(replace(mini, seeds=(0, 1)), tmp_path, FakeLauncher())
+    assert len(made) == 6
+
+
+def test_a_report_with_gaps_is_made_anew_when_they_are_filled(mini: Setting, tmp_path: Path) -> None:
+    assert not measured(run(mini, tmp_path, FakeLauncher(failing="train_reward")).reports[0])
+    assert measured(run(mini, tmp_path, FakeLauncher()).reports[0])
+
+
+def test_a_repeated_command_needs_no_statistics_and_no_drawing(mini: Setting, tmp_path: Path) -> None:
+    run(mini, tmp_path, FakeLauncher())
+    code = (
+        "import sys\n"
+        "sys.argv = ['replicate', 'table1', '--store', sys.argv[1], '--out', sys.argv[2]]\n"
+        "from replication.cli import app\n"
+        "try: app()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print('loaded:', *sorted({'torch', 'scipy', 'statsmodels', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "store"), str(tmp_path / "out")]
+    loaded = []
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120)
+        loaded.append(done.stdout.rpartition("loaded:")[2].split())
+    assert "statsmodels" in loaded[0] and loaded[1] == []

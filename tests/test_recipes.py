@@ -13,12 +13,13 @@ from replication.experiments import EXPERIMENTS, TABLE1
 from replication.planning import STAGES, ordered
 from replication.problems import UsageProblems
 from replication.profile_files import load_profile
-from replication.profiles import shipped_profiles
+from replication.profiles import Counterpart, FileData, shipped_profiles
 from replication.protocols import PROTOCOLS
-from replication.recipes import Setting, recipe
+from replication.recipes import BROUGHT_IN, Setting, recipe
 from replication.settings import JOB_KINDS, parse_overrides
-from sarm.config import DataConfig, RewardTrainingConfig, SAETrainingConfig, WeightsConfig
-from sarm.job import topological_order
+from sarm.config import DataConfig, RewardTrainingConfig, SAETrainingConfig, SteeringConfig, WeightsConfig
+from sarm.config_text import SplitterConfig
+from sarm.job import Job, topological_order
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -46,6 +47,43 @@ def test_seeds_change_what_a_seed_changes_and_nothing_else(mini: Setting) -> Non
             assert left.config.model_copy(update={"seed": 1}) == right.config
         else:
             assert left.config == right.config
+
+
+def test_a_k_beyond_the_width_names_row_and_sizes_before_anything_runs(mini: Setting) -> None:
+    large = mini.profile.backbones["large"]
+    wrong = large.model_copy(update={"ks": {**large.ks, 192: Counterpart(value=10**6)}})
+    profile = mini.profile.model_copy(update={"backbones": {**mini.profile.backbones, "large": wrong}})
+    with pytest.raises(UsageProblems, match=r"row sarm-4b, SAE: k = 1000000 is larger than n_latents = \d+; choose k <= n_latents"):
+        recipe(replace(mini, profile=profile))
+
+
+def test_steering_puts_topk_in_where_a_protocol_trains_without(mini: Setting) -> None:
+    found = {}
+    for name, protocol in PROTOCOLS.items():
+        (training,) = recipe(replace(mini, experiment=EXPERIMENTS["figure3"], protocol=protocol)).trainings
+        assert training.steering is not None and isinstance(training.steering.config, SteeringConfig)
+        assert training.model is not None and isinstance(training.model.config, RewardTrainingConfig)
+        found[name] = (training.model.config.latents, training.steering.config.latents)
+    steered_as_trained = ("topk", "model")
+    assert found == {
+        "paper": steered_as_trained, "aaai": steered_as_trained, "authors": ("pre_acts", "topk"), "authors-dec": ("topk", "topk")
+    }  # fmt: skip
+
+
+def test_the_released_recipe_brings_the_data_of_its_own_sentence_splitter(mini: Setting, tmp_path: Path) -> None:
+    paper = replace(mini, profile=load_profile("paper", environment={}))
+
+    def splitters(setting: Setting) -> list[Job]:
+        found = [training.sae.inputs.get("splitter") for training in recipe(setting).trainings if training.sae is not None]
+        return [job for job in found if job is not None]
+
+    released = splitters(replace(paper, protocol=PROTOCOLS["authors"]))
+    assert len(released) == 3 and len({job.key for job in released}) == 1
+    assert isinstance(released[0].config, SplitterConfig) and released[0].config.origin == "url" and released[0].kind in BROUGHT_IN
+    assert not splitters(paper) and not splitters(replace(mini, protocol=PROTOCOLS["authors"]))
+    local = paper.profile.model_copy(update={"splitter": FileData(kind="file", path=str(tmp_path))})
+    (one, *_) = splitters(replace(paper, profile=local, protocol=PROTOCOLS["authors"], digest=lambda path: "0" * 64))
+    assert one.locations == {"source": str(tmp_path)} and one.config == SplitterConfig(origin="folder", revision="0" * 64)
 
 
 def test_set_wins_over_profile_and_resources_do_not_change_keys(mini: Setting) -> None:

@@ -222,3 +222,21 @@ def test_random_llama3_checkpoint_goes_through_every_stage_with_the_real_tokeniz
     expected = alone(load_reward_model(reward.output), tokenizer)
     assert max(expected) - min(expected) > 1e-2
     assert flat(rows) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_can_be_scored_as_it_was_after_an_epoch(tmp_path: Path) -> None:
+    model, benchmark = tmp_path / "model", write_rows(tmp_path / "data", "rewardbench2.jsonl", items())
+    save_word_tokenizer(tmp_path / "tokenizer")
+    for folder, scale in ((model, 1.0), (model / "epochs" / "1", 2.0)):
+        sarm = tiny_sarm()
+        torch.nn.init.constant_(sarm.score.weight, scale)
+        save_reward_model(folder, sarm, encoder="sae", tokenizer=tmp_path / "tokenizer")
+    rewards = {}
+    for epoch in (0, 1):
+        context = job_context(tmp_path / f"job-{epoch}", inputs={"model": model, "benchmark": benchmark})
+        score_benchmark(ScoringConfig(benchmark="rewardbench2", max_length=256, epoch=epoch), context)
+        rewards[epoch] = [row["chosen_rewards"][0] for row in read_rows(context.output / "rewards.jsonl")]
+    assert rewards[1] == pytest.approx([2 * reward for reward in rewards[0]], rel=1e-5)
+    with pytest.raises(UsageProblem, match=r"not kept as it was after epoch 2; train it with reward\.selection=test"):
+        context = job_context(tmp_path / "job-2", inputs={"model": model, "benchmark": benchmark})
+        score_benchmark(ScoringConfig(benchmark="rewardbench2", max_length=256, epoch=2), context)

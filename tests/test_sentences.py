@@ -12,8 +12,10 @@ from tiny import TEXTS, save_word_tokenizer, write_corpus
 from sarm.checkpoints import load_tokenizer
 from sarm.data.preferences import DataError
 from sarm.data.sentences import Corpus, Cursor, SentenceStream, SequenceRules
+from sarm.data.splitters import splitter
 
 BOS = 0
+NUPUNKT = splitter("nupunkt")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def rules(**changes: Any) -> SequenceRules:
 
 def sequences(folder: Path, words: Any, texts: list[str], **changes: Any) -> list[Any]:
     """All sequences of one pass, in the order of the documents."""
-    stream = SentenceStream(Corpus(write_corpus(folder, texts) / "corpus.jsonl"), words, rules(**changes), seed=0)
+    stream = SentenceStream(Corpus(write_corpus(folder, texts) / "corpus.jsonl"), words, rules(**changes), split=NUPUNKT, seed=0)
     taken, _ = stream.take(Cursor(0, 0), 1)
     return sorted(taken, key=lambda sequence: sequence.document)
 
@@ -84,24 +86,24 @@ def test_sentences_beyond_latin1_are_left_out_on_request(tmp_path: Path, words: 
 
 def test_passes_differ_in_order_but_not_in_content_and_any_cursor_can_be_returned_to(tmp_path: Path, words: Any) -> None:
     corpus = Corpus(write_corpus(tmp_path, TEXTS, times=40) / "corpus.jsonl")
-    stream = SentenceStream(corpus, words, rules(), seed=3)
+    stream = SentenceStream(corpus, words, rules(), split=NUPUNKT, seed=3)
     first, middle = stream.take(Cursor(0, 0), 100)
     second, end = stream.take(middle, 200)
     assert middle.position % 64 == 0 and len(first) >= 100
-    again, same_end = SentenceStream(corpus, words, rules(), seed=3).take(middle, 200)
+    again, same_end = SentenceStream(corpus, words, rules(), split=NUPUNKT, seed=3).take(middle, 200)
     assert (again, same_end) == (second, end)
-    one = SentenceStream(corpus, words, rules(), seed=3)
+    one = SentenceStream(corpus, words, rules(), split=NUPUNKT, seed=3)
     passes = [sorted(s.document for s in one.take(Cursor(epoch, 0), 400)[0][:400]) for epoch in (0, 1)]
     assert len(set(passes[0])) > 100
     orders = [[s.document for s in one.take(Cursor(epoch, 0), 50)[0]] for epoch in (0, 1)]
     assert orders[0] != orders[1]
-    other = SentenceStream(corpus, words, rules(), seed=4)
+    other = SentenceStream(corpus, words, rules(), split=NUPUNKT, seed=4)
     assert [s.document for s in other.take(Cursor(0, 0), 50)[0]] != orders[0]
 
 
 def test_held_out_documents_are_never_taken(tmp_path: Path, words: Any) -> None:
     corpus = Corpus(write_corpus(tmp_path, TEXTS, times=5) / "corpus.jsonl")
-    stream = SentenceStream(corpus, words, rules(), seed=0, held_out=4)
+    stream = SentenceStream(corpus, words, rules(), split=NUPUNKT, seed=0, held_out=4)
     held_out = {sequence.document for sequence in stream.held_out_sequences()}
     taken, cursor = stream.take(Cursor(0, 0), 100)
     assert len(held_out) == 4
@@ -125,7 +127,7 @@ def test_corpus_without_a_usable_sentence_is_refused_instead_of_repeated_for_eve
 def test_corpus_that_is_all_held_out_is_refused(tmp_path: Path, words: Any) -> None:
     corpus = Corpus(write_corpus(tmp_path) / "corpus.jsonl")
     with pytest.raises(DataError, match="4 documents, all of them held out"):
-        SentenceStream(corpus, words, rules(), seed=0, held_out=4)
+        SentenceStream(corpus, words, rules(), split=NUPUNKT, seed=0, held_out=4)
 
 
 @pytest.mark.parametrize("line", ["not json", json.dumps({"words": "x"}), json.dumps(["text"])])

@@ -15,6 +15,7 @@ from tiny import HIDDEN, WORDS, edit_tensors, job_context, llama_config, save_wo
 from replication.report.steering import Steering, read_steering
 from replication.report.steering_checks import checks
 from replication.report.steering_selection import RULES, choose, feature_scores, item_sums
+from replication.report.steering_tables import rewards_listing
 from sarm.checkpoints import load_reward_model, load_tokenizer
 from sarm.checkpoints.reward_models import save_reward_model
 from sarm.completions import Completion, completions_of, encode_completions, reply_of
@@ -222,6 +223,19 @@ def test_a_model_without_topk_latents_is_refused(folders: dict[str, Path], tmp_p
     dense_model = DenseRewardModel(truncated_backbone(llama_config(), 2, keep_final_norm=True), hidden_size=HIDDEN)
     save_word_tokenizer(tmp_path / "dense")
     save_reward_model(tmp_path / "dense", dense_model, encoder="none", tokenizer=tmp_path / "dense")
-    for name in ("wo", "dense"):
-        with pytest.raises(UsageProblem, match="steering needs a SARM with TopK latents"):
+    for name, advice in (("wo", "set steering.latents=topk"), ("dense", "has no SAE")):
+        with pytest.raises(UsageProblem, match=f"steering needs a SARM with TopK latents.*{advice}"):
             steer_job({**folders, "model": tmp_path / name}, tmp_path / "job")
+    with pytest.raises(UsageProblem, match="has no SAE"):
+        steer_job({**folders, "model": tmp_path / "dense"}, tmp_path / "job", latents="topk")
+
+
+def test_topk_put_in_for_steering_is_the_topk_model(folders: dict[str, Path], artifact: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "wo", latents="pre_acts")
+    forced = steer_job({**folders, "model": tmp_path / "wo"}, tmp_path / "job", multiplier=3.0, latents="topk")
+    own, found = (load_file(where / "latents.safetensors") for where in (artifact, forced))
+    assert own.keys() == found.keys() and all(torch.equal(own[name], found[name]) for name in own)
+    facts = [json.loads((where / "steering.json").read_text()) for where in (artifact, forced)]
+    assert [one["trained_on"] for one in facts] == ["topk", "pre_acts"]
+    notes = [rewards_listing(read_steering(where), seed=0).notes for where in (artifact, forced)]
+    assert [any("TopK is put in" in note for note in one) for one in notes] == [False, True]

@@ -180,3 +180,20 @@ def test_a_row_without_a_cell_shows_it_as_missing(report: Report) -> None:
     table = report.tables[0].model_copy(update={"rows": (short,)})
     text = as_text(report.model_copy(update={"tables": (table,)}), "md")
     assert "the row has no such cell" in text
+
+
+def test_several_seeds_show_mean_standard_deviation_and_n() -> None:
+    ours = Measurement(value=62.0, n=100, standard_error=5.0, per_seed=(60.0, 62.0, 64.0))
+    cells = (
+        Cell(column="Math", ours=ours, verdict="NOT COMPARABLE"),
+        measured(column="Ties", value=50.0, n=10, error=1.2, published=None, verdict="NOT COMPARABLE"),
+    )
+    row = Row(name="a", label="A", origin="control", cells=cells)
+    table = Table(name="t", title="T", columns=("Math", "Ties"), rows=(row,))
+    report = Report(experiment="table1", title="T", profile="mini", protocol="paper", seeds=(0, 1, 2), comparable=True, tables=(table,))
+    says = "with (n 3) the mean over 3 seeds ± their standard deviation, elsewhere ± one standard error over items"
+    markdown = as_text(report, "md")
+    assert "62.0 ± 2.0 (n 3)" in markdown and "50.0 ± 1.2 |" in markdown and f"`ours` is in percent; {says};" in markdown
+    assert "± 2.0 (n 3)</span>" in as_text(report, "html") and says in as_text(report, "html")
+    assert r"62.0 $\pm$ 2.0 (n 3)" in as_text(report, "tex")
+    assert "62.0±2.0" in plain_text(report) and says in " ".join(plain_text(report).split())

@@ -146,8 +146,9 @@ def test_micro_batch_size_changes_two_steps_by_rounding_alone(tmp_path: Path, in
     [
         {"sae_trains": True, "reconstruction_weight": 0.5},
         {"encoder": "none", "selection": "validation", "validation_fraction": 0.3, "batch_pairs": 3, "epochs": 3},
+        {"encoder": "none", "selection": "test", "epochs": 3},
     ],
-    ids=["sae", "validation"],
+    ids=["sae", "validation", "test"],
 )
 def test_stopped_run_resumes_to_the_very_same_bytes(tmp_path: Path, inputs: dict[str, Path], changes: dict[str, Any], after: int) -> None:
     whole = train(tmp_path / "whole", inputs, **changes)
@@ -177,6 +178,18 @@ def test_validation_keeps_the_best_epoch(tmp_path: Path, inputs: dict[str, Path]
     assert facts["selected_step"] == min(step for step, accuracy in validations.items() if accuracy == best)
     kept = train(tmp_path / "kept", {**inputs, "preferences": preferences}, **settings, max_steps=facts["selected_step"])
     assert moved(weights(output), weights(kept)) == set(), "the weights are those of the selected step"
+
+
+def test_every_epoch_but_the_last_is_kept_where_the_best_on_the_test_set_is_asked_for(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    settings = {"selection": "test", "epochs": 3, "schedule": "constant"}
+    output = train(tmp_path, inputs, **settings)
+    assert sorted(path.name for path in (output / "epochs").iterdir()) == ["1", "2"]
+    last = train(tmp_path / "last", inputs, **{**settings, "selection": "last"})
+    assert moved(weights(output), weights(last)) == set() and not (last / "epochs").exists()
+    for epoch in (1, 2):
+        cut = train(tmp_path / f"cut-{epoch}", inputs, **{**settings, "selection": "last", "max_steps": epoch * PAIRS // 4})
+        assert moved(weights(output / "epochs" / str(epoch)), weights(cut)) == set()
+        assert {path.name for path in (output / "epochs" / str(epoch)).iterdir()} < {path.name for path in output.iterdir()}
 
 
 def long_and_short(folder: Path) -> Path:
@@ -290,6 +303,7 @@ def test_schedule_warms_up_and_falls_along_a_cosine() -> None:
         ({"encoder": "random_sae", "n_latents": 3}, "k = 0 does not go with encoder = 'random_sae'"),
         ({"encoder": "random_sae", "n_latents": 3, "k": 4}, "k = 4 is larger than n_latents = 3"),
         ({"selection": "validation"}, "needs validation_fraction > 0"),
+        ({"selection": "test", "max_steps": 3}, "set max_steps = 0"),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused(changes: dict[str, Any], complaint: str) -> None:

@@ -199,7 +199,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def same_bytes(one: Path, other: Path) -> None:
     """Both folders hold the same files with the same bytes."""
-    names = sorted(path.name for path in one.iterdir())
-    assert names == sorted(path.name for path in other.iterdir())
+    names, others = (sorted(path.relative_to(where).as_posix() for path in where.rglob("*") if path.is_file()) for where in (one, other))
+    assert names == others
     for name in names:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
+from replication.data_folders import AUTHORS_REWARDS
 from replication.report.cells import Listing
 from replication.report.check import Check, passed
 from replication.report.paired_shifts import Floats, Interval, Ints, kolmogorov_smirnov, standardised_shift, wasserstein
@@ -16,7 +17,6 @@ from replication.report.published import PublishedTable, load_published
 from replication.report.steering_checks import EQUIVALENCE, SMALLEST_DISTANCE, SMALLEST_SHIFT
 from sarm.job import EnvironmentProblem, IntegrityProblem
 
-AUTHORS_FILE = Path("reference") / "figure3_authors_rewards.json"
 # Name in the file -> row of tables/published/figure3.toml.
 SETS = {"safety_chosen": "safety", "complement": "complement"}
 
@@ -56,7 +56,7 @@ class AuthorsFigure(NamedTuple):
 def read_authors(path: Path) -> AuthorsFigure:
     """The file of rewards. Raises EnvironmentProblem where it is missing, IntegrityProblem where its content is not what it should be."""
     if not path.is_file():
-        raise EnvironmentProblem(f"{path.name}: the authors' rewards are not here; set SARM_DATA to the folder that has {AUTHORS_FILE}")
+        raise EnvironmentProblem(f"{path.name}: the authors' rewards are not here; set SARM_DATA to the folder that has {AUTHORS_REWARDS}")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         published = load_published("figure3")

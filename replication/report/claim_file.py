@@ -12,7 +12,11 @@ from replication.data_folders import published_folder
 from replication.report.cells import Frozen
 from replication.report.published import PublishedError
 
-ClaimKind = Literal["best-of-table", "best-of-board", "non-inferior", "difference", "steps", "plateau", "range", "own-results-only"]
+ClaimKind = Literal[
+    "best-of-table", "best-of-board", "non-inferior", "difference", "steps", "plateau", "range", "own-results-only", "steering", "detection"
+]
+# Kinds on which no published number bears.
+OWN_RESULTS_ONLY: tuple[ClaimKind, ...] = ("own-results-only", "steering", "detection")
 Outcome = Literal[
     "SUPPORTED", "DIRECTION ONLY", "INCONCLUSIVE", "CONTRADICTED", "SPEC-DEPENDENT", "NOT TESTED",
     "SUPPORTED-ANALOGUE", "NOT-SUPPORTED-ANALOGUE",
@@ -31,7 +35,7 @@ class Claim(Frozen):
     row: str = ""
     against: str = ""
     rows: tuple[str, ...] = ()
-    experiment: str = Field(default="", description="Experiment of ours whose rewards bear on it; empty where none does.")
+    experiment: str = Field(default="", description="Experiment of ours whose results bear on it; empty where none does.")
     ours: str = Field(default="", description="Row of ours that is claimed to be better, or the middle of a plateau.")
     controls: tuple[str, ...] = Field(default=(), description="Rows of ours that it is compared with; it must hold against each.")
     margin: float = Field(default=0.0, ge=0, description="Points; 0 where the test has none.")

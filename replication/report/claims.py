@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from replication.report.audit import defective_cells
 from replication.report.audit_references import PREPRINT_DATE
-from replication.report.claim_file import Claim, ClaimFile, ClaimResult, Outcome, load_claims
+from replication.report.claim_file import OWN_RESULTS_ONLY, Claim, ClaimFile, ClaimResult, Outcome, load_claims
 from replication.report.published import PublishedTable, load_published
 from replication.report.statistics import binomial_error, holm, normal_power, normal_quantile, normal_tail, range_bound
 
@@ -95,7 +95,7 @@ def _result(claim: Claim, found: Found, *, p_holm: float | None, alpha: float) -
 
 
 def _evaluate(claim: Claim, file: ClaimFile, folder: Path | None) -> Found:
-    if claim.kind == "own-results-only":
+    if claim.kind in OWN_RESULTS_ONLY:
         return Found(outcome="NOT TESTED", detail="no published number bears on it; it needs our own results")
     table = load_published(claim.table, folder)
     numbers = Numbers(table=table, ties_groups=file.ties_groups, alpha=file.alpha, defects=defective_cells(table))

@@ -10,6 +10,10 @@ from replication.report.features import collect_features
 from replication.report.hours import collect_hours
 from replication.report.results import collect, framed
 from sarm.artifacts import ArtifactStore
+from sarm.job import Job
+
+# Held-out pairs are split off by prompt, so that there is nothing to count.
+BENCHMARK_TITLES = {"rewardbench2": "RewardBench 2", "rmbench": "RM-Bench"}
 
 
 def collect_any(recipe: Recipe, store: ArtifactStore, *, command: str, figures: Path | None = None) -> Report:
@@ -21,7 +25,8 @@ def collect_any(recipe: Recipe, store: ArtifactStore, *, command: str, figures: 
         return collect_features(recipe, store, command=command)
     if product == "steering":
         return collect_steering(recipe, store, command=command, folder=figures)
-    return collect(recipe, store, command=command)
+    found = collect(recipe, store, command=command)
+    return found.model_copy(update={"listings": (*found.listings, *_overlaps(recipe, store))})
 
 
 def collect_steering(recipe: Recipe, store: ArtifactStore, *, command: str, folder: Path | None) -> Report:
@@ -65,14 +70,26 @@ def _concepts(recipe: Recipe, store: ArtifactStore) -> Path | None:
 
 
 def _overlaps(recipe: Recipe, store: ArtifactStore) -> list[Listing]:
-    """Near-duplicates between training pairs and the benchmark's prompts."""
+    """Near-duplicates between training pairs and the prompts of each benchmark, where the experiment asks for them."""
+    if not recipe.setting.experiment.overlap:
+        return []
     from replication.report.overlap import overlap_listing, overlap_of  # noqa: PLC0415 - as above
 
-    for training in recipe.trainings:
-        if training.steering is None or training.model is None:
-            continue
-        pairs, target = training.model.inputs["preferences"], training.steering.inputs["target"]
-        if store.has(pairs) and store.has(target):
-            found = overlap_of(store.path(pairs) / "train.jsonl", store.path(target) / "rewardbench2.jsonl")
-            return [overlap_listing(found, name="figure3-overlap", others="the training pairs", benchmark="RewardBench 2")]
-    return []
+    listings = []
+    training = next((one for one in recipe.trainings if one.model is not None), None)
+    if training is None or training.model is None:
+        return []
+    pairs = training.model.inputs["preferences"]
+    for name, benchmark in _benchmarks(training).items():
+        files = (store.path(pairs) / "train.jsonl", store.path(benchmark) / f"{name}.jsonl")
+        if store.has(pairs) and store.has(benchmark) and all(file.is_file() for file in files):
+            block = f"{recipe.setting.experiment.name}-overlap-{name}"
+            listings.append(overlap_listing(overlap_of(*files), name=block, others="the training pairs", benchmark=BENCHMARK_TITLES[name]))
+    return listings
+
+
+def _benchmarks(training: Training) -> dict[str, Job]:
+    """The benchmarks on which a training's model is judged."""
+    scored = {str(name): job.inputs["benchmark"] for name, job in training.scores.items()}
+    steered = {str(getattr(training.steering.config, "target", "")): training.steering.inputs["target"]} if training.steering else {}
+    return {name: job for name, job in {**scored, **steered}.items() if name in BENCHMARK_TITLES}

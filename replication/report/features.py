@@ -8,28 +8,39 @@ from typing import Any
 
 from replication.recipes import Recipe, Training
 from replication.report.cells import Listing, Report
+from replication.report.detection import Accuracies, Difference, accuracies, difference
+from replication.report.polarity import FALSE_DISCOVERIES, Polarity, polarities, shown, summary
 from replication.report.results import framed
 from sarm.artifacts import ArtifactStore
 
 SHORT = 90
 DASH = "—"
 Rows = Sequence[Mapping[str, Any]]
+POLARITY = (
+    "Polarity: items whose chosen replies fire the latent more often than the rejected ones, and less often, the side of its head weight "
+    f"first; one-sided sign test, beyond chance at a false-discovery rate of {FALSE_DISCOVERIES:.0%} over all latents listed."
+)
 
 
 def collect_features(recipe: Recipe, store: ArtifactStore, *, command: str) -> Report:
     """Groups of latents with their scores, then each latent with its explanation and its strongest context."""
     listings: list[Listing] = []
+    explained = {training.seed: explanations(training, store) for training in recipe.trainings if training.row.encoder == "sae"}
+    found = {seed: arms for seed, rows in explained.items() if (arms := accuracies(rows)) is not None}
+    if found:
+        listings.append(_difference(found))
     for training in recipe.trainings:
         if training.row.encoder != "sae":
             continue
-        rows = _rows(training, store)
+        rows = explained[training.seed]
         listings.append(_groups(training, rows, missing=training.missing or f"not yet run: {command}"))
         if rows:
             listings.append(_latents(training, rows))
     return framed(recipe, store, listings=listings)
 
 
-def _rows(training: Training, store: ArtifactStore) -> Rows:
+def explanations(training: Training, store: ArtifactStore) -> Rows:
+    """The lines of a training's `explanations.jsonl`; none where it has not run."""
     job = training.explanation
     if job is None or not store.has(job):
         return ()
@@ -37,30 +48,57 @@ def _rows(training: Training, store: ArtifactStore) -> Rows:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def _difference(found: Mapping[int, Accuracies]) -> Listing:
+    """Detection against the frozen random encoder, for each seed and over all."""
+    rows = []
+    for seed, one in found.items():
+        arms = [f"{100 * sum(arm) / len(arm):.2f} ({len(arm)})" for arm in one]
+        rows.append((f"seed {seed}", *arms, _points(difference([one]))))
+    if len(found) > 1:
+        rows.append((f"{len(found)} seeds", DASH, DASH, _points(difference(list(found.values())))))
+    columns = ("", "pretrained, % (latents)", "frozen random, % (latents)", "difference, points")
+    return Listing(
+        name="features-detection",
+        title="Detection of held-out contexts from explanations, against a frozen random encoder",
+        columns=columns,
+        rows=tuple(rows),
+        numeric=columns[1:],
+        notes=("Balanced accuracy, mean over explained latents; 95 % intervals by bootstrap over seeds and latents.",),
+    )
+
+
+def _points(one: Difference) -> str:
+    return f"{one.estimate:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
+
+
 def _groups(training: Training, rows: Rows, *, missing: str) -> Listing:
     """One line a group (positive, negative, and the same of the frozen random encoder); means over latents with 95 % intervals."""
     groups = dict.fromkeys(str(row["group"]) for row in rows)
-    lines = [_group_line(name, [row for row in rows if row["group"] == name]) for name in groups]
+    leanings = list(zip(rows, polarities(rows), strict=True))
+    lines = [_group_line(name, [(row, one) for row, one in leanings if row["group"] == name]) for name in groups]
     return Listing(
         name=f"features-groups-seed{training.seed}",
         title=f"Explained latents of {training.row.name}, seed {training.seed}",
-        columns=("group", "latents", "explained", "never fire", "mean score (1 to 5)", "detection, balanced accuracy"),
-        rows=tuple(lines) or ((DASH, "0", "0", "0", DASH, missing),),
+        columns=("group", "latents", "explained", "never fire", "mean score (1 to 5)", "detection, balanced accuracy", "polarity"),
+        rows=tuple(lines) or ((DASH, "0", "0", "0", DASH, missing, DASH),),
         numeric=("latents", "explained", "never fire"),
         notes=(
             "positive and negative: sign of the head weight; control: the same of a frozen random encoder with a head of its own.",
             "Detection: which of a shuffled batch of held-out contexts, half of them hard negatives, match the explanation.",
+            POLARITY,
             "The paper has no aggregate to compare with.",
         ),
     )
 
 
-def _group_line(name: str, rows: Rows) -> tuple[str, ...]:
+def _group_line(name: str, found: Sequence[tuple[Mapping[str, Any], Polarity]]) -> tuple[str, ...]:
+    rows = [row for row, _ in found]
     explained = [row for row in rows if row["status"] == "explained"]
     silent = sum(row["status"] == "never fires" for row in rows)
     scores = [float(row["score"]) for row in explained]
     accuracy = [100 * float(row["detection"]["balanced_accuracy"]) for row in explained if row["detection"]]
-    return (name, str(len(rows)), str(len(explained)), str(silent), _mean(scores), _mean(accuracy, unit=" %"))
+    counts = (str(len(rows)), str(len(explained)), str(silent))
+    return (name, *counts, _mean(scores), _mean(accuracy, unit=" %"), summary([one for _, one in found]))
 
 
 def _mean(values: Sequence[float], *, unit: str = "") -> str:
@@ -78,17 +116,17 @@ def _mean(values: Sequence[float], *, unit: str = "") -> str:
 
 def _latents(training: Training, rows: Rows) -> Listing:
     lines = []
-    for row in rows:
+    for row, leaning in zip(rows, polarities(rows), strict=True):
         detection = row["detection"]
         share = f"{100 * detection['balanced_accuracy']:.0f} %" if detection else DASH
         strongest = row["contexts"][0]["context"] if row["contexts"] else DASH
         said = row["explanation"] or row["status"]
-        numbers = (str(row["latent"]), row["group"], f"{row['weight']:+.2e}", str(row["score"] or DASH), share)
+        numbers = (str(row["latent"]), row["group"], f"{row['weight']:+.2e}", str(row["score"] or DASH), share, shown(leaning))
         lines.append((*numbers, _cut(said), _cut(strongest)))
     return Listing(
         name=f"features-latents-seed{training.seed}",
         title=f"Latents of {training.row.name}, seed {training.seed}",
-        columns=("latent", "group", "head weight", "score", "detection", "explanation", "strongest context shown"),
+        columns=("latent", "group", "head weight", "score", "detection", "polarity", "explanation", "strongest context shown"),
         rows=tuple(lines),
         numeric=("latent", "head weight", "score", "detection"),
     )

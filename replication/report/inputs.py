@@ -12,7 +12,7 @@ from sarm.job import Job, topological_order
 from sarm.manifest import FileRecord
 
 DATA_KINDS = ("make_miniature", "prepare_data")
-MODEL_KINDS = ("fetch_weights", "pretrain_backbone")
+MODEL_KINDS = ("fetch_weights", "pretrain_backbone", "fetch_splitter")
 
 
 def inputs_of(recipe: Recipe, store: ArtifactStore) -> tuple[Input, ...]:

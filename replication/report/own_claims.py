@@ -26,6 +26,7 @@ class OwnFound(NamedTuple):
     outcome: Outcome
     detail: str
     p_value: float | None
+    seeds: int = 1
 
 
 class Sample(NamedTuple):
@@ -67,24 +68,40 @@ def own_claims(
     Raises PairingError where two rows were scored on different items, StatisticsError for too few of them.
     """
     found: dict[str, OwnFound] = {}
-    chosen = [claim for claim in claims if rows_needed(claim) and set(rows_needed(claim)) <= set(arms.get(claim.experiment, {}))]
-    for claim in chosen:
-        known = {row: arms[claim.experiment][row] for row in rows_needed(claim)}
-        found[claim.id] = _evaluate(claim, Sample(arms=known, alpha=alpha, seed=seed, resamples=resamples))
+    for claim in claims:
+        one = evaluated(claim, arms.get(claim.experiment, {}), alpha=alpha, seed=seed, resamples=resamples)
+        if one is not None:
+            found[claim.id] = one
+    return judged(claims, found, protocol=protocol, analogue=analogue, alpha=alpha)
+
+
+def evaluated(claim: Claim, arms: Arms, *, alpha: float, seed: int = 0, resamples: int = 10_000) -> OwnFound | None:
+    """A claim about accuracies from the rows of its experiment; None where one of its rows is not there, or it is about something else."""
+    rows = rows_needed(claim)
+    if not rows or not set(rows) <= set(arms):
+        return None
+    known = {row: arms[row] for row in rows}
+    found = _evaluate(claim, Sample(arms=known, alpha=alpha, seed=seed, resamples=resamples))
+    return found._replace(seeds=min(len(credits) for credits in known.values()))
+
+
+def judged(
+    claims: Sequence[Claim], found: Mapping[str, OwnFound], *, protocol: str, analogue: bool, alpha: float
+) -> dict[str, ClaimResult]:
+    """The verdicts on evaluated claims (by id) of one protocol, Holm-adjusted over those with a p value."""
     tested = [name for name, one in found.items() if one.p_value is not None]
     adjusted = dict(zip(tested, holm([found[name].p_value or 0.0 for name in tested]), strict=True))
     return {
         claim.id: _result(
-            claim, found[claim.id], seeds=min(len(arms[claim.experiment][row]) for row in rows_needed(claim)),
-            p_holm=adjusted.get(claim.id), alpha=alpha, protocol=protocol, analogue=analogue,
+            claim, found[claim.id], p_holm=adjusted.get(claim.id), alpha=alpha, protocol=protocol, analogue=analogue
         )
-        for claim in chosen
-    }  # fmt: skip
+        for claim in claims
+        if claim.id in found
+    }
 
 
-def _result(
-    claim: Claim, found: OwnFound, *, seeds: int, p_holm: float | None, alpha: float, protocol: str, analogue: bool
-) -> ClaimResult:
+def _result(claim: Claim, found: OwnFound, *, p_holm: float | None, alpha: float, protocol: str, analogue: bool) -> ClaimResult:
+    seeds = found.seeds
     outcome, detail = found.outcome, f"{found.detail}; {seeds} {'seed' if seeds == 1 else 'seeds'}"
     if outcome == "SUPPORTED" and p_holm is not None and p_holm > alpha:
         outcome, detail = "DIRECTION ONLY", f"{detail}; not among all claims (Holm p {p_holm:.3f})"

@@ -26,6 +26,7 @@ from replication.report.result_model import (
     ResultMetric,
     RewardFile,
 )
+from replication.report.selection import best_name, selected
 from replication.report.statistics import normal_quantile, wilson
 from sarm.artifacts import ArtifactStore
 from sarm.checksums import sha256_of, write_whole
@@ -105,7 +106,7 @@ def _interval(ours: Measurement, benchmark: BenchmarkName) -> tuple[float, float
 
 def _copied(recipe: Recipe, store: ArtifactStore, folder: Path, experiment: str, wanted: set[str]) -> Iterator[RewardFile]:
     """Copies the rewards of every artifact that a cell rests on."""
-    for model, seed, benchmark, job in _scorings(recipe):
+    for model, seed, benchmark, job in _scorings(recipe, store):
         artifact = f"{job.kind}/{job.short_key}"
         if artifact not in wanted:
             continue
@@ -122,10 +123,12 @@ def _copied(recipe: Recipe, store: ArtifactStore, folder: Path, experiment: str,
         )
 
 
-def _scorings(recipe: Recipe) -> Iterator[tuple[str, int | None, BenchmarkName, Job]]:
+def _scorings(recipe: Recipe, store: ArtifactStore) -> Iterator[tuple[str, int | None, BenchmarkName, Job]]:
     for training in recipe.trainings:
         for benchmark, job in training.scores.items():
             yield training.row.name, training.seed, benchmark, job
+            for best in selected([training], benchmark, store):
+                yield best_name(training.row.name), training.seed, benchmark, best.job
     for features, scores in recipe.baselines.items():
         for benchmark, job in scores.items():
             yield features, None, benchmark, job

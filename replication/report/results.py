@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replication.choices import replacements
 from replication.experiments import Row as RegistryRow
 from replication.profiles import BenchmarkName
-from replication.recipes import Recipe, Setting
+from replication.recipes import Recipe, Setting, Training
 from replication.report.cells import Cell, Listing, Provenance, Report, Row, Table, Verdict
 from replication.report.inputs import inputs_of
 from replication.report.measurements import Measured, measured_jobs, measured_training
 from replication.report.published import PublishedRow, PublishedTable, load_published
+from replication.report.selection import REASON, best_name, best_row, chosen_epochs, measured_best, selects_on_test
 from sarm.artifacts import ArtifactStore
 from sarm.job import Job, topological_order
 
@@ -33,6 +34,7 @@ class Sources:
     reference: PublishedTable | None
     comparable: bool
     why_not: str
+    epochs: Mapping[BenchmarkName, Sequence[str]] = field(default_factory=dict)
 
     @property
     def setting(self) -> Setting:
@@ -60,6 +62,7 @@ def collect(recipe: Recipe, store: ArtifactStore, *, command: str) -> Report:
         reference=load_published(experiment.reference) if experiment.reference else None,
         comparable=not why_not,
         why_not=why_not,
+        epochs={name: chosen_epochs(_by_row(recipe), name, store) for name in setting.profile.benchmarks},
     )
     builders = {"rewardbench2": _rewardbench2_table, "rmbench": _rmbench_table, "evaluation": _pairs_table}
     tables = [build(sources) for name, build in builders.items() if name in setting.profile.benchmarks]
@@ -91,12 +94,18 @@ def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = ()
 def _measure_all(recipe: Recipe, store: ArtifactStore, command: str) -> dict[tuple[str, BenchmarkName], Measured]:
     """Each row and baseline on each benchmark; every file of rewards is read once."""
     found: dict[tuple[str, BenchmarkName], Measured] = {}
-    for row in {training.row.name: training.row for training in recipe.trainings}.values():
+    for row, trainings in _by_row(recipe).items():
         for name in recipe.setting.profile.benchmarks:
-            found[row.name, name] = measured_training(recipe.of_row(row.name), name, store, command)
+            found[row, name] = measured_training(trainings, name, store, command)
+            if selects_on_test(trainings):
+                found[best_name(row), name] = measured_best(trainings, name, store, command)
     for features, scores in recipe.baselines.items():
         found |= {(features, name): measured_jobs([job], name, store, command) for name, job in scores.items()}
     return found
+
+
+def _by_row(recipe: Recipe) -> dict[str, tuple[Training, ...]]:
+    return {training.row.name: recipe.of_row(training.row.name) for training in recipe.trainings}
 
 
 def why_not_comparable(setting: Setting) -> str:
@@ -124,7 +133,9 @@ def _rewardbench2_table(sources: Sources) -> Table:
     for published in sources.published.rows:
         ours = experiment.row(published.name)
         rows.append(_trained_row(sources, ours, published) if ours else _published_row(sources, published))
-    rows += [_trained_row(sources, row, None) for row in experiment.rows if row.control]
+        rows += _best_rows(sources, ours, "rewardbench2", experiment.columns, group=published.group) if ours else []
+    for row in (row for row in experiment.rows if row.control):
+        rows += [_trained_row(sources, row, None), *_best_rows(sources, row, "rewardbench2", experiment.columns, group=CONTROLS)]
     rows += _baseline_rows(sources, "rewardbench2", experiment.columns)
     return Table(
         # The published file's name: a cut of Table 2 or 3 is judged by the same numbers.
@@ -137,7 +148,10 @@ def _rewardbench2_table(sources: Sources) -> Table:
 
 
 def _rmbench_table(sources: Sources) -> Table:
-    rows = [_unpublished_row(sources, row, "rmbench", RMBENCH_COLUMNS) for row in sources.setting.experiment.rows]
+    rows = []
+    for row in sources.setting.experiment.rows:
+        own = _unpublished_row(sources, row, "rmbench", RMBENCH_COLUMNS)
+        rows += [own, *_best_rows(sources, row, "rmbench", RMBENCH_COLUMNS, group=own.group)]
     rows += _baseline_rows(sources, "rmbench", RMBENCH_COLUMNS)
     name = f"{sources.setting.experiment.name}-rmbench"
     notes = ("hard, normal, easy: style pairs above, on and below the diagonal; the paper prints no RM-Bench numbers",)
@@ -153,7 +167,11 @@ def _rmbench_table(sources: Sources) -> Table:
 def _pairs_table(sources: Sources) -> Table:
     """Held-out pairs: a line for each source, a column for each model."""
     profile = sources.setting.profile
-    columns = {row.name: sources.of(row.name, "evaluation") for row in sources.setting.experiment.rows}
+    columns = {}
+    for row in sources.setting.experiment.rows:
+        columns[row.name] = sources.of(row.name, "evaluation")
+        best = best_name(row.name)
+        columns |= {best: sources.of(best, "evaluation")} if (best, "evaluation") in sources.measured else {}
     columns |= {features: sources.of(features, "evaluation") for features in profile.baselines}
     names = list(dict.fromkeys(name for measured in columns.values() for name in measured.names)) or ["All pairs"]
     rows = [
@@ -207,6 +225,19 @@ def _unpublished_row(sources: Sources, row: RegistryRow, name: BenchmarkName, co
         note=_row_note(sources, row),
         cells=tuple(_own_cell(sources, measured, column, name) for column in columns),
     )
+
+
+def _best_rows(
+    sources: Sources, row: RegistryRow, name: BenchmarkName, columns: tuple[str, ...], *, group: str
+) -> list[Row]:
+    """The row's best epoch on the test set itself, where every epoch was scored."""
+    best = best_row(row, label=_label(sources, row), group=group)
+    measured = sources.measured.get((best.name, name))
+    if measured is None:
+        return []
+    cells = [_own_cell(sources, measured, column, name) for column in columns]
+    marked = tuple(cell if cell.ours is None else cell.model_copy(update={"reason": REASON}) for cell in cells)
+    return [Row(name=best.name, label=best.label, group=group, origin="control", note=best.note, cells=marked)]
 
 
 def _published_row(sources: Sources, published: PublishedRow) -> Row:
@@ -293,6 +324,7 @@ def _notes(sources: Sources, name: BenchmarkName) -> tuple[str, ...]:
     for row in sources.setting.experiment.rows:
         cut = sources.of(row.name, name).truncated
         notes += [f"{_label(sources, row)}: {cut} completions were cut to the longest length"] if cut else []
+    notes += sources.epochs.get(name, ())
     return tuple(notes)
 
 

@@ -114,10 +114,12 @@ def rewards_listing(data: Steering, *, seed: int) -> Listing:
         f"latent {data.latent}, chosen by {facts['rule']} on {facts['selection']} {facts['subset']!r}; tested on {facts['target']}; "
         f"factor {data.multiplier:g} (the paper does not state its own)"
     )
+    forced = facts.get("trained_on", "topk") != "topk"
+    put_in = ("TopK is put in for steering; the head was trained on pre-activations: not the rewards of the tables",) if forced else ()
     same = ("choice and test share their prompts, as in the preprint: see the cross-fitted checks",) if data.selects_on_target else ()
     return Listing(
         name=f"{NAME}-rewards-seed{seed}", title=f"Rewards before and after, seed {seed}", columns=columns, numeric=columns[2:],
-        rows=tuple(rows), notes=(chosen, *same, "d: mean shift over the standard deviation of the stratum's rewards before"),
+        rows=tuple(rows), notes=(chosen, *same, *put_in, "d: mean shift over the standard deviation of the stratum's rewards before"),
     )  # fmt: skip
 
 

@@ -174,12 +174,14 @@ def _rich_cell(source: str, text: str, cell: CellView) -> Text:
     if source == "verdict":
         return Text(SHORT[cell.verdict] + (f" {cell.mark}" if cell.mark and cell.ours != DASH else ""), style=STYLES[cell.verdict])
     if source == "ours":
-        return Text(text.replace(" ± ", "±").replace(f"{DASH} (", f"{DASH} ").rstrip(")"), style="bold")
+        # The number of seeds stands below the table: there is no room for it in 100 columns.
+        return Text(text.partition(" (n ")[0].replace(" ± ", "±").replace(f"{DASH} (", f"{DASH} ").rstrip(")"), style="bold")
     return Text(text, style="dim" if source == "board" else "")
 
 
 def _below(table: TableView) -> list[RenderableType]:
     lines = [f"Items: {table.items}"] if table.items else []
+    lines += [f"±: {table.seeded}"] if table.seeded else []
     lines += [f"{number}  {reason}" for number, reason in table.footnotes]
     lines += [f"{row.label}: {row.note}" for row in table.rows if row.note]
     lines += list(table.notes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from statistics import stdev
 
 from replication.report.cells import Cell, Frozen, Listing, Report, Row, Table, Verdict
 
@@ -29,6 +31,7 @@ MEANING: dict[Verdict, str] = {
     "NOT COMPARABLE": "other scale, protocol or data than the reference",
     "PUBLISHED ONLY": "quoted, not measured here",
 }
+OVER_ITEMS = "one standard error over items"
 LONG_TEXT = 30
 WITHOUT_FOOTNOTE: tuple[Verdict, ...] = ("MATCH", "EQUIVALENT", "CONSISTENT", "PUBLISHED ONLY")
 
@@ -37,7 +40,8 @@ class CellView(Frozen):
     """A place of a table, as text."""
 
     ours: str
-    standard_error: str
+    spread: str
+    seeds: str
     published: str
     reference: str
     verdict: Verdict
@@ -67,6 +71,7 @@ class TableView(Frozen):
     columns: tuple[str, ...]
     rows: tuple[RowView, ...]
     items: str
+    seeded: str
     footnotes: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
 
@@ -87,17 +92,21 @@ class ReportView(Frozen):
     listings: tuple[ListingView, ...]
     legend: tuple[tuple[Verdict, str], ...]
     seeds: str
+    percent: str
 
 
 def view_of(report: Report) -> ReportView:
     """The strings of a report: numbers with the digits of the published value, footnotes numbered by first use."""
     used = {cell.verdict for table in report.tables for row in table.rows for cell in row.cells}
+    tables = tuple(_table_view(table, common=report.why_not_comparable) for table in report.tables)
+    seeded = next((table.seeded for table in tables if table.seeded), "")
     return ReportView(
         report=report,
-        tables=tuple(_table_view(table, common=report.why_not_comparable) for table in report.tables),
+        tables=tables,
         listings=tuple(_listing_view(listing) for listing in report.listings),
         legend=tuple((verdict, meaning) for verdict, meaning in MEANING.items() if verdict in used),
         seeds=", ".join(str(seed) for seed in report.seeds) or "none",
+        percent=f"percent; {seeded}" if seeded else f"percent ± {OVER_ITEMS}",
     )
 
 
@@ -120,6 +129,7 @@ def _table_view(table: Table, *, common: str) -> TableView:
         columns=table.columns,
         rows=tuple(rows),
         items=_items(table),
+        seeded=_seeded(rows),
         footnotes=tuple((number, reason) for reason, number in numbers.items()),
         notes=table.notes,
     )
@@ -167,7 +177,7 @@ def _row_view(row: Row, *, columns: tuple[str, ...], numbers: dict[str, str], st
 def _joined(cell: CellView) -> str:
     if cell.ours == DASH:
         return f"{DASH} ({cell.mark})" if cell.mark else DASH
-    return f"{cell.ours} ± {cell.standard_error}" if cell.standard_error else cell.ours
+    return (f"{cell.ours} ± {cell.spread}" if cell.spread else cell.ours) + (f" (n {cell.seeds})" if cell.seeds else "")
 
 
 def _cell_view(cell: Cell, *, numbers: dict[str, str], common: str) -> CellView:
@@ -175,14 +185,24 @@ def _cell_view(cell: Cell, *, numbers: dict[str, str], common: str) -> CellView:
     if cell.reason and cell.verdict not in WITHOUT_FOOTNOTE and cell.reason != common:
         mark = numbers.setdefault(cell.reason, str(len(numbers) + 1))
     decimals = decimals_of(cell)
-    ours, error = DASH, ""
+    ours, spread, seeds = DASH, "", ""
     if cell.ours is not None:
         ours = f"{cell.ours.value:.{decimals}f}"
-        error = "" if cell.ours.standard_error is None else f"{cell.ours.standard_error:.{max(decimals, 1)}f}"
+        several = len(cell.ours.per_seed) > 1
+        error = stdev(cell.ours.per_seed) if several else cell.ours.standard_error
+        spread = "" if error is None else f"{error:.{max(decimals, 1)}f}"
+        seeds = str(len(cell.ours.per_seed)) if several else ""
     return CellView(
-        ours=ours, standard_error=error, published=cell.published or DASH, reference=cell.reference or DASH, verdict=cell.verdict,
+        ours=ours, spread=spread, seeds=seeds, published=cell.published or DASH, reference=cell.reference or DASH, verdict=cell.verdict,
         mark=mark, reason=cell.reason,
     )  # fmt: skip
+
+
+def _seeded(rows: Sequence[RowView]) -> str:
+    """What stands behind ± where there are several seeds; empty where there are none."""
+    counts = sorted({cell.seeds for row in rows for cell in row.cells if cell.seeds}, key=int)
+    shown = " or ".join(counts)
+    return f"with (n {shown}) the mean over {shown} seeds ± their standard deviation, elsewhere ± {OVER_ITEMS}" if counts else ""
 
 
 def _items(table: Table) -> str:

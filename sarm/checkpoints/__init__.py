@@ -1,10 +1,11 @@
 """Weights on disk: safetensors only, one file per published layout."""
 
 from sarm.checkpoints.backbone import copy_tokenizer, load_config, load_tokenizer, load_truncated_backbone
-from sarm.checkpoints.reward_models import import_authors_checkpoint, load_reward_model, save_reward_model
+from sarm.checkpoints.reward_models import EPOCHS, import_authors_checkpoint, load_reward_model, save_reward_model
 from sarm.checkpoints.sae_files import SAEGeometry, import_authors_sae, load_sae, save_sae
 
 __all__ = [
+    "EPOCHS",
     "SAEGeometry",
     "copy_tokenizer",
     "import_authors_checkpoint",

@@ -22,6 +22,8 @@ from sarm.sae import TopKSAE
 from sarm.sparse_encoder import SparseEncoder
 
 OUR_MODEL_TYPE = "sarm"
+# Below a reward model's folder: the model as it was after each epoch but the last, in a folder of the epoch's number.
+EPOCHS = "epochs"
 # A SARM on another project's SAE: a type of its own, as sarm.hf, which knows TopK alone, must not open it.
 IMPORTED_MODEL_TYPE = "sarm_imported"
 CLASSIFIER_CODE = ("AutoModelForSequenceClassification", "AutoModel")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from nupunkt import sent_tokenize
 
 from sarm.data.preferences import DataError
+from sarm.data.splitters import Split
 from sarm.data.tokens import inner_punctuation_ids
 
 DOCUMENTS_AT_ONCE = 64
@@ -75,9 +75,14 @@ class Corpus:
 class SentenceStream:
     """Sequences of a shuffled corpus, pass after pass. The order depends on the seed alone, so any cursor can be returned to."""
 
-    def __init__(self, corpus: Corpus, tokenizer: Any, rules: SequenceRules, *, seed: int, held_out: int = 0) -> None:
-        """`held_out` documents (the first of the seed's order) are never given by `take`; `held_out_sequences` gives them."""
-        self._corpus, self._tokenizer, self._rules, self._seed = corpus, tokenizer, rules, seed
+    def __init__(
+        self, corpus: Corpus, tokenizer: Any, rules: SequenceRules, *, split: Split, seed: int, held_out: int = 0
+    ) -> None:
+        """`split` cuts a text into sentences.
+
+        `held_out` documents (the first of the seed's order) are never given by `take`; `held_out_sequences` gives them.
+        """
+        self._corpus, self._tokenizer, self._rules, self._seed, self._split = corpus, tokenizer, rules, seed, split
         self._inner = inner_punctuation_ids(tokenizer) if rules.tokens == "last-and-inner" else frozenset()
         order = list(range(len(corpus)))
         random.Random(f"{seed}/held-out").shuffle(order)
@@ -123,7 +128,7 @@ class SentenceStream:
         sentences: list[str] = []
         owners: list[int] = []
         for document, text in zip(documents, self._corpus.texts(documents), strict=True):
-            for sentence in sent_tokenize(text):
+            for sentence in self._split(text):
                 stripped = str(sentence).strip()
                 if stripped and not (self._rules.latin1_only and any(ord(character) > 0xFF for character in stripped)):
                     sentences.append(stripped)

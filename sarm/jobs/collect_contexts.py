@@ -74,9 +74,11 @@ class Collection:
         self.pool = ContextPool(config.pool, seed=config.seed)
         self.above_threshold = torch.zeros(n_latents, dtype=torch.int64)
         self.above_zero = torch.zeros(n_latents, dtype=torch.int64)
+        self.in_row: list[np.ndarray] = []
 
     def read(self, row: ContextRow, latents: PositionLatents, tokenizer: Any) -> None:
         """Take in one row: `latents` at the ends of its spans."""
+        self.in_row.append(np.unique(latents.indices[latents.values > self._rules.threshold].numpy().astype(np.int32)))
         for (start, position), indices, values in zip(row.spans, latents.indices, latents.values, strict=True):
             token = str(tokenizer.convert_ids_to_tokens(row.ids[position]))
             text = str(tokenizer.decode(row.ids[start : position + 1])).strip()
@@ -98,6 +100,8 @@ class Collection:
             "above_zero": self.above_zero,
             "pool_latents": stacked([entry.latents for entry in entries]),
             "pool_activations": stacked([entry.activations for entry in entries]),
+            "row_latents": torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int32), *self.in_row])),
+            "row_counts": torch.tensor([len(latents) for latents in self.in_row], dtype=torch.int64),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -114,6 +118,28 @@ class Collection:
             self.pool.offer(PoolEntry(token, text, Origin(*origin), latents, activations))
         self.above_threshold = saved.tensors["above_threshold"]
         self.above_zero = saved.tensors["above_zero"]
+        self.in_row = [part.numpy() for part in saved.tensors["row_latents"].split(saved.tensors["row_counts"].tolist())]
+
+    def polarity(self, rows: Sequence[ContextRow]) -> dict[str, Tensor]:
+        """In how many items a larger share of the chosen than of the rejected replies has a latent, and the other way, `[n_latents]`.
+
+        `rows` are those that were read, in their order. An item without a reply on one side says nothing and is left out.
+        """
+        n_latents = len(self.above_zero)
+        places: dict[str, dict[str, list[int]]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row.origin.item, {}).setdefault(row.origin.side, []).append(place)
+        more = {name: np.zeros(n_latents, dtype=np.int64) for name in ("chosen_more", "rejected_more")}
+        for sides in places.values():
+            if len(sides) < 2:
+                continue
+            shares = {
+                side: np.bincount(np.concatenate([self.in_row[place] for place in found]), minlength=n_latents) / len(found)
+                for side, found in sides.items()
+            }
+            more["chosen_more"] += shares["chosen"] > shares["rejected"]
+            more["rejected_more"] += shares["chosen"] < shares["rejected"]
+        return {name: torch.from_numpy(count) for name, count in more.items()}
 
 
 def collect_contexts(config: ContextConfig, context: JobContext) -> None:
@@ -246,7 +272,7 @@ def stacked(vectors: Sequence[np.ndarray]) -> Tensor:
 def _write(config: ContextConfig, context: JobContext, collection: Collection, rows: Sequence[ContextRow]) -> None:
     """`contexts.json` (released form), `origins.jsonl` (where each of its texts was seen first), `pool.jsonl` with
     `pool.safetensors` (`indices`, `values` `[pool, k]`), `firing.safetensors` (`above_threshold`, `above_zero` `[n_latents]`:
-    counts of positions), `collection.json` (counts).
+    counts of positions; `chosen_more`, `rejected_more`: counts of items, see `polarity`), `collection.json` (counts).
     """
     kept = collection.collector.contexts()
     file = ContextFile(
@@ -265,7 +291,7 @@ def _write(config: ContextConfig, context: JobContext, collection: Collection, r
     _write_lines(context, "pool.jsonl", [{"context": entry.text, "token": entry.token, **entry.origin._asdict()} for entry in entries])
     pool = {"indices": stacked([entry.latents for entry in entries]), "values": stacked([entry.activations for entry in entries])}
     save_file(pool, context.output / "pool.safetensors")
-    firing = {"above_threshold": collection.above_threshold, "above_zero": collection.above_zero}
+    firing = {"above_threshold": collection.above_threshold, "above_zero": collection.above_zero, **collection.polarity(rows)}
     save_file(firing, context.output / "firing.safetensors")
     facts = _facts(config, collection, rows, kept=len(kept), pool=len(entries))
     (context.output / "collection.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -110,6 +110,7 @@ def load_source(config: ExplanationConfig, context: JobContext, *, contexts: str
         pool_indices=pool["indices"].long(),
         pool_values=pool["values"].float(),
         above_threshold=firing["above_threshold"],
+        polarity=torch.stack([firing["chosen_more"], firing["rejected_more"]]),
         head=head,
         decoder=tensors["decoder"].float(),
     )
@@ -201,7 +202,9 @@ def record(config: ExplanationConfig, subject: Subject, explained: Explained | N
     """
     source, latent = subject.source, subject.latent
     fired = int(source.above_threshold[latent])
+    more, less = source.polarity[:, latent].tolist()
     row: dict[str, Any] = {"latent": latent, "group": subject.group, "weight": float(source.head[latent]), "fired": fired}
+    row["polarity"] = {"chosen_more": more, "rejected_more": less}
     if explained is None:
         status = "no contexts" if fired else "never fires"
         return {**row, "status": status, "explanation": None, "score": None, "asked": 0, "contexts": [], "detection": None, "planted": None}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sarm.checkpoints import load_reward_model, load_tokenizer
+from sarm.checkpoints import EPOCHS, load_reward_model, load_tokenizer
 from sarm.completions import completions_of, encode_completions
 from sarm.config import ScoringConfig
 from sarm.data.harness import HarnessTokenizer
@@ -30,7 +30,7 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     there and for a reward that is not finite.
     """
     use_threads(context.resources)
-    model_folder = context.inputs["model"]
+    model_folder = model_after(config.epoch, context.inputs["model"])
     try:
         items = chosen_items(list(read_jsonl(context.inputs["benchmark"] / f"{config.benchmark}.jsonl", Preference)), config)
         tokenizer = tokenizer_of(config, model_folder)
@@ -43,6 +43,16 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     scored = regroup(items, rows, rewards)
     write_jsonl(context.output / "rewards.jsonl", scored)
     _write_conditions(context.output, config, scored, rows, batches)
+
+
+def model_after(epoch: int, folder: Path) -> Path:
+    """The folder of a model as it was after an epoch (1-based); 0 is the one that was kept. Raises UsageProblem where there is none."""
+    if not epoch:
+        return folder
+    found = folder / EPOCHS / str(epoch)
+    if not found.is_dir():
+        raise UsageProblem(f"the reward model was not kept as it was after epoch {epoch}; train it with reward.selection=test")
+    return found
 
 
 def chosen_items(items: list[Preference], config: ScoringConfig) -> list[Preference]:

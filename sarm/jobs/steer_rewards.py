@@ -57,9 +57,7 @@ def steer_rewards(config: SteeringConfig, context: JobContext) -> None:
     its complement, and a rule that finds no latent.
     """
     use_threads(context.resources)
-    model = load_reward_model(context.inputs["model"], dtype=torch_dtype(config.dtype), attention=config.attention)
-    if not isinstance(model, SARM) or model.latents != "topk":
-        raise UsageProblem("steering needs a SARM with TopK latents; this reward model has none; choose a row whose head sees TopK latents")
+    model, trained_on = _with_topk(config, context)
     model.to(device_of(context.resources))
     try:
         sets = {name: _items(config, context, name) for name in ("selection", "target")}
@@ -72,7 +70,23 @@ def steer_rewards(config: SteeringConfig, context: JobContext) -> None:
     choice = _choose(selected, config, n_latents=model.sae.n_latents)
     factors = {"identity_rewards": 1.0, "steered_rewards": config.multiplier}
     steered = {name: _steered(model, target, Edit("*", factor), choice.latent) for name, factor in factors.items()}
-    _write(context.output, config, selected=selected, target=target, steered=steered, choice=choice, head=model.score.weight[0].detach())
+    head = model.score.weight[0].detach()
+    _write(context.output, config, selected=selected, target=target, steered=steered, choice=choice, head=head, trained_on=trained_on)
+
+
+def _with_topk(config: SteeringConfig, context: JobContext) -> tuple[SARM, str]:
+    """The model with TopK latents, its own or put in where the config says so, and what its head was trained on. Raises UsageProblem."""
+    model = load_reward_model(context.inputs["model"], dtype=torch_dtype(config.dtype), attention=config.attention)
+    if not isinstance(model, SARM):
+        raise UsageProblem("steering needs a SARM with TopK latents; this reward model has no SAE; choose a row that has one")
+    trained_on = model.latents
+    if config.latents == "topk":
+        model.latents = "topk"
+    if model.latents != "topk":
+        raise UsageProblem(
+            "steering needs a SARM with TopK latents; the head of this one was trained on pre-activations; set steering.latents=topk"
+        )
+    return model, trained_on
 
 
 def _items(config: SteeringConfig, context: JobContext, name: str) -> list[Preference]:
@@ -189,6 +203,7 @@ def _write(
     steered: Mapping[str, Tensor],
     choice: Choice,
     head: Tensor,
+    trained_on: str,
 ) -> None:
     tensors = {
         "target_indices": target.indices,
@@ -206,11 +221,12 @@ def _write(
     _write_completions(output / "completions.jsonl", target.items, benchmark=config.target)
     _write_completions(output / "selection.jsonl", selected.items, benchmark=config.selection)
     chosen = {"latent": choice.latent, "s": float(choice.s[choice.latent]), "t": float(choice.t[choice.latent])}
-    names = ("selection", "target", "subset", "rule", "bound", "multiplier", "dtype", "bos")
+    names = ("selection", "target", "subset", "rule", "bound", "multiplier", "latents", "dtype", "bos")
     facts = {
         **{name: getattr(config, name) for name in names},
         **chosen,
         "head_weight": float(head[choice.latent]),
+        "trained_on": trained_on,
         "rules": dict(choice.rules),
     }
     (output / "steering.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sarm.checkpoints import load_sae, load_tokenizer, load_truncated_backbone, save_reward_model
+from sarm.checkpoints import EPOCHS, load_sae, load_tokenizer, load_truncated_backbone, save_reward_model
 from sarm.config import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair, PairCounts, encode_pairs, in_validation, read_pairs
 from sarm.data.preferences import DataError, Preference
@@ -224,10 +224,16 @@ class RewardTraining:
                 metrics.write(done, values)
             self.context.progress(done, len(self.steps), "steps", f"loss {values['preference_loss']:.4f}")
             if self._epoch_ends(done):
-                self._validate(done, metrics)
+                self._epoch_done(done, metrics)
             if done < len(self.steps) and self.checkpoints.due():
                 self.checkpoints.save_if_due(done, self._state(), {"best": list(self.best)}, self.update.save_shards)
         return self.best_state if self.validation else self.update.weights()
+
+    def whole(self, weights: dict[str, Tensor]) -> RewardModel:
+        """A model with these weights; the trained one may be in pieces, its precision DeepSpeed's."""
+        model = self.model if self.update.layout == PLAIN else build_model(self.config, self.context)
+        model.load_state_dict(weights)
+        return model
 
     def step(self, index: int) -> dict[str, float]:
         """One optimizer step. Raises UsageProblem on a loss that is not finite, before anything is updated."""
@@ -279,7 +285,21 @@ class RewardTraining:
         return Micro(one.rows, collate(one.rows, pad_id=pad_id, header=self.header, device=device), one.counts)
 
     def _epoch_ends(self, done: int) -> bool:
-        return bool(self.validation) and (done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0)
+        return done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0
+
+    def _epoch_done(self, done: int, metrics: MetricsFile) -> None:
+        if self.validation:
+            self._validate(done, metrics)
+        if self.config.selection == "test" and done < len(self.steps):
+            self._keep_epoch(done // (len(self.pairs) // self.config.batch_pairs))
+
+    def _keep_epoch(self, epoch: int) -> None:
+        """The model as it is now, beside the one that will be kept; a resumed run writes the same bytes again."""
+        weights = self.update.weights()
+        if not self.group.is_first:
+            return
+        folder, backbone = self.context.output / EPOCHS / str(epoch), self.context.inputs["backbone"]
+        save_reward_model(folder, self.whole(weights), encoder=self.config.encoder, tokenizer=backbone, pad_id=self.tokenizer.pad_id)
 
     @torch.no_grad()
     def _validate(self, done: int, metrics: MetricsFile) -> None:
@@ -325,10 +345,7 @@ def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
     weights = training.run()
     if not training.group.is_first:
         return
-    if training.update.layout != PLAIN:
-        # The trained one may be in pieces, its precision DeepSpeed's.
-        model = build_model(config, context)
-    model.load_state_dict(weights)
+    model = training.whole(weights)
     save_reward_model(context.output, model, encoder=config.encoder, tokenizer=context.inputs["backbone"], pad_id=tokenizer.pad_id)
     facts = {
         "pairs": counts._asdict(),

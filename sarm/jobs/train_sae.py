@@ -14,6 +14,7 @@ from sarm.checkpoints import load_tokenizer, load_truncated_backbone, save_sae
 from sarm.config import SAETrainingConfig
 from sarm.data.preferences import DataError
 from sarm.data.sentences import Corpus, Cursor, SentenceStream, SequenceRules, TextSequence
+from sarm.data.splitters import splitter
 from sarm.engine import Checkpointer, MetricsFile, torch_dtype, use_threads
 from sarm.engine_group import ProcessGroup, join
 from sarm.engine_update import PLAIN
@@ -92,7 +93,9 @@ def _stream(config: SAETrainingConfig, context: JobContext) -> SentenceStream:
         latin1_only=config.latin1_only,
     )
     held_out = min(wanted, len(corpus) // 10)
-    return SentenceStream(corpus, load_tokenizer(context.inputs["backbone"]), rules, seed=config.seed, held_out=held_out)
+    split = splitter(config.splitter, context.inputs.get("splitter"))
+    tokenizer = load_tokenizer(context.inputs["backbone"])
+    return SentenceStream(corpus, tokenizer, rules, split=split, seed=config.seed, held_out=held_out)
 
 
 def _held_out(config: SAETrainingConfig, stream: SentenceStream) -> list[TextSequence]:
