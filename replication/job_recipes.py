@@ -153,7 +153,7 @@ def data_job(setting: Setting, source: MiniatureData | FileData | HubData, label
     if isinstance(source, MiniatureData):
         return miniature_job(setting)
     if isinstance(source, HubData):
-        hub = DataConfig(origin="hub", **source.model_dump(exclude={"kind", "gated"}), **fields)
+        hub = DataConfig(origin="hub", **source.model_dump(exclude={"kind", "gated", "download_gb", "disk_gb"}), **fields)
         return job_of(setting, hub, label=label)
     local = DataConfig(origin="file", revision=setting.digest(_existing(source.path)), **fields)
     return job_of(setting, local, label=label, source=source.path)

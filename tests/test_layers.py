@@ -47,7 +47,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     | {"report.public_text", "report.check"},
     frozenset({"settings", "profiles", "report.published", "launch.local", "doctor", "report.paired_shifts", "report.steering"})
     | {"report.overlap", "launch.slurm_calls", "launch.slurm_records", "launch.slurm_clusters", "launch.slurm_script"}
-    | {"launch.slurm_status"},
+    | {"launch.slurm_status", "sizes", "memory", "machine"},
     frozenset({"profile_files", "experiments", "protocols"})
     | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
     frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
@@ -55,7 +55,8 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"recipes", "report.authors_figure"}),
     frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"}),
     frozenset({"report.inputs", "report.figures", "report.statistics"}),
-    frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"}),
+    frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"})
+    | {"work", "refusals", "calibration"},
     frozenset({"report.features", "report.hours"}),
     frozenset({"report.collecting"}),
     frozenset({"report.verdict_rules", "report.cell_verdict", "report.verdicts", "report.claims"})
@@ -63,7 +64,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"report.view", "report.tables", "report.leaderboard", "report.page"}),
     frozenset({"report.diff", "report.diff_formats"}),
     frozenset({"pipeline", "run_options"}),
-    frozenset({"terminal", "fetch", "launch.slurm_files"}),
+    frozenset({"terminal", "plan_view", "fetch", "launch.slurm_files"}),
     frozenset({"cli_files", "cli_judgement", "cli_run", "cli_store", "launch.slurm_cli"}),
     frozenset({"cli"}),
 )
