@@ -21,7 +21,6 @@ import typer
 from replication import cli_files, cli_judgement, cli_store
 from replication.cli_judgement import ScoresOption, SourceOption, rebuilt_from_scores
 from replication.cli_run import (
-    AllowDirtyOption,
     AnswersOption,
     ApiBaseOption,
     ClusterOption,
@@ -44,6 +43,7 @@ from replication.problems import UsageProblems, nearest, unknown
 from replication.run_options import (
     ALL,
     DEFAULT_STORE,
+    AllowDirtyOption,
     Chosen,
     FreshOption,
     JsonOption,

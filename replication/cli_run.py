@@ -34,9 +34,6 @@ LauncherOption = Annotated[LauncherName, typer.Option("--launcher", help="Run he
 ClusterOption = Annotated[str, typer.Option("--cluster", help="a100, rtx3090, or a TOML file of your own; for slurm and print.")]
 WorkersOption = Annotated[int, typer.Option("--workers", min=0, help="Local processes side by side; 0: as the profile says.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Start long runs without asking.")]
-AllowDirtyOption = Annotated[
-    bool, typer.Option("--allow-dirty", envvar="SARM_ALLOW_DIRTY", help="Run at the paper's scale with code that is in no commit.")
-]
 ApiBaseOption = Annotated[str, typer.Option("--api-base", help="OpenAI-compatible endpoint that explains latents, up to /v1.")]
 KeyOption = Annotated[str, typer.Option("--api-key-env", help="Environment variable with its key; empty for a server without keys.")]
 CostOption = Annotated[float, typer.Option("--max-cost", min=0, help="Most US dollars the explanations may cost.")]

@@ -83,9 +83,11 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Hash every file again.")] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Store against manifests. Exit code 6 when something is wrong."""
+    """Store against manifests and lock file. Exit code 6 when something is wrong."""
+    from replication.locks import lock_problems  # noqa: PLC0415 - not needed by --help
+
     place = ArtifactStore(store)
-    problems = place.problems(deep)
+    problems = [*place.problems(deep), *lock_problems(place)]
     if problems:
         raise IntegrityProblem("\n".join(problems))
     typer.echo(f"{len(place.entries())} artifacts are what their manifests say")

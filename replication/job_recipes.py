@@ -57,6 +57,7 @@ class Setting:
     `rows` are comma-separated patterns (empty: all); `overrides` come from `--set`; `attempt` > 0 is `--fresh`;
     `digest` gives the SHA-256 of a local file or folder. `endpoint` (settings of a chat endpoint, a JSON file) and `answers`
     (recorded ones) are files for the explanations, `authors` holds the rewards behind the paper's Figure 3; empty for none.
+    `asked` is what the user gave as --profile, for messages; empty where that is the profile's name.
     """
 
     experiment: Experiment
@@ -70,6 +71,12 @@ class Setting:
     endpoint: str = ""
     answers: str = ""
     authors: str = ""
+    asked: str = ""
+
+    @property
+    def profile_option(self) -> str:
+        """What to type after --profile to get this profile again."""
+        return self.asked or self.profile.name
 
 
 def job_of(setting: Setting, config: JobConfig, *, label: str, inputs: Mapping[str, Job] | None = None, source: str = "") -> Job:

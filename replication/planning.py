@@ -130,7 +130,7 @@ def refuse_unpinned(settings: Sequence[Setting]) -> None:
         unpinned = [repository for repository, _ in setting.profile.unpinned()]
         if unpinned:
             name = setting.profile.name
-            fix = f"replicate fetch {setting.experiment.name} --profile {name}"
+            fix = f"replicate fetch {setting.experiment.name} --profile {setting.profile_option}"
             raise EnvironmentProblem(f"profile {name}: revisions are not pinned ({', '.join(unpinned)}); run: {fix}")
 
 

@@ -215,6 +215,11 @@ class Profile(Part):
         return [self.text.source, self.preferences.source, *(benchmark.source for benchmark in self.benchmarks.values())]
 
 
+def pin_name(repository: str, revision: str) -> str:
+    """Under which name the lock file keeps the commit of a revision: the repository, with the branch where one is named."""
+    return repository if revision == UNKNOWN_REVISION else f"{repository}@{revision}"
+
+
 def shipped_profiles() -> dict[str, Path]:
     """Name -> file of each profile that comes with the package."""
     folder = Path(__file__).parent / "profiles"

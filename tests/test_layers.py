@@ -47,7 +47,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     | {"report.public_text", "report.check"},
     frozenset({"settings", "profiles", "report.published", "launch.local", "doctor", "report.paired_shifts", "report.steering"})
     | {"report.overlap", "launch.slurm_calls", "launch.slurm_records", "launch.slurm_clusters", "launch.slurm_script"}
-    | {"launch.slurm_status", "sizes", "memory", "machine"},
+    | {"launch.slurm_status", "sizes", "memory", "machine", "locks"},
     frozenset({"profile_files", "experiments", "protocols"})
     | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
     frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
