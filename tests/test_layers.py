@@ -45,10 +45,10 @@ JOB_PROCESS = frozenset({"__init__", "__main__", "registry", "process", "events"
 REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "data_folders", "problems", "report", "report.cells", "report.counts", "report.findings", "launch", "launch.launcher"})
     | {"report.public_text", "report.check"},
-    frozenset({"settings", "profiles", "report.published", "launch.local", "doctor", "report.paired_shifts", "report.steering"})
+    frozenset({"settings", "profiles", "report.published", "launch.local", "report.paired_shifts", "report.steering"})
     | {"report.overlap", "launch.slurm_calls", "launch.slurm_records", "launch.slurm_clusters", "launch.slurm_script"}
     | {"launch.slurm_status", "sizes", "memory", "machine", "locks"},
-    frozenset({"profile_files", "experiments", "protocols"})
+    frozenset({"profile_files", "experiments", "protocols", "doctor", "standing"})
     | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
     frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
     frozenset({"job_recipes", "report.steering_checks"}),
