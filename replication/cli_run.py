@@ -21,6 +21,7 @@ from sarm.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from replication.launch.launcher import Launcher
+    from replication.launch.slurm_clusters import Cluster
     from replication.planning import Plan
 
 LONG_RUN_SECONDS = 2 * 3600
@@ -93,7 +94,7 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
     settings = [_with_endpoint(one, how.endpoint, place) for one in settings_of(experiments, chosen, place, fresh=how.fresh)]
     planning.refuse_unpinned(settings)
     planned = _permitted_plan(settings, place, how)
-    launcher = _launcher(how, how.workers or max(one.profile.workers for one in settings))
+    launcher = _launcher(how, planned.cluster, how.workers or max(one.profile.workers for one in settings))
     if how.launcher == "print":
         with terminal.watching(len(planned.todo)) as watch:
             raise typer.Exit(launcher.launch(planned.todo, place, watch))
@@ -112,9 +113,8 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
 def _permitted_plan(settings: Sequence[Setting], place: ArtifactStore, how: How) -> Plan:
     """The plan where it would run, with its warnings on stderr. Raises for what cannot fit, run or be repeated."""
     from replication import planning, refusals  # noqa: PLC0415 - not needed by --help
-    from replication.launch.slurm_clusters import load_cluster  # noqa: PLC0415 - as above
 
-    cluster = None if how.launcher == "local" else load_cluster(how.cluster)
+    cluster = None if how.launcher == "local" else _cluster(how.cluster, settings)
     planned = planning.plan(settings, place, cluster)
     for warning in planned.warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -124,6 +124,12 @@ def _permitted_plan(settings: Sequence[Setting], place: ArtifactStore, how: How)
         # Everything is here: no job has a reason to ask the hub, and none may hang on it.
         _no_network()
     return planned
+
+
+def _cluster(name: str, settings: Sequence[Setting]) -> Cluster:
+    from replication.launch.slurm_clusters import load_cluster, yielding  # noqa: PLC0415 - not needed by --help
+
+    return yielding(load_cluster(name), settings[0].overrides)
 
 
 def _no_network() -> None:
@@ -146,14 +152,15 @@ def show_plan(
 ) -> None:
     """A plan on stdout, with its warnings and what a launch would refuse on stderr."""
     from replication import calibration, plan_view, planning, refusals, terminal  # noqa: PLC0415 - not needed by --help
-    from replication.launch.slurm_clusters import load_cluster  # noqa: PLC0415 - as above
 
     place = ArtifactStore(store)
-    where = load_cluster(cluster) if cluster else None
-    planned = planning.plan(settings_of(experiments, chosen, place, fresh=fresh), place, where)
+    settings = settings_of(experiments, chosen, place, fresh=fresh)
+    where = _cluster(cluster, settings) if cluster else None
+    planned = planning.plan(settings, place, where)
     console = terminal.console_for(sys.stdout)
     if measured:
-        found = calibration.compared(planned, place, threads=_omp_threads())
+        threads = _threads(max(one.setting.profile.workers for one in planned.recipes))
+        found = calibration.compared(planned, place, threads=threads)
         if as_json:
             typer.echo(json.dumps([{**one.model_dump(), "ratio": one.ratio} for one in found], indent=2))
         else:
@@ -169,21 +176,20 @@ def show_plan(
         typer.echo(f"warning: {line}", err=True)
 
 
-def _omp_threads() -> int:
+def _threads(workers: int) -> int:
+    """Threads that a job without a number of its own has here: what the shell says, or its share of the cores."""
     text = os.environ.get("OMP_NUM_THREADS", "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() else max(1, (os.cpu_count() or 1) // workers)
 
 
-def _launcher(how: How, workers: int) -> Launcher:
+def _launcher(how: How, cluster: Cluster | None, workers: int) -> Launcher:
     from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
 
     here = LocalLauncher(command=typed_command(), keep_going=how.keep_going, workers=workers)
-    if how.launcher == "local":
+    if cluster is None:
         return here
     from replication.launch.slurm import PrintLauncher, SlurmLauncher  # noqa: PLC0415 - as above
-    from replication.launch.slurm_clusters import load_cluster  # noqa: PLC0415 - as above
 
-    cluster = load_cluster(how.cluster)
     if how.launcher == "print":
         return PrintLauncher(command=typed_command(), cluster=cluster)
     return SlurmLauncher(command=typed_command(), cluster=cluster, here=here)

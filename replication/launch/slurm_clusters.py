@@ -124,6 +124,15 @@ def on_cluster(job: Job, cluster: Cluster) -> Job:
     return replace(job, resources=resources.model_copy(update={"nodes": nodes}))
 
 
+def yielding(cluster: Cluster, overrides: Mapping[str, Mapping[str, Any]]) -> Cluster:
+    """The cluster without what `--set resources.<kind>.<field>` says otherwise: the option of a command wins over a file."""
+    kept = {
+        kind: {name: value for name, value in fields.items() if name not in overrides.get(f"resources.{kind}", {})}
+        for kind, fields in cluster.resources.items()
+    }
+    return cluster.model_copy(update={"resources": kept})
+
+
 def ask(job: Job, cluster: Cluster) -> Ask:
     """What a job that is `on_cluster` asks for. Raises UsageProblems when it cannot be had there."""
     needs, label = job.resources, job.label or job.kind
