@@ -188,16 +188,8 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
             return
         chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
         how = How(
-            store=store,
-            out=out,
-            keep_going=keep_going,
-            fresh=fresh,
-            offline=offline,
-            launcher=launcher,
-            cluster=cluster,
-            yes=yes,
-            workers=workers,
-            allow_dirty=allow_dirty,
+            store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
+            workers=workers, allow_dirty=allow_dirty,
         )
         run(experiments, chosen, how)
 
@@ -279,16 +271,8 @@ def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
     how = How(
-        store=store,
-        out=out,
-        keep_going=keep_going,
-        fresh=fresh,
-        offline=offline,
-        launcher=launcher,
-        cluster=cluster,
-        yes=yes,
-        workers=workers,
-        allow_dirty=allow_dirty,
+        store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
+        workers=workers, allow_dirty=allow_dirty,
     )
     run([ablation(name)], chosen, how)
 
@@ -320,16 +304,8 @@ def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
     how = How(
-        store=store,
-        out=out,
-        keep_going=keep_going,
-        fresh=fresh,
-        offline=offline,
-        launcher=launcher,
-        cluster=cluster,
-        yes=yes,
-        workers=workers,
-        allow_dirty=allow_dirty,
+        store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
+        workers=workers, allow_dirty=allow_dirty,
     )
     run([_sweep(axis, values)], chosen, how)
 
