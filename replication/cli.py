@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 a diff that differs, 4 an inconclusive
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -35,7 +34,7 @@ from replication.cli_run import (
     WorkersOption,
     YesOption,
     run,
-    settings_of,
+    show_plan,
 )
 from replication.experiments import EXPERIMENTS, Axis, Experiment, ablation, ablation_names, sweep, sweep_values
 from replication.launch.slurm_cli import slurm_app
@@ -43,6 +42,7 @@ from replication.problems import UsageProblems, nearest, unknown
 from replication.run_options import (
     ALL,
     DEFAULT_STORE,
+    AllowDirtyOption,
     Chosen,
     FreshOption,
     JsonOption,
@@ -150,24 +150,15 @@ def plan(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     rows: RowsOption = "",
     seeds: SeedsOption = "0",
     assignments: SetOption = None,
+    cluster: Annotated[str, typer.Option("--cluster", help="a100, rtx3090, or a TOML file: its cards and resources.")] = "",
+    measured: Annotated[bool, typer.Option("--measured", help="Predicted beside measured, for the jobs that are done.")] = False,
     fresh: FreshOption = False,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
     """What a run would do: each job, why it runs or is reused, and what it costs. Starts nothing."""
-    from replication import planning, terminal  # noqa: PLC0415 - rich and the estimates are not needed by --help
-
     chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
-    place = ArtifactStore(store)
-    settings = settings_of(experiments_named(experiments), chosen, place, fresh=fresh)
-    planned = planning.plan(settings, place)
-    if as_json:
-        content = {"jobs": terminal.plan_values(planned.steps), "warnings": planned.warnings, "summary": terminal.summary(planned)}
-        typer.echo(json.dumps(content, indent=2))
-        return
-    terminal.plan_table(planned, terminal.console_for(sys.stdout))
-    for warning in planned.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    show_plan(experiments_named(experiments), chosen, store=store, cluster=cluster, measured=measured, fresh=fresh, as_json=as_json)
 
 
 def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[..., None]:
@@ -187,6 +178,7 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
         cluster: ClusterOption = "a100",
         yes: YesOption = False,
         workers: WorkersOption = 0,
+        allow_dirty: AllowDirtyOption = False,
         source: SourceOption = "train",
         scores: ScoresOption = None,
         store: StoreOption = DEFAULT_STORE,
@@ -196,15 +188,8 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
             return
         chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
         how = How(
-            store=store,
-            out=out,
-            keep_going=keep_going,
-            fresh=fresh,
-            offline=offline,
-            launcher=launcher,
-            cluster=cluster,
-            yes=yes,
-            workers=workers,
+            store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
+            workers=workers, allow_dirty=allow_dirty,
         )
         run(experiments, chosen, how)
 
@@ -229,6 +214,7 @@ def explain_features(  # noqa: PLR0917 - one parameter an option, as Typer wants
     cluster: ClusterOption = "a100",
     yes: YesOption = False,
     workers: WorkersOption = 0,
+    allow_dirty: AllowDirtyOption = False,
     store: StoreOption = DEFAULT_STORE,
     out: OutOption = RENDERED,
 ) -> None:
@@ -245,6 +231,7 @@ def explain_features(  # noqa: PLR0917 - one parameter an option, as Typer wants
         cluster=cluster,
         yes=yes,
         workers=workers,
+        allow_dirty=allow_dirty,
         endpoint=endpoint,
     )
     run([EXPERIMENTS["features"]], chosen, how)
@@ -271,6 +258,7 @@ def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     cluster: ClusterOption = "a100",
     yes: YesOption = False,
     workers: WorkersOption = 0,
+    allow_dirty: AllowDirtyOption = False,
     source: SourceOption = "train",
     scores: ScoresOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -283,15 +271,8 @@ def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
     how = How(
-        store=store,
-        out=out,
-        keep_going=keep_going,
-        fresh=fresh,
-        offline=offline,
-        launcher=launcher,
-        cluster=cluster,
-        yes=yes,
-        workers=workers,
+        store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
+        workers=workers, allow_dirty=allow_dirty,
     )
     run([ablation(name)], chosen, how)
 
@@ -312,6 +293,7 @@ def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     cluster: ClusterOption = "a100",
     yes: YesOption = False,
     workers: WorkersOption = 0,
+    allow_dirty: AllowDirtyOption = False,
     source: SourceOption = "train",
     scores: ScoresOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -322,15 +304,8 @@ def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         return
     chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
     how = How(
-        store=store,
-        out=out,
-        keep_going=keep_going,
-        fresh=fresh,
-        offline=offline,
-        launcher=launcher,
-        cluster=cluster,
-        yes=yes,
-        workers=workers,
+        store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
+        workers=workers, allow_dirty=allow_dirty,
     )
     run([_sweep(axis, values)], chosen, how)
 

@@ -161,7 +161,7 @@ def fetch(
 ) -> None:
     """Pin hub revisions, then bring weights and data into the store: for a machine with a network."""
     from replication import fetch as fetching  # noqa: PLC0415 - huggingface_hub is not needed by --help
-    from replication.planning import plan  # noqa: PLC0415 - as above
+    from replication.planning import brought_in, plan  # noqa: PLC0415 - as above
     from replication.terminal import watching  # noqa: PLC0415 - as above
 
     place, chosen = ArtifactStore(store), Chosen(profile=profile, protocol=protocol)
@@ -169,14 +169,20 @@ def fetch(
     if dry_run:
         for repository, what in settings[0].profile.unpinned():
             typer.echo(f"pin {what} {repository}")
-        for line in fetching.downloads([plan(settings, place)]):
+        planned = plan(settings, place)
+        for line in fetching.downloads([planned]):
             typer.echo(line)
+        for repository in settings[0].profile.gated():
+            typer.echo(f"{repository} is gated: accept its licence on the hub and set HF_TOKEN", err=True)
+        typer.echo(f"{planned.cost.download_gb:.1f} GB to download (as far as sizes are known)", err=True)
         return
     for repository, commit in fetching.pin(settings[0].profile, place).items():
         typer.echo(f"{repository} pinned to {commit}", err=True)
     planned = plan(settings_for(experiments_named(experiments), chosen, place, os.environ), place)
-    with watching(len(planned.todo)) as watch:
+    with watching(len(brought_in(planned.steps))) as watch:
         code = fetching.fetch(planned, place, watch=watch, command=shlex.join(["replicate", *sys.argv[1:]]))
+    if not code:
+        typer.echo("all is in the store, at the commits of revisions.json and with the checksums of fetched.json", err=True)
     raise typer.Exit(code)
 
 

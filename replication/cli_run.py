@@ -21,6 +21,8 @@ from sarm.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from replication.launch.launcher import Launcher
+    from replication.launch.slurm_clusters import Cluster
+    from replication.planning import Plan
 
 LONG_RUN_SECONDS = 2 * 3600
 ENDPOINT_FILE = ".endpoint.json"
@@ -61,6 +63,7 @@ class How:
     launcher: LauncherName = "local"
     cluster: str = "a100"
     yes: bool = False
+    allow_dirty: bool = False
     endpoint: Endpoint = Endpoint()
     workers: int = 0
 
@@ -86,21 +89,16 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
     from replication import pipeline, planning, terminal  # noqa: PLC0415 - rendering and statistics are not needed by --help
 
     if how.offline:
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+        _no_network()
     place = ArtifactStore(how.store)
     settings = [_with_endpoint(one, how.endpoint, place) for one in settings_of(experiments, chosen, place, fresh=how.fresh)]
     planning.refuse_unpinned(settings)
-    planned = planning.plan(settings, place)
-    for warning in planned.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    launcher = _launcher(how, how.workers or max(one.profile.workers for one in settings))
+    planned = _permitted_plan(settings, place, how)
+    launcher = _launcher(how, planned.cluster, how.workers or max(one.profile.workers for one in settings))
     if how.launcher == "print":
         with terminal.watching(len(planned.todo)) as watch:
             raise typer.Exit(launcher.launch(planned.todo, place, watch))
-    if planned.todo:
-        for line in terminal.summary(planned):
-            typer.echo(line, err=True)
-        _confirm(planned.cost.cpu_seconds, yes=how.yes or how.launcher == "slurm" or any(job.resources.gpus for job in planned.todo))
+    _announce(planned, how)
     with terminal.watching(len(planned.todo)) as watch:
         outcome = pipeline.replicate(settings, place, launcher, watch=watch, rendered=how.out, command=typed_command(), planned=planned)
     console = terminal.console_for(sys.stdout)
@@ -112,16 +110,86 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
     raise typer.Exit(outcome.code)
 
 
-def _launcher(how: How, workers: int) -> Launcher:
+def _permitted_plan(settings: Sequence[Setting], place: ArtifactStore, how: How) -> Plan:
+    """The plan where it would run, with its warnings on stderr. Raises for what cannot fit, run or be repeated."""
+    from replication import planning, refusals  # noqa: PLC0415 - not needed by --help
+
+    cluster = None if how.launcher == "local" else _cluster(how.cluster, settings)
+    planned = planning.plan(settings, place, cluster)
+    for warning in planned.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    machine = refusals.this_machine() if cluster is None else refusals.machine_of(cluster)
+    refusals.refuse(planned, machine, allow_dirty=how.allow_dirty, offline=how.offline)
+    if not planning.brought_in(planned.steps):
+        # Everything is here: no job has a reason to ask the hub, and none may hang on it.
+        _no_network()
+    return planned
+
+
+def _cluster(name: str, settings: Sequence[Setting]) -> Cluster:
+    from replication.launch.slurm_clusters import load_cluster, yielding  # noqa: PLC0415 - not needed by --help
+
+    return yielding(load_cluster(name), settings[0].overrides)
+
+
+def _no_network() -> None:
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+
+def _announce(planned: Plan, how: How) -> None:
+    """What will run, and the question whether to start where it will take long here."""
+    from replication.plan_view import summary  # noqa: PLC0415 - not needed by --help
+
+    if not planned.todo:
+        return
+    for line in summary(planned):
+        typer.echo(line, err=True)
+    _confirm(planned.cost.cpu_seconds, yes=how.yes or how.launcher == "slurm" or any(job.resources.gpus for job in planned.todo))
+
+
+def show_plan(
+    experiments: Sequence[Experiment], chosen: Chosen, *, store: Path, cluster: str, measured: bool, fresh: bool, as_json: bool
+) -> None:
+    """A plan on stdout, with its warnings and what a launch would refuse on stderr."""
+    from replication import calibration, plan_view, planning, refusals, terminal  # noqa: PLC0415 - not needed by --help
+
+    place = ArtifactStore(store)
+    settings = settings_of(experiments, chosen, place, fresh=fresh)
+    where = _cluster(cluster, settings) if cluster else None
+    planned = planning.plan(settings, place, where)
+    console = terminal.console_for(sys.stdout)
+    if measured:
+        threads = _threads(max(one.setting.profile.workers for one in planned.recipes))
+        found = calibration.compared(planned, place, threads=threads)
+        if as_json:
+            typer.echo(json.dumps([{**one.model_dump(), "ratio": one.ratio} for one in found], indent=2))
+        else:
+            plan_view.measured_table(found, console)
+        return
+    machine = refusals.machine_of(where) if where else None
+    refused = [str(problem) for problem in refusals.problems(planned, machine, allow_dirty=False)]
+    if as_json:
+        typer.echo(json.dumps({**plan_view.values(planned), "refused": refused}, indent=2))
+        return
+    plan_view.plan_table(planned, console)
+    for line in (*planned.warnings, *(f"a launch refuses: {one}" for one in refused)):
+        typer.echo(f"warning: {line}", err=True)
+
+
+def _threads(workers: int) -> int:
+    """Threads that a job without a number of its own has here: what the shell says, or its share of the cores."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdecimal() else max(1, (os.cpu_count() or 1) // workers)
+
+
+def _launcher(how: How, cluster: Cluster | None, workers: int) -> Launcher:
     from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
 
     here = LocalLauncher(command=typed_command(), keep_going=how.keep_going, workers=workers)
-    if how.launcher == "local":
+    if cluster is None:
         return here
     from replication.launch.slurm import PrintLauncher, SlurmLauncher  # noqa: PLC0415 - as above
-    from replication.launch.slurm_clusters import load_cluster  # noqa: PLC0415 - as above
 
-    cluster = load_cluster(how.cluster)
     if how.launcher == "print":
         return PrintLauncher(command=typed_command(), cluster=cluster)
     return SlurmLauncher(command=typed_command(), cluster=cluster, here=here)

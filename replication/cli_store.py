@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -13,94 +14,96 @@ import typer
 
 from replication.problems import UsageProblems
 from replication.run_options import ALL, DEFAULT_STORE, Chosen, JsonOption, StoreOption, experiments_named, settings_for
-from sarm.artifacts import ArtifactStore, MissingArtifact
-from sarm.job import KEY_LENGTH, IntegrityProblem
+from sarm.artifacts import ArtifactStore
+from sarm.job import EnvironmentProblem, IntegrityProblem
 
 WATCH_SECONDS = 2.0
+# Slurm is shared: nobody should poll it faster.
+SLURM_WATCH_SECONDS = 30.0
 FOLLOW_SECONDS = 0.5
 
 store_app = typer.Typer(help="Artifacts: list, gc, export, import.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Say it again every two seconds until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Say it again until Ctrl-C: every two seconds, with Slurm every thirty.")] = False,
     as_json: JsonOption = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """What runs, what was interrupted, what is done."""
+    """What runs, waits, was interrupted, is done: Slurm and the store, job by job."""
+    from replication.launch.slurm_calls import Slurm  # noqa: PLC0415 - not needed by --help
+    from replication.standing import lines, standing  # noqa: PLC0415 - as above
+
     place = ArtifactStore(store)
     while True:
-        unfinished = [
-            {
-                "kind": work.folder.parent.parent.name,
-                "key": work.key[:KEY_LENGTH],
-                "state": "running" if work.running else "interrupted",
-                "checkpoint": bool(work.checkpoint_time),
-            }
-            for work in place.staging.all()
-        ]
-        done = place.entries()
+        found = standing(place, Slurm())
         if as_json:
-            typer.echo(json.dumps({"unfinished": unfinished, "done": len(done)}))
+            typer.echo(found.model_dump_json())
         else:
-            for one in unfinished:
-                typer.echo(f"{one['state']:<12}{one['key']}  " + ("with a checkpoint" if one["checkpoint"] else "no checkpoint yet"))
-            typer.echo(f"{len(done)} artifacts done, {len(unfinished)} unfinished")
+            for line in lines(found):
+                typer.echo(line)
+        if found.silent:
+            typer.echo(f"warning: {found.silent}; what follows from Slurm is not known", err=True)
         if not watch:
             return
-        time.sleep(WATCH_SECONDS)
+        time.sleep(SLURM_WATCH_SECONDS if found.submitted or found.silent else WATCH_SECONDS)
 
 
 def logs(
-    job: Annotated[str, typer.Argument(help="Key of a job or its first digits, as plan shows it.")],
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until Ctrl-C.")] = False,
+    job: Annotated[str, typer.Argument(help="Key of a job or its first digits, as plan shows it, or a Slurm id.")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the logs grow, until Ctrl-C.")] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """The log of a job, running or done."""
-    path = _log_of(ArtifactStore(store), job.rpartition("/")[2].rpartition("-")[2])
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    """The logs of a job, running or done: its own, then what its batch script said."""
+    from replication.standing import logs_of  # noqa: PLC0415 - not needed by --help
+
+    paths = logs_of(ArtifactStore(store), job)
+    with ExitStack() as files:
+        opened = [(path, files.enter_context(path.open(encoding="utf-8", errors="replace"))) for path in paths]
+        shown: Path | None = None
         while True:
-            for line in lines:
-                typer.echo(line, nl=False)
+            for path, content in opened:
+                for line in content:
+                    if path != shown and len(paths) > 1:
+                        typer.echo(f"==> {path} <==")
+                    shown = path
+                    typer.echo(line, nl=False)
             if not follow:
                 return
             time.sleep(FOLLOW_SECONDS)
-
-
-def _log_of(store: ArtifactStore, key: str) -> Path:
-    """The one log whose job's key begins so. Raises MissingArtifact, or UsageProblems when there are several."""
-    running = [work.folder / "log.txt" for work in store.staging.all() if work.key.startswith(key)]
-    kept = sorted((store.root / ".logs").glob(f"*-{key[:KEY_LENGTH]}*.txt"))
-    found = [path for path in running or kept if path.is_file()]
-    if not found:
-        raise MissingArtifact(f"no log of a job {key!r} in {store.root}; see: replicate status, replicate store list")
-    if len({path.stem for path in found}) > 1 and not running:
-        raise UsageProblems([f"{key!r} fits several jobs: {', '.join(path.stem for path in found)}; give more digits"])
-    return found[0]
 
 
 def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Hash every file again.")] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Store against manifests. Exit code 6 when something is wrong."""
+    """Store against manifests and lock file. Exit code 6 when something is wrong."""
+    from replication.locks import lock_problems  # noqa: PLC0415 - not needed by --help
+
     place = ArtifactStore(store)
-    problems = place.problems(deep)
+    problems = [*place.problems(deep), *lock_problems(place)]
     if problems:
         raise IntegrityProblem("\n".join(problems))
     typer.echo(f"{len(place.entries())} artifacts are what their manifests say")
 
 
-def doctor(as_json: JsonOption = False, store: StoreOption = DEFAULT_STORE) -> None:
-    """What this machine has."""
+def doctor(
+    cluster: Annotated[str, typer.Option("--cluster", help="Compare this cluster's description with its Slurm.")] = "",
+    as_json: JsonOption = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """What this machine has. Exit code 7 when something that is needed is missing."""
     from replication.doctor import examine  # noqa: PLC0415 - not needed by --help
+    from replication.launch.slurm_clusters import load_cluster  # noqa: PLC0415 - as above
 
-    found = examine(store.absolute())
+    found = examine(store.absolute(), load_cluster(cluster) if cluster else None)
     if as_json:
         typer.echo(json.dumps([one.model_dump() for one in found], indent=2))
     else:
         for one in found:
             typer.echo(f"{'ok' if one.fine else '--':<4}{one.name:<18}{one.found}" + (f"; {one.hint}" if one.hint else ""))
+    if not all(one.fine for one in found):
+        raise typer.Exit(EnvironmentProblem.exit_code)
 
 
 @store_app.command("list")

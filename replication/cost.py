@@ -1,6 +1,6 @@
 """What a plan will cost: FLOPs, tokens, time, memory and disk of each job. Estimates, without torch; the manifests have what it took.
 
-Source: `reward-training.md` section 4 and `sae-training.md` section 5 (multiply-accumulates counted as two FLOPs).
+Source: `reward-training.md` section 4 and `sae-training.md` section 5.
 """
 
 from __future__ import annotations
@@ -11,10 +11,19 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from replication.memory import Memory, inference_memory, pretraining_memory, reward_memory, sae_memory, training_states
 from replication.profiles import Profile, Shape
 from replication.recipes import Recipe
 from replication.report.cells import Frozen
-from sarm.config import PretrainingConfig, RewardTrainingConfig, SAETrainingConfig, ScoringConfig
+from replication.sizes import DTYPE_BYTES, GB, forward_flops, truncated_parameters
+from sarm.config import (
+    ContextConfig,
+    PretrainingConfig,
+    RewardTrainingConfig,
+    SAETrainingConfig,
+    ScoringConfig,
+    SteeringConfig,
+)
 from sarm.job import Job
 from sarm.resources import Resources
 
@@ -38,33 +47,59 @@ TOKENS_PER_SENTENCE = 20
 # A vector needs this many tokens of text: a sentence for its last token, a third of one with inner punctuation.
 TOKENS_PER_VECTOR: Mapping[str, float] = {"last": TOKENS_PER_SENTENCE, "last-and-inner": TOKENS_PER_SENTENCE / 3, "all": 1.0}
 SHARED_PASS_MAY_DIFFER = {"layer", "n_latents", "k"}
-DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
-GB = 1e9
 
 
 class Cost(Frozen):
-    """An estimate for one job, or the sum over several (memory: the largest)."""
+    """An estimate for one job, or the sum over several (memory and checkpoint: the largest)."""
 
     tokens: float = Field(default=0.0, description="Tokens through the backbone.")
     flops: float = Field(default=0.0, description="Floating-point operations.")
     cpu_seconds: float = Field(default=0.0, description="Wall seconds on this machine's cores.")
-    memory_gb: float = Field(default=0.0, description="Of one process: weights, gradients, optimizer states.")
+    memory: Memory = Field(default=Memory(), description="Of one process; SAEs that share a pass: of the pass.")
     disk_gb: float = Field(default=0.0, description="Of the artifact.")
+    checkpoint_gb: float = Field(default=0.0, description="On disk while the job runs: its newest checkpoint beside the one before.")
     download_gb: float = Field(default=0.0, description="From the hub.")
+
+    @property
+    def memory_gb(self) -> float:
+        """Of one process, all parts."""
+        return self.memory.total
+
+    def hours_at(self, peak: float) -> float:
+        """Hours of one GPU with that peak, FLOP/s, at the stated utilisation."""
+        return self.flops / (peak * UTILISATION) / 3600
 
     def gpu_hours(self, device: str) -> float:
         """Hours of one GPU of `PEAK_FLOPS` at the stated utilisation."""
-        return self.flops / (PEAK_FLOPS[device] * UTILISATION) / 3600
+        return self.hours_at(PEAK_FLOPS[device])
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             tokens=self.tokens + other.tokens,
             flops=self.flops + other.flops,
             cpu_seconds=self.cpu_seconds + other.cpu_seconds,
-            memory_gb=max(self.memory_gb, other.memory_gb),
+            memory=self.memory.largest(other.memory),
             disk_gb=self.disk_gb + other.disk_gb,
+            checkpoint_gb=max(self.checkpoint_gb, other.checkpoint_gb),
             download_gb=self.download_gb + other.download_gb,
         )
+
+
+def pass_of(job: Job) -> object:
+    """What SAEs have in common that can share one pass over the text; another value for every other job."""
+    if not isinstance(job.config, SAETrainingConfig):
+        return job.key
+    inputs = tuple(sorted((name, needed.key) for name, needed in job.inputs.items()))
+    return job.config.model_dump_json(exclude=SHARED_PASS_MAY_DIFFER), inputs, job.resources.model_dump_json()
+
+
+def shared_passes(jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
+    """The SAE jobs in groups that one pass over the text can train; in the order of the plan."""
+    found: dict[object, list[Job]] = {}
+    for job in jobs:
+        if isinstance(job.config, SAETrainingConfig):
+            found.setdefault(pass_of(job), []).append(job)
+    return [tuple(group) for group in found.values()]
 
 
 @dataclass(frozen=True)
@@ -85,30 +120,41 @@ class Estimator:
         }
         return cls(profile=profile, shapes=shapes)
 
-    def costs(self, plan: Sequence[Job]) -> list[Cost]:
-        """The estimate for each job of a plan, in order. SAEs that differ in geometry only share one pass over the text."""
+    def costs(self, plan: Sequence[Job], passes: Sequence[Sequence[Job]] | None = None) -> list[Cost]:
+        """The estimate for each job of a plan, in order. SAEs of one of the `passes` (all that can be, without) share the harvest.
+
+        The first SAE of a pass pays for the blocks up to its layer, a deeper one for those that follow.
+        """
         covered: dict[str, int] = {}
-        found = []
-        for job in plan:
-            passed = 0
-            if isinstance(job.config, SAETrainingConfig):
-                shared = job.config.model_dump_json(exclude=SHARED_PASS_MAY_DIFFER) + "".join(one.key for one in job.inputs.values())
-                passed = covered.get(shared, 0)
-                covered[shared] = max(passed, job.config.layer)
-            found.append(self.cost(job, passed_layers=passed))
-        return found
+        memory: dict[str, Memory] = {}
+        for group in passes if passes is not None else shared_passes(plan):
+            deepest = 0
+            whole = self._pass_memory(group)
+            for job in group:
+                covered[job.key] = deepest
+                memory[job.key] = whole
+                deepest = max(deepest, job.config.layer if isinstance(job.config, SAETrainingConfig) else 0)
+        found = [self.cost(job, passed_layers=covered.get(job.key, 0)) for job in plan]
+        return [
+            cost.model_copy(update={"memory": memory[job.key]}) if job.key in memory else cost
+            for job, cost in zip(plan, found, strict=True)
+        ]
+
+    def _pass_memory(self, group: Sequence[Job]) -> Memory:
+        configs = [job.config for job in group if isinstance(job.config, SAETrainingConfig)]
+        return sae_memory(configs, self._shape(group[0]), group[0].resources)
 
     def cost(self, job: Job, *, passed_layers: int = 0) -> Cost:
         """The estimate for one job; zero FLOPs for a kind that only moves data. `passed_layers` another SAE's pass has paid for."""
         config = job.config
         if isinstance(config, SAETrainingConfig):
-            found = self._sae(config, self._shape(job), passed_layers)
+            found = self._sae(config, job, passed_layers)
         elif isinstance(config, RewardTrainingConfig):
             found = self._reward(config, job)
-        elif isinstance(config, ScoringConfig):
-            found = self._scoring(config, job.inputs["model"])
+        elif isinstance(config, ScoringConfig | SteeringConfig | ContextConfig):
+            found = self._inference(config, job)
         elif isinstance(config, PretrainingConfig):
-            found = self._pretraining(config, self.shapes.get(job.key))
+            found = self._pretraining(config, job)
         else:
             found = self._download(job)
         cores = job.resources.threads or os.cpu_count() or 1
@@ -118,91 +164,99 @@ class Estimator:
     def _shape(self, job: Job) -> Shape:
         return self.shapes[job.inputs["backbone"].key]
 
-    def _sae(self, config: SAETrainingConfig, shape: Shape, passed_layers: int) -> Cost:
+    def _sae(self, config: SAETrainingConfig, job: Job, passed_layers: int) -> Cost:
+        shape = self._shape(job)
         tokens = config.vectors * TOKENS_PER_VECTOR[config.tokens]
         layers = max(0, config.layer - passed_layers)
         harvest = tokens * forward_flops(shape, layers=layers, length=TOKENS_PER_SENTENCE)
         # Encoder and decoder forward, three matrix products backward: 5 x 2dM a vector.
         steps = config.vectors * 5 * 2 * shape.hidden_size * config.n_latents
-        parameters = 2 * shape.hidden_size * config.n_latents
-        backbone = truncated_parameters(shape, config.layer) * DTYPE_BYTES[config.backbone_dtype]
-        width = DTYPE_BYTES[config.dtype]
-        buffer = config.buffer_vectors * shape.hidden_size * width
-        memory = 4 * parameters * width + backbone + buffer + 3 * config.batch_vectors * config.n_latents * width
-        return Cost(tokens=0.0 if passed_layers else tokens, flops=harvest + steps, memory_gb=memory / GB, disk_gb=parameters * width / GB)
+        size = 2 * shape.hidden_size * config.n_latents * DTYPE_BYTES[config.dtype] / GB
+        return Cost(
+            tokens=0.0 if passed_layers else tokens,
+            flops=harvest + steps,
+            memory=sae_memory([config], shape, job.resources),
+            disk_gb=size,
+            # Weights and two moments, twice.
+            checkpoint_gb=2 * 3 * size,
+        )
 
     def _reward(self, config: RewardTrainingConfig, job: Job) -> Cost:
         shape = self._shape(job)
-        pairs = self.profile.preferences.pairs
-        pairs = min(pairs, config.max_pairs) if config.max_pairs and pairs else config.max_pairs or pairs
-        seen = pairs * config.epochs
-        seen = min(seen, config.max_steps * config.batch_pairs) if config.max_steps else seen
-        tokens = seen * min(self.profile.preferences.tokens_per_pair, 2 * config.max_length)
+        seen = self._pairs_seen(config)
+        tokens = seen * self._pair_tokens(config.max_length)
         passes = 4 if job.resources.activation_checkpointing else 3
         length = self.profile.preferences.tokens_per_pair // 2
-        encoder = self._latents(config, job) * shape.hidden_size
+        encoder = latents_of(job) * shape.hidden_size
         # The encoder works on the pooled token of both sides; a reconstruction loss makes it work on every assistant token.
         flops = passes * tokens * forward_flops(shape, layers=config.layer, length=length) + seen * 2 * 3 * 2 * encoder
         if config.reconstruction_weight:
             flops += tokens * 5 * 2 * encoder
-        trainable = truncated_parameters(shape, config.layer) + (2 * encoder if config.sae_trains else 0)
-        memory = optimizer_bytes(trainable, job.resources) + 2 * encoder * DTYPE_BYTES[config.dtype]
-        weights = (trainable + 2 * encoder) * DTYPE_BYTES[config.dtype]
-        return Cost(tokens=tokens, flops=flops, memory_gb=memory / GB, disk_gb=weights / GB)
+        memory = reward_memory(config, shape, job.resources, encoder=encoder, pair_tokens=self._pair_tokens(config.max_length))
+        weights = (truncated_parameters(shape, config.layer) + 2 * encoder) * DTYPE_BYTES[config.dtype] / GB
+        whole = training_states(truncated_parameters(shape, config.layer), dtype=config.dtype, resources=Resources())
+        return Cost(
+            tokens=tokens, flops=flops, memory=memory, disk_gb=weights, checkpoint_gb=2 * (whole.weights + whole.optimizer)
+        )
 
-    def _latents(self, config: RewardTrainingConfig, job: Job) -> int:
-        sae = job.inputs.get("sae")
-        return sae.config.n_latents if sae is not None and isinstance(sae.config, SAETrainingConfig) else config.n_latents
+    def _pairs_seen(self, config: RewardTrainingConfig) -> int:
+        pairs = self.profile.preferences.pairs
+        pairs = min(pairs, config.max_pairs) if config.max_pairs and pairs else config.max_pairs or pairs
+        seen = pairs * config.epochs
+        return min(seen, config.max_steps * config.batch_pairs) if config.max_steps else seen
 
-    def _scoring(self, config: ScoringConfig, model: Job) -> Cost:
+    def _pair_tokens(self, max_length: int) -> int:
+        return min(self.profile.preferences.tokens_per_pair, 2 * max_length)
+
+    def _inference(self, config: ScoringConfig | SteeringConfig | ContextConfig, job: Job) -> Cost:
+        model = job.inputs["model"]
         if not isinstance(model.config, RewardTrainingConfig):
             return Cost()
-        shape = self._shape(model)
-        completions = self.profile.benchmarks[config.benchmark].completions
+        shape, layer = self._shape(model), model.config.layer
         length = min(self.profile.preferences.tokens_per_pair // 2, config.max_length)
-        tokens = float(completions * length)
-        weights = truncated_parameters(shape, model.config.layer) * DTYPE_BYTES[config.dtype]
-        flops = tokens * forward_flops(shape, layers=model.config.layer, length=length)
-        return Cost(tokens=tokens, flops=flops, memory_gb=weights / GB)
+        tokens = float(self._texts(config) * length)
+        encoder = latents_of(model) * shape.hidden_size
+        # Contexts need the latents of every token; a reward needs those of one.
+        everywhere = 2 * encoder if isinstance(config, ContextConfig) else 0
+        flops = tokens * (forward_flops(shape, layers=layer, length=length) + everywhere)
+        memory = inference_memory(
+            shape, job.resources, layer=layer, dtype=config.dtype, encoder=encoder, batch_tokens=config.batch_tokens
+        )
+        return Cost(tokens=tokens, flops=flops, memory=memory)
 
-    def _pretraining(self, config: PretrainingConfig, shape: Shape | None) -> Cost:
+    def _texts(self, config: ScoringConfig | SteeringConfig | ContextConfig) -> int:
+        """Conversations that a job reads."""
+        if isinstance(config, ScoringConfig):
+            return self._completions(config.benchmark)
+        if isinstance(config, SteeringConfig):
+            return sum(self._completions(name) for name in {config.selection, config.target})
+        of_benchmark = config.texts in ("rewardbench2", "rmbench")
+        found = self._completions(config.texts) if of_benchmark else 2 * self.profile.preferences.pairs
+        return min(found, config.limit) if config.limit else found
+
+    def _completions(self, name: str) -> int:
+        return next((one.completions for key, one in self.profile.benchmarks.items() if key == name), 0)
+
+    def _pretraining(self, config: PretrainingConfig, job: Job) -> Cost:
+        shape = self.shapes.get(job.key)
         if shape is None:
             return Cost()
         tokens = float(config.steps * config.batch_tokens)
         head = 2 * shape.vocab_size * shape.hidden_size
         flops = 3 * tokens * (forward_flops(shape, layers=shape.num_hidden_layers, length=config.context) + head)
-        parameters = truncated_parameters(shape, shape.num_hidden_layers)
-        return Cost(tokens=tokens, flops=flops, memory_gb=16 * parameters / GB, disk_gb=4 * parameters / GB)
+        memory = pretraining_memory(shape, job.resources, batch_tokens=config.batch_tokens)
+        return Cost(tokens=tokens, flops=flops, memory=memory, disk_gb=memory.weights)
 
     def _download(self, job: Job) -> Cost:
-        shape = self.shapes.get(job.key)
-        hub = getattr(job.config, "origin", "") == "hub"
-        if shape is None:
-            return Cost()
-        weights = 2 * (truncated_parameters(shape, shape.num_hidden_layers)) / GB
-        return Cost(disk_gb=weights, download_gb=weights if hub else 0.0)
+        repository = getattr(job.config, "repository", "")
+        # Local files are small or, as a folder's weights, hard links that take no room.
+        source = next((one for one, _ in self.profile.hub_sources() if repository and one.repository == repository), None)
+        return Cost() if source is None else Cost(disk_gb=source.disk_gb, download_gb=source.download_gb)
 
 
-def layer_parameters(shape: Shape) -> int:
-    """Matrix weights of one Llama block."""
-    head = shape.head_dim or shape.hidden_size // shape.num_attention_heads
-    attention = 2 * shape.hidden_size * head * (shape.num_attention_heads + shape.num_key_value_heads)
-    return attention + 3 * shape.hidden_size * shape.intermediate_size
-
-
-def truncated_parameters(shape: Shape, layers: int) -> int:
-    """Weights of the first blocks and the embedding."""
-    return layers * layer_parameters(shape) + shape.vocab_size * shape.hidden_size
-
-
-def forward_flops(shape: Shape, *, layers: int, length: int) -> float:
-    """FLOPs of one token through the first blocks; attention over half of `length` tokens on average."""
-    head = shape.head_dim or shape.hidden_size // shape.num_attention_heads
-    attention = 4 * (length / 2) * shape.num_attention_heads * head
-    return layers * (2 * layer_parameters(shape) + attention)
-
-
-def optimizer_bytes(parameters: float, resources: Resources) -> float:
-    """Weights, gradients and Adam states of one process: 2 + 2 + 12 bytes a parameter, shared as the ZeRO stage says."""
-    shared = {0: 0, 1: 12, 2: 14, 3: 16}[resources.zero_stage]
-    return parameters * (16 - shared + shared / resources.processes)
+def latents_of(model: Job) -> int:
+    """Width of a reward model's encoder; 0 for a scalar one."""
+    sae = model.inputs.get("sae")
+    if sae is not None and isinstance(sae.config, SAETrainingConfig):
+        return sae.config.n_latents
+    return model.config.n_latents if isinstance(model.config, RewardTrainingConfig) else 0

@@ -61,6 +61,7 @@ class Setting:
     `rows` are comma-separated patterns (empty: all); `overrides` come from `--set`; `attempt` > 0 is `--fresh`;
     `digest` gives the SHA-256 of a local file or folder. `endpoint` (settings of a chat endpoint, a JSON file) and `answers`
     (recorded ones) are files for the explanations, `authors` holds the rewards behind the paper's Figure 3; empty for none.
+    `asked` is what the user gave as --profile, for messages; empty where that is the profile's name.
     """
 
     experiment: Experiment
@@ -74,6 +75,12 @@ class Setting:
     endpoint: str = ""
     answers: str = ""
     authors: str = ""
+    asked: str = ""
+
+    @property
+    def profile_option(self) -> str:
+        """What to type after --profile to get this profile again."""
+        return self.asked or self.profile.name
 
 
 def job_of(setting: Setting, config: JobConfig, *, label: str, inputs: Mapping[str, Job] | None = None, source: str = "") -> Job:
@@ -171,7 +178,7 @@ def data_job(setting: Setting, source: MiniatureData | FileData | HubData, label
     if isinstance(source, MiniatureData):
         return miniature_job(setting)
     if isinstance(source, HubData):
-        hub = DataConfig(origin="hub", **source.model_dump(exclude={"kind", "gated"}), **fields)
+        hub = DataConfig(origin="hub", **source.model_dump(exclude={"kind", "gated", "download_gb", "disk_gb"}), **fields)
         return job_of(setting, hub, label=label)
     local = DataConfig(origin="file", revision=setting.digest(_existing(source.path)), **fields)
     return job_of(setting, local, label=label, source=source.path)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from replication.cost import Cost, Estimator
-from replication.profiles import UNKNOWN_REVISION
+from replication.cost import Cost, Estimator, shared_passes
+from replication.launch.slurm_chain import tasks_of
+from replication.launch.slurm_clusters import Cluster, on_cluster
 from replication.recipes import BROUGHT_IN, Recipe, Setting, attempts, recipe
 from sarm.artifacts import ArtifactStore
 from sarm.job import EnvironmentProblem, Job, topological_order
@@ -45,11 +46,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The de-duplicated work of one or several experiments."""
+    """The de-duplicated work of one or several experiments.
+
+    `passes` are the groups of SAE jobs that share one pass over the text; `cluster` is where it would run, None for this machine.
+    """
 
     recipes: tuple[Recipe, ...]
     steps: tuple[Step, ...]
     warnings: tuple[str, ...]
+    estimator: Estimator
+    passes: tuple[tuple[Job, ...], ...]
+    cluster: Cluster | None = None
 
     @property
     def todo(self) -> list[Job]:
@@ -62,23 +69,41 @@ class Plan:
         return sum((step.cost for step in self.steps if step.action != "reuse"), Cost())
 
 
-def plan(settings: Sequence[Setting], store: ArtifactStore) -> Plan:
-    """The plan of experiments against a store. Raises UsageProblems for what does not fit."""
+def plan(settings: Sequence[Setting], store: ArtifactStore, cluster: Cluster | None = None) -> Plan:
+    """The plan of experiments against a store, with the resources of a cluster where one is given.
+
+    Raises UsageProblems for what does not fit.
+    """
     recipes = tuple(recipe(setting) for setting in settings)
-    jobs = ordered([job for one in recipes for job in one.jobs])
+    jobs = placed(ordered([job for one in recipes for job in one.jobs]), cluster)
     estimators = [Estimator.of(one) for one in recipes]
     shapes = {key: shape for estimator in estimators for key, shape in estimator.shapes.items()}
-    costs = Estimator(profile=settings[0].profile, shapes=shapes).costs(jobs)
+    estimator = Estimator(profile=settings[0].profile, shapes=shapes)
+    passes = passes_of(jobs, cluster)
     known = store.entries()
     steps = []
-    for job, cost in zip(jobs, costs, strict=True):
+    for job, cost in zip(jobs, estimator.costs(jobs, passes), strict=True):
         state = store.state(job)
         action = ACTIONS[state.status]
         why = state.reason or "in the store"
         if action == "run":
             why = _why_never_built(job, known) or why
         steps.append(Step(job=job, action=action, why=why, cost=cost))
-    return Plan(recipes=recipes, steps=tuple(steps), warnings=_warnings(settings))
+    return Plan(
+        recipes=recipes, steps=tuple(steps), warnings=_warnings(settings), estimator=estimator, passes=tuple(passes), cluster=cluster
+    )
+
+
+def placed(jobs: Sequence[Job], cluster: Cluster | None) -> list[Job]:
+    """The jobs with the resources that they have on a cluster; what is brought in runs on the login node."""
+    return [job if cluster is None or job.kind in BROUGHT_IN else on_cluster(job, cluster) for job in jobs]
+
+
+def passes_of(jobs: Sequence[Job], cluster: Cluster | None) -> list[tuple[Job, ...]]:
+    """The SAE jobs that share a pass over the text: all that can on one machine, as many as one task takes on a cluster."""
+    if cluster is None:
+        return shared_passes(jobs)
+    return [task.jobs for task in tasks_of(jobs, cluster) if task.kind == "train_sae"]
 
 
 def ordered(jobs: Sequence[Job]) -> list[Job]:
@@ -101,12 +126,12 @@ def fresh(setting: Setting, store: ArtifactStore) -> Setting:
 
 
 def refuse_unpinned(settings: Sequence[Setting]) -> None:
-    """Raises EnvironmentProblem when a hub revision is unknown: such a run could not be repeated."""
+    """Raises EnvironmentProblem when a hub revision is no commit (unknown, or a branch): such a run could not be repeated."""
     for setting in settings:
         unpinned = [repository for repository, _ in setting.profile.unpinned()]
         if unpinned:
             name = setting.profile.name
-            fix = f"replicate fetch {setting.experiment.name} --profile {name}"
+            fix = f"replicate fetch {setting.experiment.name} --profile {setting.profile_option}"
             raise EnvironmentProblem(f"profile {name}: revisions are not pinned ({', '.join(unpinned)}); run: {fix}")
 
 
@@ -120,7 +145,7 @@ def _warnings(settings: Sequence[Setting]) -> tuple[str, ...]:
     for setting in settings:
         profile = setting.profile
         for repository, what in profile.unpinned():
-            found[f"{what} {repository}: revision is {UNKNOWN_REVISION}; `replicate fetch` pins it, a launch refuses before"] = None
+            found[f"{what} {repository}: revision is not pinned; `replicate fetch` pins it, a launch refuses before"] = None
         for repository in profile.gated():
             found[f"{repository} is gated: accept its licence on the hub and set HF_TOKEN"] = None
         for training in recipe(setting).trainings:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from replication.problems import UsageProblems, nearest, unknown
-from replication.profiles import Profile, shipped_profiles
+from replication.profiles import COMMIT, Profile, pin_name, shipped_profiles
 from replication.settings import SECTIONS, resources_problems, section_problems
 
 PATH_KEYS = ("path",)
@@ -21,7 +21,7 @@ VARIABLE = re.compile(r"\$\{(\w+)\}")
 def load_profile(name_or_file: str, *, environment: Mapping[str, str], pins: Mapping[str, str] | None = None) -> Profile:
     """The profile of that name or file.
 
-    `environment` expands ${VARIABLES} in paths; `pins` (hub repository -> commit) replaces revisions that are `unknown`.
+    `environment` expands ${VARIABLES} in paths; `pins` (`pin_name` -> commit) replaces revisions that are no commits.
     Raises UsageProblems with one line for each mistake: file, key, what, nearest valid name.
     """
     shipped = shipped_profiles()
@@ -57,8 +57,9 @@ def _expand(value: Any, *, base: Path, environment: Mapping[str, str], pins: Map
             problems += [f"{key} = {expanded[key]!r}: environment variable {name} is not set" for name in missing]
             text = VARIABLE.sub(lambda match: environment.get(match[1], match[0]), expanded[key])
             expanded[key] = str(base / Path(text).expanduser())
-    if expanded.get("revision") == "unknown" and expanded.get("repository") in pins:
-        expanded["revision"] = pins[expanded["repository"]]
+    revision, repository = expanded.get("revision"), expanded.get("repository")
+    if isinstance(revision, str) and isinstance(repository, str) and not COMMIT.fullmatch(revision):
+        expanded["revision"] = pins.get(pin_name(repository, revision), revision)
     return expanded
 
 

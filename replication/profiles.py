@@ -6,6 +6,7 @@ units (layer 14 of 28, 16 x hidden, k 144); the profile maps them to its own bac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,8 @@ UNKNOWN_REVISION = "unknown"
 # 4,319,076 bytes, as several public projects that ship it have recorded; its branch moves, so only the content says which it is.
 PUNKT_URL = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/tokenizers/punkt_tab.zip"
 PUNKT_SHA256 = "e57f64187974277726a3417ca6f181ec5403676c717672eef6a748a7b20e0106"
+# A branch moves; what a commit holds never changes.
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Part(BaseModel):
@@ -70,8 +73,14 @@ class HubBackbone(Part):
 
     kind: Literal["hub"]
     repository: str = Field(pattern=r"^[^/\s]+/[^/\s]+$", description="owner/name.")
-    revision: str = Field(min_length=1, description="Commit; `unknown` until `replicate fetch` has pinned it.")
+    revision: str = Field(min_length=1, description="Commit; a branch or `unknown` until `replicate fetch` has pinned it.")
     gated: bool = Field(default=False, description="Whether its licence must be accepted on the hub first.")
+    download_gb: float = Field(default=0.0, ge=0, description="Size of what is fetched, GB, for the plan; 0 where unknown.")
+
+    @property
+    def disk_gb(self) -> float:
+        """What the artifact takes: the same files."""
+        return self.download_gb
 
 
 class TokenizerChanges(Part):
@@ -119,10 +128,12 @@ class HubData(Part):
 
     kind: Literal["hub"]
     repository: str = Field(pattern=r"^[^/\s]+/[^/\s]+$", description="owner/name.")
-    revision: str = Field(min_length=1, description="Commit; `unknown` until `replicate fetch` has pinned it.")
+    revision: str = Field(min_length=1, description="Commit; a branch or `unknown` until `replicate fetch` has pinned it.")
     subset: str = Field(default="", description="Configuration name; empty takes the default.")
     split: str = Field(default="train", description="Split.")
     gated: bool = Field(default=False, description="Whether its licence must be accepted on the hub first.")
+    download_gb: float = Field(default=0.0, ge=0, description="Size of what is fetched, GB, for the plan; 0 where unknown.")
+    disk_gb: float = Field(default=0.0, ge=0, description="Size of the rows in our shape, GB, for the plan; 0 where unknown.")
 
 
 class PunktDownload(Part):
@@ -199,24 +210,28 @@ class Profile(Part):
     why: Mapping[str, str] = Field(default_factory=dict, description="`section.field` -> why this profile replaces that value.")
 
     def unpinned(self) -> list[tuple[str, str]]:
-        """(repository, model|dataset) of each hub source whose revision is not known yet, each once."""
-        found: dict[tuple[str, str], None] = {}
-        for backbone in self.backbones.values():
-            if isinstance(backbone.source, HubBackbone) and backbone.source.revision == UNKNOWN_REVISION:
-                found[(backbone.source.repository, "model")] = None
-        for source in self.data_sources():
-            if isinstance(source, HubData) and source.revision == UNKNOWN_REVISION:
-                found[(source.repository, "dataset")] = None
-        return list(found)
+        """(repository, model|dataset) of each hub source whose revision is no commit yet, each once."""
+        loose = [(source, what) for source, what in self.hub_sources() if not COMMIT.fullmatch(source.revision)]
+        return list(dict.fromkeys((source.repository, str(what)) for source, what in loose))
+
+    def hub_sources(self) -> list[tuple[HubBackbone | HubData, Literal["model", "dataset"]]]:
+        """Everything that comes from the hub: models, then data sets."""
+        models = [backbone.source for backbone in self.backbones.values() if isinstance(backbone.source, HubBackbone)]
+        data = [source for source in self.data_sources() if isinstance(source, HubData)]
+        return [*((one, "model") for one in models), *((one, "dataset") for one in data)]
 
     def gated(self) -> list[str]:
         """Hub repositories whose licence must be accepted before a download."""
-        sources = [backbone.source for backbone in self.backbones.values()] + list(self.data_sources())
-        return list(dict.fromkeys(one.repository for one in sources if isinstance(one, HubBackbone | HubData) and one.gated))
+        return list(dict.fromkeys(source.repository for source, _ in self.hub_sources() if source.gated))
 
     def data_sources(self) -> list[MiniatureData | FileData | HubData | HeldOutPairs]:
         """Where the text, the pairs and each benchmark come from."""
         return [self.text.source, self.preferences.source, *(benchmark.source for benchmark in self.benchmarks.values())]
+
+
+def pin_name(repository: str, revision: str) -> str:
+    """Under which name the lock file keeps the commit of a revision: the repository, with the branch where one is named."""
+    return repository if revision == UNKNOWN_REVISION else f"{repository}@{revision}"
 
 
 def shipped_profiles() -> dict[str, Path]:

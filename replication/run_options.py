@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from replication.data_folders import AUTHORS_REWARDS
 from replication.experiments import EXPERIMENTS, Experiment
+from replication.locks import read_pins
 from replication.problems import UsageProblems, unknown
 from replication.profile_files import load_profile
 from replication.protocols import PROTOCOLS
@@ -20,7 +20,6 @@ from replication.recipes import Setting
 from replication.settings import parse_overrides
 from sarm.artifacts import ArtifactStore
 
-PINS_FILE = "revisions.json"
 ALL = "all"
 
 ProfileOption = Annotated[str, typer.Option("--profile", help="mini, paper, or a TOML file of your own.")]
@@ -31,6 +30,9 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIEL
 StoreOption = Annotated[Path, typer.Option("--store", envvar="SARM_STORE", help="Folder of the artifacts.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="A new attempt beside the old artifacts.")]
+AllowDirtyOption = Annotated[
+    bool, typer.Option("--allow-dirty", envvar="SARM_ALLOW_DIRTY", help="Run at the paper's scale with code that is in no commit.")
+]
 DEFAULT_STORE = Path("artifacts")
 
 
@@ -89,6 +91,7 @@ def settings_for(
             overrides=overrides,
             digest=digest,
             authors=authors_rewards(environment),
+            asked=chosen.profile,
         )
         for experiment in experiments
     ]
@@ -108,17 +111,3 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if not parts or not all(part.isdecimal() for part in parts):
         raise UsageProblems([f"--seeds {text!r}: expected whole numbers from 0, comma-separated, for example 0,1,2"])
     return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def read_pins(store: ArtifactStore) -> dict[str, str]:
-    """Hub repository -> commit, as `replicate fetch` has written them; empty before. Raises UsageProblems for a broken file."""
-    path = store.root / PINS_FILE
-    if not path.is_file():
-        return {}
-    try:
-        pins = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageProblems([f"{path}: not JSON ({error}); delete it and run `replicate fetch` again"]) from error
-    if not isinstance(pins, dict) or not all(isinstance(value, str) for value in pins.values()):
-        raise UsageProblems([f"{path}: expected an object of repository -> commit; delete it and run `replicate fetch` again"])
-    return pins

@@ -34,6 +34,8 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "contexts": ContextConfig,
     "explanation": ExplanationConfig,
 }
+# Ways to ask for eight-bit floating point.
+EIGHT_BITS = ("fp8", "float8", "f8", "e4m3", "e5m2")
 DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "sae": {
         "layer": "the row and the profile's layer map",
@@ -81,6 +83,9 @@ def field_problem(model: type[BaseModel], name: str, value: Any) -> str:
     """What is wrong with one value of one field; empty when nothing is."""
     info = model.model_fields[name]
     annotation: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation  # type: ignore[valid-type]
+    if name.endswith("dtype") and str(value).lower().removeprefix("torch.").startswith(EIGHT_BITS):
+        reason = "Ampere cards (A100, RTX 3090) have no fp8, and on Hopper ones nothing here has been checked in it"
+        return f"{value!r} is not offered: {reason}; use bfloat16"
     try:
         TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:

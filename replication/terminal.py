@@ -1,20 +1,16 @@
-"""What a user sees while jobs run, and plans as tables: rich on a terminal, plain 100-column lines otherwise."""
+"""What a user sees while jobs run: bars on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from replication.cost import PEAK_FLOPS, UTILISATION, Cost
 from replication.launch.launcher import Watch
-from replication.planning import Plan, Step
 from replication.report.tables import console_for
 
 PLAIN_PROGRESS_SECONDS = 15.0
@@ -85,61 +81,3 @@ class _BarWatch:
                 self._progress.console.print(f"{label}: {event['seconds']:.1f} s")
         elif event["event"] in ("waiting", "skipped"):
             self._progress.console.print(f"{label}: {event.get('note') or event.get('reason')}")
-
-
-def plan_table(plan: Plan, console: Console) -> None:
-    """Each job with why it runs or is reused, and what is expected of it; then the sums."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("action", "job", "key", "estimate"):
-        table.add_column(column, no_wrap=column in ("action", "key"), overflow="fold")
-    for step in plan.steps:
-        table.add_row(step.action, f"{step.job.label}\n  {step.why}", step.job.short_key[:8], _estimate(step.cost, step.job.resources.gpus))
-    console.print(table)
-    for line in summary(plan):
-        console.print(line)
-
-
-def summary(plan: Plan) -> list[str]:
-    """How much runs and is reused, and the estimate."""
-    todo, cost = plan.todo, plan.cost
-    lines = [f"{len(todo)} jobs to run, {len(plan.steps) - len(todo)} reused"]
-    if todo:
-        gpus = any(job.resources.gpus for job in todo)
-        devices = ", ".join(f"{cost.gpu_hours(device):.1f} h of one {device}" for device in PEAK_FLOPS)
-        where = f"{devices} (at {UTILISATION:.0%} of the peak)" if gpus else f"about {duration(cost.cpu_seconds)} on this machine"
-        lines.append(
-            f"estimate: {cost.flops:.2g} FLOP, {where}; largest process {cost.memory_gb:.2g} GB; {cost.disk_gb:.2g} GB of artifacts"
-            + (f"; {cost.download_gb:.0f} GB of downloads" if cost.download_gb else "")
-        )
-    return lines
-
-
-def _estimate(cost: Cost, gpus: int) -> str:
-    if gpus:
-        return f"{cost.gpu_hours('A100'):.1f} A100-h / {cost.gpu_hours('RTX 3090'):.1f} 3090-h, {cost.memory_gb:.0f} GB"
-    return duration(cost.cpu_seconds)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that a reader wants."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"
-
-
-def plan_values(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """A plan as plain values for JSON."""
-    return [
-        {
-            "kind": step.job.kind,
-            "key": step.job.key,
-            "label": step.job.label,
-            "action": step.action,
-            "why": step.why,
-            "inputs": {name: needed.key for name, needed in step.job.inputs.items()},
-            "config": step.job.config.model_dump(mode="json"),
-            "resources": step.job.resources.model_dump(mode="json"),
-            "cost": {**step.cost.model_dump(), "gpu_hours": {device: step.cost.gpu_hours(device) for device in PEAK_FLOPS}},
-        }
-        for step in steps
-    ]

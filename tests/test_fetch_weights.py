@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from tiny import DATA, causal_lm, edit_json, job_context, llama_config, save_backbone
 from transformers import AutoModelForCausalLM
@@ -23,7 +18,6 @@ from sarm.config import WeightsConfig
 from sarm.data.preferences import Message
 from sarm.data.tokens import ConversationTokenizer
 from sarm.job import EnvironmentProblem, UsageProblem
-from sarm.jobs import fetch_weights as module
 from sarm.jobs.fetch_weights import fetch_weights
 
 STORIES = DATA / "models" / "stories260K"
@@ -144,86 +138,6 @@ def test_stories260k_becomes_a_conversation_model(tmp_path: Path) -> None:
     assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
     cut = load_truncated_backbone(output, layer=2, dtype=torch.float32)
     assert cut.embed_tokens.weight.shape[0] == 513
-
-
-# The hub, replaced at the network boundary.
-
-
-def fetch_from_hub(target: Path, **settings: Any) -> Path:
-    context = job_context(target)
-    fetch_weights(WeightsConfig(origin="hub", repository="owner/model", revision="a" * 40, **settings), context)
-    return context.output
-
-
-def test_hub_download_takes_safetensors_of_the_pinned_revision_alone(tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def snapshot(repository: str, **how: Any) -> str:
-        asked.update(how, repository=repository)
-        shutil.copytree(bare, how["local_dir"], dirs_exist_ok=True)
-        (how["local_dir"] / ".cache" / "huggingface").mkdir(parents=True)
-        return str(how["local_dir"])
-
-    monkeypatch.setattr(module, "snapshot_download", snapshot)
-    output = fetch_from_hub(tmp_path / "job", pad_token="<|filler|>")
-    assert (asked["repository"], asked["revision"]) == ("owner/model", "a" * 40)
-    assert "*.safetensors" in asked["allow_patterns"] and not any(".bin" in pattern for pattern in asked["allow_patterns"])
-    assert not (output / ".cache").exists()
-    assert load_tokenizer(output).pad_token == "<|filler|>"
-
-
-def test_hub_without_a_network_names_replicate_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(
-        EnvironmentProblem, match=r"owner/model@aaaaaaaaaaaa cannot be downloaded .*; run `replicate fetch` where there is a network"
-    ):
-        fetch_from_hub(tmp_path / "job")
-
-
-ANSWER: Any = SimpleNamespace(headers={}, request=None)
-
-
-@pytest.mark.parametrize(
-    ("trouble", "complaint"),
-    [
-        (GatedRepoError("gated", response=ANSWER), "is gated: accept its licence on the hub, set HF_TOKEN"),
-        (RepositoryNotFoundError("404", response=ANSWER), "no such repository on the hub, or it is private and HF_TOKEN is not set"),
-        (LocalEntryNotFoundError("no network"), "cannot be downloaded .LocalEntryNotFoundError.; run `replicate fetch`"),
-        (OfflineModeIsEnabled("offline"), "cannot be downloaded .OfflineModeIsEnabled.; run `replicate fetch`"),
-        (HTTPError("read timed out"), "cannot be downloaded .HTTPError.; run `replicate fetch`"),
-        (ConnectionError("reset"), "cannot be downloaded .ConnectionError.; run `replicate fetch`"),
-    ],
-)
-def test_trouble_of_the_hub_is_said_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, complaint: str
-) -> None:
-    def snapshot(*_: Any, **__: Any) -> str:
-        raise trouble
-
-    monkeypatch.setattr(module, "snapshot_download", snapshot)
-    with pytest.raises(EnvironmentProblem, match=complaint) as refusal:
-        fetch_from_hub(tmp_path / "job")
-    assert str(refusal.value).startswith("owner/model@aaaaaaaaaaaa") and "\n" not in str(refusal.value)
-
-
-def test_full_disk_is_not_blamed_on_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def snapshot(*_: Any, **__: Any) -> str:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(module, "snapshot_download", snapshot)
-    with pytest.raises(OSError, match="No space left"):
-        fetch_from_hub(tmp_path / "job")
-
-
-def test_hub_repository_with_pickles_only_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def snapshot(_: str, **how: Any) -> str:
-        (how["local_dir"] / "config.json").write_text("{}")
-        return str(how["local_dir"])
-
-    monkeypatch.setattr(module, "snapshot_download", snapshot)
-    with pytest.raises(UsageProblem, match=r"no model\.safetensors and no model\.safetensors\.index\.json"):
-        fetch_from_hub(tmp_path / "job")
 
 
 def test_weights_without_embeddings_are_refused_when_tokens_are_added(tmp_path: Path, bare: Path) -> None:

@@ -46,11 +46,11 @@ JOB_PROCESS = frozenset({"__init__", "__main__", "registry", "process", "ranks",
 REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "data_folders", "problems", "report", "report.cells", "report.counts", "report.findings", "launch", "launch.launcher"})
     | {"report.public_text", "report.check"},
-    frozenset({"settings", "profiles", "report.published", "launch.local", "doctor", "report.paired_shifts", "report.steering"})
+    frozenset({"settings", "profiles", "report.published", "launch.local", "report.paired_shifts", "report.steering"})
     | {"launch.torchrun"}
     | {"report.overlap", "launch.slurm_calls", "launch.slurm_records", "launch.slurm_clusters", "launch.slurm_script"}
-    | {"launch.slurm_status"},
-    frozenset({"profile_files", "experiments", "protocols"})
+    | {"launch.slurm_status", "sizes", "memory", "machine", "locks"},
+    frozenset({"profile_files", "experiments", "protocols", "doctor", "standing"})
     | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
     frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
     frozenset({"job_recipes", "report.steering_checks"}),
@@ -58,7 +58,8 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"})
     | {"report.selection"},
     frozenset({"report.inputs", "report.figures", "report.statistics"}),
-    frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"}),
+    frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"})
+    | {"work", "refusals", "calibration"},
     frozenset({"report.features", "report.hours", "report.stamps", "report.polarity", "report.detection"}),
     frozenset({"report.collecting"}),
     frozenset({"report.verdict_rules", "report.cell_verdict", "report.verdicts", "report.claims"})
@@ -67,7 +68,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"report.view", "report.tables", "report.leaderboard", "report.page"}),
     frozenset({"report.diff", "report.diff_formats"}),
     frozenset({"pipeline", "run_options"}),
-    frozenset({"terminal", "fetch", "launch.slurm_files"}),
+    frozenset({"terminal", "plan_view", "fetch", "launch.slurm_files"}),
     frozenset({"cli_files", "cli_judgement", "cli_run", "cli_store", "launch.slurm_cli"}),
     frozenset({"cli"}),
 )

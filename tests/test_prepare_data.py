@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -16,7 +15,6 @@ import pytest
 from sarm.config import DataConfig
 from sarm.data.preferences import Preference, TextDocument, read_jsonl
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
-from sarm.jobs import prepare_data as module
 from sarm.jobs.prepare_data import prepare_data
 from sarm.resources import Resources
 
@@ -188,35 +186,6 @@ def test_a_stop_request_interrupts(tmp_path: Path) -> None:
     source = written(tmp_path / "text.jsonl", [{"text": "one"}])
     with pytest.raises(Interrupted):
         prepare_data(config("text"), context(tmp_path, source, stop=True))
-
-
-def test_hub_rows_come_at_the_pinned_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def load(*names: Any, **options: Any) -> datasets.Dataset:
-        asked.append((*names, options))
-        return datasets.Dataset.from_list([item("0"), item("1")])
-
-    monkeypatch.setattr(module, "load_dataset", load)
-    hub = config("rewardbench2", origin="hub", repository="a/b", revision="abc", split="test")
-    prepare_data(hub, context(tmp_path, None))
-    assert asked == [("a/b", None, {"split": "test", "revision": "abc"})]
-    assert len(list(read_jsonl(tmp_path / "output" / "rewardbench2.jsonl", Preference))) == 2
-
-
-@pytest.mark.parametrize(
-    "error", [ConnectionError("Couldn't reach\nit"), datasets.exceptions.DatasetNotFoundError("gated"), ValueError("no split")]
-)
-def test_a_hub_that_cannot_be_reached_names_the_command_that_fetches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def load(*_: Any, **__: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(module, "load_dataset", load)
-    with pytest.raises(EnvironmentProblem, match=r"a/b, split train, at abc is not to be had: .*replicate fetch") as caught:
-        prepare_data(config("text", origin="hub", repository="a/b", revision="abc"), context(tmp_path, None))
-    assert "\n" not in str(caught.value)
 
 
 def test_the_real_data_loads_whole(tmp_path: Path) -> None:

@@ -166,18 +166,6 @@ def test_every_experiment_has_jobs_under_every_protocol_and_every_job_a_cost(pro
         assert all(cost.flops > 0 for job, cost in zip(jobs, costs, strict=True) if job.kind.startswith("train"))
 
 
-def test_the_estimate_of_the_8b_reward_model_is_the_specification_s() -> None:
-    """Source: reward-training.md section 4: 9.20e18 FLOP and 20.5 A100-hours at 40 % with full checkpointing; 22.1 GB under ZeRO-2 on 4."""
-    setting = Setting(experiment=TABLE1, profile=load_profile("paper", environment={}), protocol=PROTOCOLS["paper"], rows="sarm-4b")
-    found = recipe(setting)
-    model = found.trainings[0].model
-    assert model is not None
-    cost = Estimator.of(found).cost(model)
-    assert cost.flops == pytest.approx(9.2e18, rel=0.03)
-    assert cost.gpu_hours("A100") == pytest.approx(20.5, rel=0.03)
-    assert cost.memory_gb == pytest.approx(22.1 + 1.0, abs=1.0)
-
-
 def test_a_plan_puts_inputs_first_and_saes_of_one_backbone_together(mini: Setting) -> None:
     jobs = ordered(recipe(replace(mini, experiment=EXPERIMENTS["table3"])).jobs)
     seen: set[str] = set()

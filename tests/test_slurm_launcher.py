@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_launcher import commit
 from make_believe_jobs import CountConfig
 from pydantic import ValidationError
 from slurm_samples import COMMAND, MAKE_BELIEVE, SMALL, count, sae, total
@@ -23,6 +24,7 @@ from replication.launch.slurm_records import record, submissions
 from replication.launch.slurm_script import indices
 from replication.launch.slurm_status import cancel, hours_of, logs, mismatches, status
 from replication.problems import UsageProblems
+from replication.standing import lines, logs_of, standing
 from sarm.artifacts import ArtifactStore, MissingArtifact
 from sarm.config import WeightsConfig
 from sarm.job import EnvironmentProblem, Job, topological_order
@@ -300,6 +302,50 @@ def test_status_logs_and_cancel_read_slurm_and_the_store(fake: Fake) -> None:
         cancel(fake.store, "ffff", Slurm())
     with pytest.raises(UsageProblems):
         logs(fake.store, "")
+
+
+def test_the_standing_is_that_of_slurm_and_of_the_store(fake: Fake) -> None:
+    counts = [count(seed) for seed in range(2)]
+    fake.launch(total(counts))
+    fake.queue("101_0|RUNNING|None", "101_1|PENDING|Resources", "102|PENDING|Dependency")
+    found = standing(fake.store, Slurm())
+    assert found.silent == "" and [one.slurm for one in found.submitted] == ["101_0", "101_1", "102"]
+    told = lines(found)
+    assert told[0].startswith("running ") and "101_0" in told[0] and counts[0].short_key in told[0]
+    assert "pending (Resources)" in told[1] and told[-2] == "3 jobs submitted to Slurm, 0 of them in the store"
+    assert told[-1] == "0 artifacts done, 0 unfinished"
+    commit(counts[0], fake.store, lambda output: (output / "sum.txt").write_text("1"))
+    told = lines(standing(fake.store, Slurm()))
+    assert not any("101_0" in line for line in told) and "1 of them in the store" in told[-2]
+
+
+def test_a_silent_slurm_leaves_what_the_store_knows(fake: Fake) -> None:
+    fake.launch(count(0))
+    (fake.folder / "down").touch()
+    found = standing(fake.store, Slurm())
+    assert "Unable to contact" in found.silent and found.submitted == () and lines(found) == ["0 artifacts done, 0 unfinished"]
+
+
+def test_without_submissions_slurm_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert standing(ArtifactStore(tmp_path / "store"), Slurm()).silent == ""
+
+
+def test_logs_are_found_by_key_and_by_slurm_id(fake: Fake) -> None:
+    one = count(0)
+    fake.launch(one)
+    with pytest.raises(MissingArtifact, match="replicate status"):
+        logs_of(fake.store, one.short_key)
+    script = Path(status(fake.store, Slurm())[0].log)
+    script.write_text("from the script\n")
+    assert logs_of(fake.store, "101") == logs_of(fake.store, one.key[:6]) == [script]
+    commit(one, fake.store, lambda output: (output / "sum.txt").write_text("1"))
+    own = fake.store.log(one)
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("from the job\n")
+    assert logs_of(fake.store, f"{one.kind}/{one.short_key}") == logs_of(fake.store, "101") == [own, script]
+    with pytest.raises(MissingArtifact):
+        logs_of(fake.store, "ffffff")
 
 
 def test_a_half_line_in_the_records_costs_only_itself(fake: Fake) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from replication.cost import SHARED_PASS_MAY_DIFFER
+from replication.cost import pass_of
 from replication.launch.slurm_clusters import Ask, Cluster, ask
-from sarm.config import SAETrainingConfig
 from sarm.job import Job
 
 
@@ -61,21 +60,14 @@ def tasks_of(jobs: Sequence[Job], cluster: Cluster) -> list[Task]:
     """The jobs in order; SAEs that read the same text through the same backbone together, as many as the cluster says."""
     shared: dict[object, list[Job]] = {}
     for job in jobs:
-        passes = shared.setdefault(_pass(job), [])
+        passes = shared.setdefault(pass_of(job), [])
         if len(passes) == cluster.saes_per_task:
             # This pass is full: it goes on under a name of its own, and a new one begins.
-            shared[(_pass(job), passes[0].key)] = passes
-            shared[_pass(job)] = passes = []
+            shared[(pass_of(job), passes[0].key)] = passes
+            shared[pass_of(job)] = passes = []
         passes.append(job)
     places = {job.key: place for place, job in enumerate(jobs)}
     return sorted((Task(tuple(group)) for group in shared.values()), key=lambda task: places[task.jobs[0].key])
-
-
-def _pass(job: Job) -> object:
-    if not isinstance(job.config, SAETrainingConfig):
-        return job.key
-    inputs = tuple(sorted((name, needed.key) for name, needed in job.inputs.items()))
-    return job.config.model_dump_json(exclude=SHARED_PASS_MAY_DIFFER), inputs, job.resources.model_dump_json()
 
 
 def groups(tasks: Sequence[Task], cluster: Cluster) -> list[tuple[Ask, list[Task]]]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from replication.data_folders import slurm_folder
-from replication.run_options import DEFAULT_STORE, StoreOption
+from replication.run_options import DEFAULT_STORE, AllowDirtyOption, StoreOption
 from sarm.artifacts import ArtifactStore
 from sarm.job import IntegrityProblem
 
@@ -34,18 +34,21 @@ def write(
 
 
 @slurm_app.command("request")
-def request(
+def request(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     name: Annotated[str, typer.Argument(help="A script's name, for example sae_8b.")],
     task: Annotated[int, typer.Option("--task", min=0, help="Index in the script's array.")] = 0,
     cluster: Annotated[str, typer.Option("--cluster", help="Name or TOML file of the cluster.")] = "a100",
     profile: Annotated[str, typer.Option("--profile", help="As everywhere.")] = "paper",
+    allow_dirty: AllowDirtyOption = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """The job requests of a script as JSON; refuses, with the command to run first, where an input is missing."""
     from replication.launch import slurm_files  # noqa: PLC0415 - as above
 
     place = ArtifactStore(store)
-    text = slurm_files.request(name, task=task, cluster=cluster, profile=profile, store=place, environment=os.environ)
+    text = slurm_files.request(
+        name, task=task, cluster=cluster, profile=profile, store=place, environment=os.environ, allow_dirty=allow_dirty
+    )
     typer.echo(text, nl=False)
 
 

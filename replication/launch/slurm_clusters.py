@@ -44,6 +44,7 @@ class Cluster(_Part):
     gpu_name: str = Field(default="", description="Type in `sinfo -o %G`; empty where GPUs have no type.")
     gpu_flag: Literal["gres", "gpus-per-node"] = Field(description="How GPUs are asked for.")
     gpu_memory_gb: float = Field(gt=0, description="Memory of one GPU, GB.")
+    gpu_tflops: float = Field(default=0.0, ge=0, description="Dense bfloat16 peak of one GPU, TFLOP/s, for estimates; 0 where unknown.")
     gpus_per_node: int = Field(ge=1, description="GPUs of one node.")
     cpus_per_gpu: int = Field(ge=1, description="Cores asked for with each GPU.")
     cpus_without_gpu: int = Field(default=4, ge=1, description="Cores of a job without a GPU, for each of its processes.")
@@ -86,6 +87,11 @@ class Cluster(_Part):
     def _fields_of_resources(cls, resources: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         for kind, fields in resources.items():
             for name in fields:
+                if name.endswith("dtype") or name.startswith(("fp8", "float8")):
+                    raise ValueError(
+                        f"{kind}.{name}: a cluster decides where and how fast, not in which precision, and no Ampere card has fp8 "
+                        "(A100, RTX 3090; Hopper ones do); set the section's dtype, bfloat16 at best"
+                    )
                 if name not in Resources.model_fields:
                     raise ValueError(f"{kind}.{name}: no such field; {nearest(name, Resources.model_fields)}")
             Resources.model_validate(dict(fields))
@@ -116,6 +122,15 @@ def on_cluster(job: Job, cluster: Cluster) -> Job:
     resources = Resources.model_validate({**job.resources.model_dump(), **changed})
     nodes = max(resources.nodes, math.ceil(resources.gpus / cluster.gpus_per_node))
     return replace(job, resources=resources.model_copy(update={"nodes": nodes}))
+
+
+def yielding(cluster: Cluster, overrides: Mapping[str, Mapping[str, Any]]) -> Cluster:
+    """The cluster without what `--set resources.<kind>.<field>` says otherwise: the option of a command wins over a file."""
+    kept = {
+        kind: {name: value for name, value in fields.items() if name not in overrides.get(f"resources.{kind}", {})}
+        for kind, fields in cluster.resources.items()
+    }
+    return cluster.model_copy(update={"resources": kept})
 
 
 def ask(job: Job, cluster: Cluster) -> Ask:

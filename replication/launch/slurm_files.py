@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -15,9 +16,10 @@ from pydantic import Field
 from replication.launch.slurm_chain import Task, groups, tasks_of
 from replication.launch.slurm_clusters import Cluster, load_cluster, on_cluster
 from replication.launch.slurm_script import Place, Script, indices, render
-from replication.planning import ordered, refuse_unpinned
+from replication.planning import ordered, plan, refuse_unpinned
 from replication.problems import UsageProblems, unknown
 from replication.recipes import BROUGHT_IN, Setting, recipe
+from replication.refusals import machine_of, refuse
 from replication.report.cells import Frozen
 from replication.run_options import Chosen, experiments_named, settings_for
 from sarm.artifacts import ArtifactStore, MissingArtifact
@@ -104,18 +106,24 @@ def committed_scripts() -> dict[str, str]:
     return found
 
 
-def request(name: str, *, task: int, cluster: str, profile: str, store: ArtifactStore, environment: Mapping[str, str]) -> str:
+def request(
+    name: str, *, task: int, cluster: str, profile: str, store: ArtifactStore, environment: Mapping[str, str], allow_dirty: bool = False
+) -> str:
     """The requests of one task of a script as a JSON list, for `python -m sarm.jobs`.
 
-    Raises UsageProblems for an unknown name or task, EnvironmentProblem or MissingArtifact that name the command to run first.
+    Raises UsageProblems for an unknown name or task, EnvironmentProblem or MissingArtifact that name the command to run first,
+    and what `refusals` refuses of this task.
     """
-    stage = stage_named(name)
+    stage, where = stage_named(name), load_cluster(cluster)
     setting = _setting(stage, profile, store, environment)
     refuse_unpinned([setting])
-    tasks = _tasks(stage, setting, load_cluster(cluster))
+    tasks = _tasks(stage, setting, where)
     if task not in range(len(tasks)):
         raise UsageProblems([f"{name} has {len(tasks)} tasks with profile {profile}, no task {task}"])
     _refuse_missing(stage, tasks[task], setting, store)
+    planned = plan([setting], store, where)
+    steps = tuple(step for step in planned.steps if step.job in tasks[task].jobs)
+    refuse(replace(planned, steps=steps), machine_of(where), allow_dirty=allow_dirty)
     requests = [JobRequest.of(job).model_dump_json() for job in tasks[task].jobs]
     return "[\n" + ",\n".join(requests) + "\n]\n"
 
@@ -148,7 +156,7 @@ def _refuse_missing(stage: Stage, task: Task, setting: Setting, store: ArtifactS
             continue
         where = f"{needed.label or needed.kind} ({needed.kind}/{needed.short_key}) is not in the store {store.root}"
         if needed.kind in BROUGHT_IN:
-            fetch = f"replicate fetch {stage.experiment} --profile {setting.profile.name}"
+            fetch = f"replicate fetch {stage.experiment} --profile {setting.profile_option}"
             raise EnvironmentProblem(f"{where}; run on the login node: {fetch}")
         raise MissingArtifact(f"{where}; run first: {_maker(needed, stage, setting)}")
 
@@ -160,7 +168,7 @@ def _maker(needed: Job, stage: Stage, setting: Setting) -> str:
         (whole,) = [setting] if other.rows == stage.rows else [_with_rows(setting, other.rows)]
         if needed in _jobs(other, whole):
             return f"sbatch slurm/{other.name}.sh"
-    return f"replicate {stage.experiment} --profile {setting.profile.name}"
+    return f"replicate {stage.experiment} --profile {setting.profile_option}"
 
 
 def _with_rows(setting: Setting, rows: str) -> Setting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -10,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-
-# HTTPError is that of whichever HTTP library the hub client uses; a connection that breaks half-way raises it.
-from huggingface_hub.errors import GatedRepoError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sarm.checkpoints.backbone import TOKENIZER_FILES, load_tokenizer
 from sarm.checkpoints.tensors import INDEX, TensorFolder
 from sarm.config import WeightsConfig
+from sarm.hub import CACHE, download, write_record
 from sarm.job import EnvironmentProblem, JobContext, UsageProblem
 
 # LDL-Reward keeps two heads in tensors-only files of their own.
@@ -32,7 +28,7 @@ def fetch_weights(config: WeightsConfig, context: JobContext) -> None:
     """Bring the files into the output folder, then set chat template, end of turn, pad and added tokens.
 
     Raises EnvironmentProblem when the hub cannot be reached, the model is gated or absent, or a folder is missing;
-    UsageProblem for pickled weights or a token that the tokenizer does not know.
+    IntegrityProblem for a file that is not what the hub says; UsageProblem for pickled weights or an unknown token.
     """
     if config.origin == "hub":
         _download(config, context.output)
@@ -44,19 +40,8 @@ def fetch_weights(config: WeightsConfig, context: JobContext) -> None:
 
 
 def _download(config: WeightsConfig, output: Path) -> None:
-    where = f"{config.repository}@{config.revision[:12]}"
-    try:
-        snapshot_download(config.repository, revision=config.revision, local_dir=output, allow_patterns=list(PATTERNS))
-    except GatedRepoError as error:
-        raise EnvironmentProblem(f"{where} is gated: accept its licence on the hub, set HF_TOKEN, then run `replicate fetch`") from error
-    except RepositoryNotFoundError as error:
-        raise EnvironmentProblem(f"{where}: no such repository on the hub, or it is private and HF_TOKEN is not set") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise
-        reason = f"{where} cannot be downloaded ({type(error).__name__})"
-        raise EnvironmentProblem(f"{reason}; run `replicate fetch` where there is a network") from error
-    shutil.rmtree(output / ".cache", ignore_errors=True)
+    write_record(output, download(config.repository, config.revision, output, what="model", patterns=PATTERNS))
+    shutil.rmtree(output / CACHE, ignore_errors=True)
 
 
 def _copy(source: Path, output: Path) -> None:

@@ -29,6 +29,7 @@ from sarm.data.sources import (
     rmbench_preference,
     text_document,
 )
+from sarm.hub import download, write_record
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 
 DATA_FILES = (".jsonl", ".json", ".parquet")
@@ -77,10 +78,11 @@ def prepare_data(config: DataConfig, context: JobContext) -> None:
 
     Left out and counted: empty texts; pairs whose conversations differ before the last reply; with `skip_prompts`, empty
     prompts. Pairs of two equal replies are kept and counted. Raises UsageProblem for a row that cannot be what it should,
-    EnvironmentProblem where the rows cannot be reached, Interrupted when asked to stop.
+    IntegrityProblem for a file that is not what the hub says, EnvironmentProblem where the rows cannot be reached,
+    Interrupted when asked to stop.
     """
     try:
-        raw = _hub_rows(config) if config.origin == "hub" else _local_rows(context)
+        raw = _hub_rows(config, context) if config.origin == "hub" else _local_rows(context)
         tally = _write(config, context, raw)
     except DataError as error:
         raise UsageProblem(str(error)) from error
@@ -188,15 +190,19 @@ def _duplicate_check(shape: str) -> Callable[[BaseModel, Place], None]:
     return check
 
 
-def _hub_rows(config: DataConfig) -> RawRows:
+def _hub_rows(config: DataConfig, context: JobContext) -> RawRows:
+    """Rows of the repository's files at the pinned commit: downloaded and checked first, then read from this disk alone."""
+    folder = context.checkpoint / "hub"
+    record = download(config.repository, config.revision, folder, what="dataset")
     try:
-        rows = load_dataset(config.repository, config.subset or None, split=config.split, revision=config.revision)
+        # The folder reads like the repository: the same card, the same names of splits.
+        rows = load_dataset(str(folder), config.subset or None, split=config.split, cache_dir=str(context.checkpoint / "arrow"))
     except (OSError, ValueError, DatasetsError) as error:
         name = f"{config.repository}{f' ({config.subset})' if config.subset else ''}, split {config.split}, at {config.revision}"
-        raise EnvironmentProblem(
-            f"hub data set {name} is not to be had: {_first_line(error)}; "
-            "run `replicate fetch` where the hub can be reached, after accepting the licence if it asks for one"
+        raise UsageProblem(
+            f"hub data set {name} cannot be read: {_first_line(error)}; correct subset and split in the profile"
         ) from error
+    write_record(context.output, record)
     name = f"{config.repository}@{config.revision}"
     return RawRows(len(rows), ((Place(name, number), row) for number, row in enumerate(rows, start=1)))
 
