@@ -149,8 +149,9 @@ class JobProcess:
                     done |= {request.key for request, outcome in outcomes if outcome == "present"}
                     undone = [request for request in pending if request.key not in done]
                     # Before the work is free again, so that no other process tries the same.
-                    for request in undone if failures is not None and not isinstance(problem, Interrupted) else ():
-                        failures.add(request.key)
+                    if failures is not None and not isinstance(problem, Interrupted):
+                        for request in undone:
+                            failures.add(request.key)
                     releases.close()
                     for request in undone:
                         self._tell_failure(request, problem)
