@@ -15,6 +15,7 @@ from replication.profiles import Profile, Shape
 from replication.recipes import Recipe
 from replication.report.cells import Frozen
 from sarm.config import PretrainingConfig, RewardTrainingConfig, SAETrainingConfig, ScoringConfig
+from sarm.config_related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.job import Job
 from sarm.resources import Resources
 
@@ -106,6 +107,10 @@ class Estimator:
             found = self._reward(config, job)
         elif isinstance(config, ScoringConfig):
             found = self._scoring(config, job.inputs["model"])
+        elif isinstance(config, HarvestConfig):
+            found = self._harvest(config, self._shape(job))
+        elif isinstance(config, SparseRMConfig | SaferConfig):
+            found = self._head(config, job)
         elif isinstance(config, PretrainingConfig):
             found = self._pretraining(config, self.shapes.get(job.key))
         else:
@@ -163,6 +168,28 @@ class Estimator:
         weights = truncated_parameters(shape, model.config.layer) * DTYPE_BYTES[config.dtype]
         flops = tokens * forward_flops(shape, layers=model.config.layer, length=length)
         return Cost(tokens=tokens, flops=flops, memory_gb=weights / GB)
+
+    def _harvest(self, config: HarvestConfig, shape: Shape) -> Cost:
+        length = min(self.profile.preferences.tokens_per_pair // 2, config.max_length)
+        pairs = self.profile.preferences.pairs
+        pairs = min(pairs, config.max_pairs) if config.max_pairs and pairs else config.max_pairs or pairs
+        replies = 2 * pairs if config.items == "train" else self.profile.benchmarks[config.items].completions
+        tokens = float(replies * length)
+        width = DTYPE_BYTES[config.dtype]
+        memory = truncated_parameters(shape, config.layer) * width + replies * shape.hidden_size * width
+        flops = tokens * forward_flops(shape, layers=config.layer, length=length)
+        return Cost(tokens=tokens, flops=flops, memory_gb=memory / GB, disk_gb=replies * shape.hidden_size * width / GB)
+
+    def _head(self, config: SparseRMConfig | SaferConfig, job: Job) -> Cost:
+        """Ranking encodes every state once; the head's own steps are a few million multiplications."""
+        sae, shape, pairs = job.inputs["sae"].config, self._shape(job), self.profile.preferences.pairs
+        latents = sae.n_latents if isinstance(sae, SAETrainingConfig) else 0
+        pairs = min(pairs, config.max_pairs) if config.max_pairs and pairs else config.max_pairs or pairs
+        flops = 2.0 * pairs * 2 * shape.hidden_size * latents
+        if isinstance(config, SparseRMConfig):
+            flops += 12.0 * pairs * config.epochs * len(config.margins) * 2 * config.per_side * config.width
+        blocks = truncated_parameters(shape, config.layer) * 4 / GB if config.whole else 0.0
+        return Cost(flops=flops, memory_gb=(2 * shape.hidden_size * latents + 4 * pairs * shape.hidden_size) * 4 / GB, disk_gb=blocks)
 
     def _pretraining(self, config: PretrainingConfig, shape: Shape | None) -> Cost:
         if shape is None:

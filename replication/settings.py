@@ -22,6 +22,7 @@ from sarm.config import (
     ScoringConfig,
     SteeringConfig,
 )
+from sarm.config_related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.resources import Resources
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -33,7 +34,11 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "steering": SteeringConfig,
     "contexts": ContextConfig,
     "explanation": ExplanationConfig,
+    "harvest": HarvestConfig,
+    "sparse": SparseRMConfig,
+    "safer": SaferConfig,
 }
+AS_IN_TRAINING_AND_SCORING = "reward.* for training pairs and scoring.* for benchmarks"
 DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "sae": {
         "layer": "the row and the profile's layer map",
@@ -49,11 +54,31 @@ DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "seed": "--seeds",
     },
     "scoring": {"benchmark": "the profile's [benchmarks]"},
-    "baseline": {"benchmark": "the profile's [benchmarks]", "features": "the profile's baselines"},
+    "baseline": {
+        "benchmark": "the profile's [benchmarks]",
+        "features": "the profile's baselines",
+        "max_pairs": "the experiment, which takes all or as many as reward.max_pairs",
+    },
     "miniature": {},
     "steering": {"selection": "the protocol's feature scores", "target": "RewardBench 2, as in the paper"},
     "contexts": {},
     "explanation": {"answers_digest": "--answers"},
+    "harvest": {
+        "layer": "the row and the profile's layer map",
+        "items": "what the states are for",
+        **dict.fromkeys(
+            ("max_pairs", "max_length", "overlong", "bos", "dtype", "attention", "date_string", "limit"), AS_IN_TRAINING_AND_SCORING
+        ),
+    },
+    "sparse": {
+        "layer": "the row and the profile's layer map",
+        "inputs": "the row",
+        "directions": "the row",
+        "loss": "the row",
+        "whole": "the row",
+        "seed": "--seeds",
+    },
+    "safer": {"layer": "the row and the profile's layer map", "whole": "the row"},
 }
 JOB_KINDS = (
     "make_miniature",
@@ -62,7 +87,11 @@ JOB_KINDS = (
     "prepare_data",
     "train_sae",
     "train_reward",
+    "harvest_states",
+    "train_sparse_rm",
+    "fit_safer",
     "score_benchmark",
+    "score_states",
     "score_baseline",
     "score_conversations",
     "steer_rewards",
