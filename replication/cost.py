@@ -24,6 +24,7 @@ from sarm.config import (
     ScoringConfig,
     SteeringConfig,
 )
+from sarm.config_related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.job import Job
 from sarm.resources import Resources
 
@@ -153,6 +154,10 @@ class Estimator:
             found = self._reward(config, job)
         elif isinstance(config, ScoringConfig | SteeringConfig | ContextConfig):
             found = self._inference(config, job)
+        elif isinstance(config, HarvestConfig):
+            found = self._harvest(config, job)
+        elif isinstance(config, SparseRMConfig | SaferConfig):
+            found = self._head(config, job)
         elif isinstance(config, PretrainingConfig):
             found = self._pretraining(config, job)
         else:
@@ -200,9 +205,7 @@ class Estimator:
         )
 
     def _pairs_seen(self, config: RewardTrainingConfig) -> int:
-        pairs = self.profile.preferences.pairs
-        pairs = min(pairs, config.max_pairs) if config.max_pairs and pairs else config.max_pairs or pairs
-        seen = pairs * config.epochs
+        seen = self._pairs(config.max_pairs) * config.epochs
         return min(seen, config.max_steps * config.batch_pairs) if config.max_steps else seen
 
     def _pair_tokens(self, max_length: int) -> int:
@@ -236,6 +239,33 @@ class Estimator:
 
     def _completions(self, name: str) -> int:
         return next((one.completions for key, one in self.profile.benchmarks.items() if key == name), 0)
+
+    def _harvest(self, config: HarvestConfig, job: Job) -> Cost:
+        shape, width = self._shape(job), DTYPE_BYTES[config.dtype]
+        length = min(self.profile.preferences.tokens_per_pair // 2, config.max_length)
+        replies = 2 * self._pairs(config.max_pairs) if config.items == "train" else self._completions(config.items)
+        tokens = float(replies * length)
+        memory = inference_memory(
+            shape, job.resources, layer=config.layer, dtype=config.dtype, encoder=0, batch_tokens=config.batch_tokens
+        )
+        states = replies * shape.hidden_size * width / GB
+        flops = tokens * forward_flops(shape, layers=config.layer, length=length)
+        return Cost(tokens=tokens, flops=flops, memory=memory.model_copy(update={"other": memory.other + states}), disk_gb=states)
+
+    def _head(self, config: SparseRMConfig | SaferConfig, job: Job) -> Cost:
+        """Ranking encodes every state once; the head's own steps are a few million multiplications."""
+        sae, shape, pairs = job.inputs["sae"].config, self._shape(job), self._pairs(config.max_pairs)
+        latents = sae.n_latents if isinstance(sae, SAETrainingConfig) else 0
+        flops = 2.0 * pairs * 2 * shape.hidden_size * latents
+        if isinstance(config, SparseRMConfig):
+            flops += 12.0 * pairs * config.epochs * len(config.margins) * 2 * config.per_side * config.width
+        blocks = truncated_parameters(shape, config.layer) * 4 / GB if config.whole else 0.0
+        memory = Memory(sae=2 * shape.hidden_size * latents * 4 / GB, activations=4 * pairs * shape.hidden_size * 4 / GB)
+        return Cost(flops=flops, memory=memory, disk_gb=blocks)
+
+    def _pairs(self, most: int) -> int:
+        pairs = self.profile.preferences.pairs
+        return min(pairs, most) if most and pairs else most or pairs
 
     def _pretraining(self, config: PretrainingConfig, job: Job) -> Cost:
         shape = self.shapes.get(job.key)

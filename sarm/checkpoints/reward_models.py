@@ -15,11 +15,13 @@ from sarm.baselines import PublishedRewardModel
 from sarm.checkpoints.authors import SARMGeometry, geometry_in_config, geometry_in_name
 from sarm.checkpoints.backbone import copy_tokenizer
 from sarm.checkpoints.published import load_published, published_layout
+from sarm.checkpoints.sparse_rewards import SPARSE_MODEL_TYPE, load_sparse_reward_model
 from sarm.checkpoints.tensors import TensorFolder, fill
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel, truncated_backbone
 from sarm.sae import TopKSAE
 from sarm.sparse_encoder import SparseEncoder
+from sarm.sparse_model import SparseRewardModel
 
 OUR_MODEL_TYPE = "sarm"
 # Below a reward model's folder: the model as it was after each epoch but the last, in a folder of the epoch's number.
@@ -58,6 +60,9 @@ def load_reward_model(folder: Path, *, dtype: torch.dtype = torch.float32, atten
     """
     raw = read_config(folder)
     source = TensorFolder(folder)
+    if raw.get("model_type") == SPARSE_MODEL_TYPE:
+        config = backbone_config(raw["backbone"], what=folder.name)
+        return load_sparse_reward_model(folder, config=config, source=source, dtype=dtype, attention=attention)
     if raw.get("model_type") in (OUR_MODEL_TYPE, IMPORTED_MODEL_TYPE):
         model = _from_ours(raw, attention=attention, what=folder.name)
     elif "sae.encoder.weight" in source.names:
@@ -94,9 +99,9 @@ def save_reward_model(
 
     A scalar model becomes a plain sequence classifier that `AutoModelForSequenceClassification` reads; a SARM or linear-encoder
     model opens there after `import sarm.hf`. `pad_id` is the tokenizer's, for a backbone whose config names none (Llama 3.1):
-    transformers refuses to pool a batch without it. Raises UsageProblem for a published head of another project.
+    transformers refuses to pool a batch without it. Raises UsageProblem for a head that has files of its own.
     """
-    if isinstance(model, PublishedRewardModel):
+    if isinstance(model, PublishedRewardModel | SparseRewardModel):
         raise UsageProblem(f"a {type(model).__name__} keeps the files that it was published in; copy them instead")
     folder.mkdir(parents=True, exist_ok=True)
     text = model.model.config
