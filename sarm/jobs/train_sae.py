@@ -76,7 +76,13 @@ class SAEUpdate:
         if self.config.auxk_weight:
             auxk = AuxK(weight=self.config.auxk_weight, dead=self.silent_for >= self.config.dead_after_vectors)
         return loss_and_gradients(
-            self.weights, x, k=self.sae.k, objective=self.config.objective, auxk=auxk, workspace=self.workspace
+            self.weights,
+            x,
+            k=self.sae.k,
+            objective=self.config.objective,
+            auxk=auxk,
+            product_dtype=self.weights.encoder.dtype if self.config.products == "as-dtype" else torch_dtype(self.config.products),
+            workspace=self.workspace,
         )
 
     def step(self, x: Tensor, index: int) -> StepResult:
