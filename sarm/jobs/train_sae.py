@@ -20,6 +20,7 @@ from sarm.harvest import Harvest
 from sarm.job import Interrupted, JobContext, UsageProblem
 from sarm.sae import ReconstructionQuality, TopKSAE, normalized_mse
 from sarm.sae_step import AuxK, LossAndGradients, SAETensors, Workspace, loss_and_gradients
+from sarm.small_moments import SmallMomentsAdam
 
 LOG_EVERY = 10
 EVALUATION_ROWS = 1024
@@ -65,10 +66,15 @@ class SAEUpdate:
     def __post_init__(self) -> None:
         sae = self.sae
         self.weights = SAETensors(sae.pre_bias.detach(), sae.latent_bias.detach(), sae.encoder.weight.detach(), sae.decoder_rows())
-        betas = self.config.beta1, self.config.beta2
-        self.optimizer = torch.optim.Adam(self.weights, lr=self.config.learning_rate, betas=betas, fused=True)
+        self.optimizer = self._adam()
         self.silent_for = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.latent_bias.device)
         sae.normalize_decoder()
+
+    def _adam(self) -> torch.optim.Optimizer:
+        rate, betas = self.config.learning_rate, (self.config.beta1, self.config.beta2)
+        if self.config.moments == "bfloat16":
+            return SmallMomentsAdam(self.weights, lr=rate, betas=betas, seed=self.config.seed)
+        return torch.optim.Adam(self.weights, lr=rate, betas=betas, fused=True)
 
     def loss_and_gradients(self, x: Tensor) -> LossAndGradients:
         """The objective on prepared vectors, which latents fired, and gradients that the next step of the workspace overwrites."""
