@@ -12,6 +12,7 @@ from sarm.engine import Checkpoint, torch_dtype
 from sarm.engine_group import ProcessGroup
 from sarm.engine_update import Update
 from sarm.engine_zero import ZeroUpdate
+from sarm.job import UsageProblem
 from sarm.sae import TopKSAE
 from sarm.sae_step import AuxK, Objective, SAETensors, Workspace, loss_and_gradients
 from sarm.sae_update import StepResult, learning_rate_at, renormalizes, together
@@ -76,11 +77,19 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 
 class ZeroSAEUpdate:
-    """As SAEUpdate, with optimizer states, gradients and perhaps weights shared by the processes as a ZeRO stage says."""
+    """As SAEUpdate, with optimizer states, gradients and perhaps weights shared by the processes as a ZeRO stage says.
+
+    Raises UsageProblem for precisions of moments and products that only one process's own Adam has.
+    """
 
     def __init__(
         self, config: SAETrainingConfig, sae: TopKSAE, *, group: ProcessGroup, stage: int, workspace: Workspace, saved: Checkpoint | None
     ) -> None:
+        if config.moments != "as-dtype" or config.products != "as-dtype":
+            raise UsageProblem(
+                f"sae.moments = {config.moments!r} and sae.products = {config.products!r} do not go with ZeRO stage {stage}; "
+                "set both to as-dtype, or resources.train_sae.zero_stage = 0"
+            )
         sae.normalize_decoder()
         self.config, self.sae, self.group, self.steps = config, sae, group, config.vectors // config.batch_vectors
         self.module = SAEModule(sae, objective=config.objective, auxk_weight=config.auxk_weight, workspace=workspace)
