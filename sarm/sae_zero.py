@@ -54,7 +54,10 @@ class SAEModule(nn.Module):
         weights = SAETensors(self.pre_bias, self.latent_bias, self.encoder, self.decoder_rows)
         auxk = AuxK(weight=self._auxk_weight, dead=dead) if self._auxk_weight else None
         plain = SAETensors(*(weight.detach() for weight in weights))
-        found = loss_and_gradients(plain, x, k=self.k, objective=self._objective, auxk=auxk, workspace=self._workspace)
+        dtype = plain.encoder.dtype
+        found = loss_and_gradients(
+            plain, x, k=self.k, objective=self._objective, auxk=auxk, product_dtype=dtype, workspace=self._workspace
+        )
         loss = _GivenGradients.apply(found.loss, tuple(found.gradients), *weights)
         return StepOutput(loss, found.fired)
 
