@@ -29,7 +29,7 @@ LONGEST_PAIR = 6
 class Memory(Frozen):
     """GB of one process."""
 
-    weights: float = Field(default=0.0, description="Of the backbone and the head, trained or not.")
+    weights: float = Field(default=0.0, description="Of backbone and head, trained or not.")
     gradients: float = Field(default=0.0, description="Of what is trained.")
     optimizer: float = Field(default=0.0, description="Adam's moments and float32 copies of half-precision weights.")
     activations: float = Field(default=0.0, description="Of the largest micro-batch.")
