@@ -98,6 +98,8 @@ def test_saes_of_one_pass_share_the_backbone_and_add_up() -> None:
     assert sae_memory([large], shapes["large"], Resources(gpus=1)).sae == pytest.approx(8.6, abs=0.05)
     one = sae_memory([small], shapes["small"], Resources(gpus=1))
     assert one.sae == pytest.approx(4.8, abs=0.05)
+    shared = sae_memory([small], shapes["small"], Resources(gpus=2, processes=2, zero_stage=1))
+    assert shared.sae == pytest.approx(one.sae * 3 / 4), "two processes share the moments"
     deeper = small.model_copy(update={"layer": 21})
     both = sae_memory([small, deeper], shapes["small"], Resources(gpus=1))
     assert both.sae == 2 * one.sae and both.weights == sae_memory([deeper], shapes["small"], Resources(gpus=1)).weights
