@@ -29,7 +29,7 @@ LONGEST_PAIR = 6
 class Memory(Frozen):
     """GB of one process."""
 
-    weights: float = Field(default=0.0, description="Of the backbone and the head, trained or not.")
+    weights: float = Field(default=0.0, description="Of backbone and head, trained or not.")
     gradients: float = Field(default=0.0, description="Of what is trained.")
     optimizer: float = Field(default=0.0, description="Adam's moments and float32 copies of half-precision weights.")
     activations: float = Field(default=0.0, description="Of the largest micro-batch.")
@@ -105,8 +105,10 @@ def sae_memory(configs: Sequence[SAETrainingConfig], shape: Shape, resources: Re
     first = configs[0]
     backbone_width, width = DTYPE_BYTES[first.backbone_dtype], DTYPE_BYTES[first.dtype]
     backbone = truncated_parameters(shape, max(config.layer for config in configs)) * backbone_width
-    # Weights, gradients and two moments of encoder and decoder.
-    sae = sum(4 * 2 * shape.hidden_size * config.n_latents * width for config in configs)
+    # Weights, gradients and two moments of encoder and decoder; ZeRO shares the moments, then the gradients, then the weights.
+    shares = [stage <= resources.zero_stage for stage in (1, 1, 2, 3)]
+    copies = sum(1 / resources.processes if shared else 1 for shared in shares)
+    sae = sum(copies * 2 * shape.hidden_size * config.n_latents * width for config in configs)
     harvest = resources.micro_batch_tokens * live_bytes(shape, width=backbone_width)
     # Latents before and after TopK and their gradient; the SAEs take their steps by turns.
     step = max(3 * config.batch_vectors * config.n_latents * width for config in configs)

