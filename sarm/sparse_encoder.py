@@ -18,6 +18,16 @@ NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 LAYER_NORM_EPSILON = 1e-5
 
 
+def normalized(hidden_states: Tensor, normalization: Normalization) -> Tensor:
+    """`[..., hidden_size]` as an encoder of that input normalisation sees it, in the tensor's own precision."""
+    if normalization == "norm-sqrt-d":
+        return hidden_states * (hidden_states.shape[-1] ** 0.5 / hidden_states.norm(dim=-1, keepdim=True))
+    if normalization == "layer-norm":
+        centered = hidden_states - hidden_states.mean(dim=-1, keepdim=True)
+        return centered / (centered.std(dim=-1, keepdim=True) + LAYER_NORM_EPSILON)
+    return standardize(hidden_states).values if normalization == "standardize" else hidden_states
+
+
 class Convention(TypedDict):
     """How an encoder's tensors are to be read; `k` is 0 for activations that have none."""
 
@@ -70,12 +80,7 @@ class SparseEncoder(TopKSAE):
 
     def prepare(self, hidden_states: Tensor) -> Tensor:
         """What the encoder sees: `[..., hidden_size]` normalised, in the tensor's own precision."""
-        if self.normalization == "norm-sqrt-d":
-            return hidden_states * (self.hidden_size**0.5 / hidden_states.norm(dim=-1, keepdim=True))
-        if self.normalization == "layer-norm":
-            centered = hidden_states - hidden_states.mean(dim=-1, keepdim=True)
-            return centered / (centered.std(dim=-1, keepdim=True) + LAYER_NORM_EPSILON)
-        return super().prepare(hidden_states)
+        return normalized(hidden_states, self.normalization)
 
     def restore(self, reconstruction: Tensor, hidden_states: Tensor) -> Tensor:
         """A reconstruction back on the scale of the hidden states that it was made from, both `[..., hidden_size]`."""

@@ -15,6 +15,7 @@ from sarm.baselines import PublishedRewardModel
 from sarm.checkpoints.authors import SARMGeometry, geometry_in_config, geometry_in_name
 from sarm.checkpoints.backbone import copy_tokenizer
 from sarm.checkpoints.published import load_published, published_layout
+from sarm.checkpoints.sparse_rewards import SPARSE_MODEL_TYPE, load_sparse_reward_model
 from sarm.checkpoints.tensors import TensorFolder, fill
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel, truncated_backbone
@@ -58,6 +59,9 @@ def load_reward_model(folder: Path, *, dtype: torch.dtype = torch.float32, atten
     """
     raw = read_config(folder)
     source = TensorFolder(folder)
+    if raw.get("model_type") == SPARSE_MODEL_TYPE:
+        config = backbone_config(raw["backbone"], what=folder.name)
+        return load_sparse_reward_model(folder, config=config, source=source, dtype=dtype, attention=attention)
     if raw.get("model_type") in (OUR_MODEL_TYPE, IMPORTED_MODEL_TYPE):
         model = _from_ours(raw, attention=attention, what=folder.name)
     elif "sae.encoder.weight" in source.names:
