@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from replication.memory import Memory, inference_memory, pretraining_memory, reward_memory, sae_memory, training_states
+from replication.memory import Memory, inference_memory, overhead, pretraining_memory, reward_memory, sae_memory, training_states
 from replication.profiles import Profile, Shape
 from replication.recipes import Recipe
 from replication.report.cells import Frozen
@@ -24,6 +24,7 @@ from sarm.config import (
     ScoringConfig,
     SteeringConfig,
 )
+from sarm.config_related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.job import Job
 from sarm.resources import Resources
 
@@ -153,6 +154,10 @@ class Estimator:
             found = self._reward(config, job)
         elif isinstance(config, ScoringConfig | SteeringConfig | ContextConfig):
             found = self._inference(config, job)
+        elif isinstance(config, HarvestConfig):
+            found = self._harvest(config, job)
+        elif isinstance(config, SparseRMConfig | SaferConfig):
+            found = self._head(config, job)
         elif isinstance(config, PretrainingConfig):
             found = self._pretraining(config, job)
         else:
@@ -200,9 +205,7 @@ class Estimator:
         )
 
     def _pairs_seen(self, config: RewardTrainingConfig) -> int:
-        pairs = self.profile.preferences.pairs
-        pairs = min(pairs, config.max_pairs) if config.max_pairs and pairs else config.max_pairs or pairs
-        seen = pairs * config.epochs
+        seen = self._pairs(config.max_pairs) * config.epochs
         return min(seen, config.max_steps * config.batch_pairs) if config.max_steps else seen
 
     def _pair_tokens(self, max_length: int) -> int:
@@ -236,6 +239,32 @@ class Estimator:
 
     def _completions(self, name: str) -> int:
         return next((one.completions for key, one in self.profile.benchmarks.items() if key == name), 0)
+
+    def _harvest(self, config: HarvestConfig, job: Job) -> Cost:
+        shape, length = self._shape(job), min(self.profile.preferences.tokens_per_pair // 2, config.max_length)
+        replies = 2 * self._pairs(config.max_pairs) if config.items == "train" else self._completions(config.items)
+        tokens, states = float(replies * length), replies * shape.hidden_size * DTYPE_BYTES[config.dtype] / GB
+        memory = inference_memory(
+            shape, job.resources, layer=config.layer, dtype=config.dtype, encoder=0, batch_tokens=config.batch_tokens
+        )
+        memory = memory.model_copy(update={"other": memory.other + states})
+        flops = tokens * forward_flops(shape, layers=config.layer, length=length)
+        return Cost(tokens=tokens, flops=flops, memory=memory, disk_gb=states, checkpoint_gb=2 * states)
+
+    def _head(self, config: SparseRMConfig | SaferConfig, job: Job) -> Cost:
+        """Ranking encodes every state once; the head's own steps are a few million multiplications."""
+        shape, pairs = self._shape(job), self._pairs(config.max_pairs)
+        encoder = latents_of(job) * shape.hidden_size
+        flops = 4.0 * pairs * encoder
+        if isinstance(config, SparseRMConfig):
+            flops += 12.0 * pairs * config.epochs * len(config.margins) * 2 * config.per_side * config.width
+        states = 4 * pairs * shape.hidden_size * 4 / GB
+        memory = Memory(sae=2 * encoder * 4 / GB, activations=states, other=overhead(job.resources))
+        return Cost(flops=flops, memory=memory, disk_gb=truncated_parameters(shape, config.layer) * 4 / GB if config.whole else 0.0)
+
+    def _pairs(self, limit: int) -> int:
+        pairs = self.profile.preferences.pairs
+        return min(pairs, limit) if limit and pairs else limit or pairs
 
     def _pretraining(self, config: PretrainingConfig, job: Job) -> Cost:
         shape = self.shapes.get(job.key)

@@ -35,6 +35,10 @@ class Row(Frozen):
     control: bool = Field(default=False, description="A row that we add.")
     encoder: Literal["sae", "random_sae", "linear", "none"] = Field(default="sae", description="As RewardTrainingConfig.encoder.")
     same_text: bool = Field(default=False, description="SAE on as much text as the others, thus on more vectors (token level as printed).")
+    method: Literal["reward", "sparse_rm", "safer"] = Field(
+        default="reward", description="What is trained: blocks and head; a SparseRM head on cached states; nothing (SAFER's score)."
+    )
+    sparse: Mapping[str, Any] = Field(default_factory=dict, description="Fields of SparseRMConfig or SaferConfig that this row fixes.")
     sae: Mapping[str, Any] = Field(default_factory=dict, description="Fields of SAETrainingConfig that this row fixes.")
     reward: Mapping[str, Any] = Field(default_factory=dict, description="Fields of RewardTrainingConfig that this row fixes.")
     axis: Axis | None = Field(default=None, description="The axis of a sweep on which this row lies.")
@@ -51,6 +55,10 @@ class Experiment(Frozen):
     rows: tuple[Row, ...]
     published: str = Field(description="File of `tables/published` without suffix; empty where the paper prints no numbers.")
     reference: str = Field(default="", description="A second file of published numbers; empty for none.")
+    compared_with: str = Field(
+        default="", description="Row from which every other row's paired difference is listed; its own rows alone are then shown."
+    )
+    beside: str = Field(default="", description="A file of published numbers of another system, shown as a table of its own.")
     product: Product = Field(
         default="scores",
         description="What its rows are trained for: rewards on the benchmarks, a steered latent, explained latents, or the hours alone.",
@@ -207,8 +215,56 @@ FEATURES = Experiment(
     rows=(SARM_4B, RANDOM_MATCHED),
 )
 
+SPARSE_RM, CONTROLS_OF_SPARSE_RM, OTHERS = "SparseRM", "Controls of SparseRM", "Other scores"
+
+
+def _scalar(name: str) -> Row:
+    return next(row for row in TABLE2.rows if row.name == name)
+
+
+def _sparse(name: str, label: str, group: str, note: str, **sparse: Any) -> Row:
+    """A head on the states and the SAE of SARM-4B."""
+    return SARM_4B.model_copy(
+        update={"name": name, "label": label, "group": group, "note": note, "method": "sparse_rm", "sparse": sparse, "control": True}
+    )
+
+
+RELATED = Experiment(
+    name="related",
+    kind="table",
+    title="Neighbours of SARM on the same pairs and benchmarks",
+    columns=REWARDBENCH2_COLUMNS,
+    published="table1",
+    compared_with=SARM_4B.name,
+    beside="related",
+    rows=(
+        SARM_4B,
+        _scalar("scalar-trunc"),
+        _scalar("scalar-full"),
+        _sparse("sparse-rm", "SparseRM", SPARSE_RM, "frozen backbone, the SAE of SARM-4B, top directions, margin loss", whole=True),
+        _sparse("sparse-rm-1k", "SparseRM, 1,000 pairs", SPARSE_RM, "the first 1,000 pairs; its paper has as many a task", max_pairs=1000),
+        _sparse("sparse-rm-linear", "SparseRM, linear head", SPARSE_RM, "some texts say linear", head="linear"),
+        _sparse("sparse-rm-bt", "SparseRM, BT loss", SPARSE_RM, "Bradley-Terry instead of the margin", loss="bradley_terry"),
+        _sparse("sparse-rm-bce", "SparseRM, BCE loss", SPARSE_RM, "each reply alone against its label", loss="bce"),
+        _sparse(
+            "sparse-rm-activations", "Raw SAE activations", CONTROLS_OF_SPARSE_RM, "the same latents' activations instead of projections",
+            inputs="activations",
+        ),
+        _sparse("sparse-rm-random", "Random directions", CONTROLS_OF_SPARSE_RM, "as many random unit vectors", directions="random"),
+        _sparse(
+            "sparse-rm-random-columns", "Random decoder columns", CONTROLS_OF_SPARSE_RM, "as many decoder columns, unranked",
+            directions="random_columns",
+        ),
+        _sparse("sparse-rm-dense", "Dense head", CONTROLS_OF_SPARSE_RM, "the same head on the whole state", inputs="dense"),
+        Row(
+            name="safer", slot="large", layer=16, k=192, control=True, method="safer", label="SAFER score", group=OTHERS,
+            sparse={"whole": True}, note="nothing is trained: signed sum of the latents that differ most between the sides",
+        ),
+    ),
+)  # fmt: skip
+
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
-    {one.name: one for one in (TABLE1, TABLE2, TABLE3, TABLE4, FIGURE3, FEATURES)}
+    {one.name: one for one in (TABLE1, TABLE2, TABLE3, TABLE4, FIGURE3, FEATURES, RELATED)}
 )
 
 

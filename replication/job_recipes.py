@@ -40,6 +40,7 @@ from sarm.config import (
     ScoringConfig,
     WeightsConfig,
 )
+from sarm.config_related import HarvestConfig, Items, SaferConfig, SparseRMConfig, StateScoringConfig
 from sarm.config_text import SplitterConfig
 from sarm.job import Job, JobConfig
 from sarm.resources import Resources
@@ -270,9 +271,49 @@ def explanation_job(setting: Setting, row: Row, seed: int, inputs: Mapping[str, 
 
 
 def baseline_job(setting: Setting, features: str, name: BenchmarkName, data: Job) -> Job:
-    found = choices("baseline", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
-    config = build(BaselineConfig, f"baseline {features}", {**values(found), "benchmark": name, "features": features})
+    found = values(choices("baseline", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
+    # Beside other systems a baseline sees the pairs that they see; elsewhere all that there are.
+    pairs = _resolved(setting, "reward")["max_pairs"] if setting.experiment.compared_with else 0
+    config = build(BaselineConfig, f"baseline {features}", {**found, "benchmark": name, "features": features, "max_pairs": pairs})
     inputs = {"preferences": preferences_job(setting), "benchmark": data}
     return job_of(setting, config, label=f"baseline {features} on {name}", inputs=inputs)
 
 
+def _resolved(setting: Setting, section: str) -> dict[str, Any]:
+    return values(choices(section, protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
+
+
+def states_job(setting: Setting, row: Row, items: Items, *, backbone: Backbone, weights: Job, data: Job) -> Job:
+    """Cached states after a row's layer: pairs as reward training reads them, benchmarks as scoring does."""
+    if items == "train":
+        found = _resolved(setting, "reward")
+        given = {name: found[name] for name in ("max_pairs", "max_length", "overlong", "dtype", "date_string")}
+    else:
+        found = _resolved(setting, "scoring")
+        given = {name: found[name] for name in ("max_length", "bos", "dtype", "attention", "date_string", "limit")}
+        given["overlong"] = found["truncation"]
+    layer = backbone.layers[row.layer].value
+    fields = {**_resolved(setting, "harvest"), **given, "layer": layer, "items": items}
+    config = build(HarvestConfig, f"row {row.name}, states of {items}", fields)
+    label = f"states of {items}, {row.slot} layer {layer}"
+    return job_of(setting, config, label=label, inputs={"backbone": weights, "items": data})
+
+
+def head_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, weights: Job, sae: Job) -> Job:
+    """A SparseRM head, or SAFER's score, on cached states of the training pairs."""
+    states = states_job(setting, row, "train", backbone=backbone, weights=weights, data=preferences_job(setting))
+    inputs = {"states": states, "sae": sae, "backbone": weights}
+    layer = backbone.layers[row.layer].value
+    if row.method == "safer":
+        fields = {**_resolved(setting, "safer"), **row.sparse, "layer": layer}
+        return job_of(setting, build(SaferConfig, f"row {row.name}", fields), label=f"{row.name}, SAE of seed {seed}", inputs=inputs)
+    found = choices("sparse", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides, row=dict(row.sparse))
+    config = build(SparseRMConfig, f"row {row.name}, head", {**values(found), "layer": layer, "seed": seed})
+    return job_of(setting, config, label=f"head {row.name}, seed {seed}", inputs=inputs)
+
+
+def state_score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, states: Job, data: Job) -> Job:
+    """Rewards of a head for the cached states of a benchmark."""
+    config = build(StateScoringConfig, f"scoring on {name}", {"benchmark": name})
+    inputs = {"model": model, "states": states, "benchmark": data}
+    return job_of(setting, config, label=f"scores of {row.name} on {name}, seed {seed}", inputs=inputs)

@@ -21,10 +21,13 @@ from replication.job_recipes import (
     build,
     contexts_job,
     explanation_job,
+    head_job,
     job_of,
     reward_job,
     sae_job,
     score_job,
+    state_score_job,
+    states_job,
 )
 from replication.problems import UsageProblems, nearest
 from replication.profiles import (
@@ -143,6 +146,8 @@ def _training(setting: Setting, row: Row, seed: int, data: Mapping[BenchmarkName
         return Training(row=row, seed=seed, missing=missing)
     weights = backbone_job(setting, row, backbone)
     sae = sae_job(setting, row, seed, backbone, weights) if row.encoder == "sae" else None
+    if row.method != "reward" and sae is not None:
+        return _on_states(setting, row, seed, backbone=backbone, weights=weights, sae=sae, data=data)
     model = reward_job(setting, row, seed, backbone=backbone, weights=weights, sae=sae)
     trained = Training(row=row, seed=seed, sae=sae, model=model)
     if setting.experiment.product == "scores":
@@ -167,6 +172,18 @@ def _epochs(
         name: (*(score_job(setting, row, seed, name=name, model=model, data=one, epoch=epoch) for epoch in earlier), last[name])
         for name, one in data.items()
     }
+
+
+def _on_states(
+    setting: Setting, row: Row, seed: int, *, backbone: Backbone, weights: Job, sae: Job, data: Mapping[BenchmarkName, Job]
+) -> Training:
+    """A head on cached states, scored on cached states: the backbone's forward pass is shared by all such rows."""
+    model = head_job(setting, row, seed, backbone=backbone, weights=weights, sae=sae)
+    scores = {}
+    for name, one in data.items():
+        states = states_job(setting, row, name, backbone=backbone, weights=weights, data=one)
+        scores[name] = state_score_job(setting, row, seed, name=name, model=model, states=states, data=one)
+    return Training(row=row, seed=seed, sae=sae, model=model, scores=scores)
 
 
 def _why_missing(profile: Profile, row: Row, backbone: Backbone | None) -> str:

@@ -22,6 +22,7 @@ from sarm.config import (
     ScoringConfig,
     SteeringConfig,
 )
+from sarm.config_related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.resources import Resources
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -33,9 +34,13 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "steering": SteeringConfig,
     "contexts": ContextConfig,
     "explanation": ExplanationConfig,
+    "harvest": HarvestConfig,
+    "sparse": SparseRMConfig,
+    "safer": SaferConfig,
 }
 # Ways to ask for eight-bit floating point.
 EIGHT_BITS = ("fp8", "float8", "f8", "e4m3", "e5m2")
+AS_IN_TRAINING_AND_SCORING = "reward.* for training pairs and scoring.* for benchmarks"
 DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "sae": {
         "layer": "the row and the profile's layer map",
@@ -51,11 +56,31 @@ DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "seed": "--seeds",
     },
     "scoring": {"epoch": "reward.selection", "benchmark": "the profile's [benchmarks]"},
-    "baseline": {"benchmark": "the profile's [benchmarks]", "features": "the profile's baselines"},
+    "baseline": {
+        "benchmark": "the profile's [benchmarks]",
+        "features": "the profile's baselines",
+        "max_pairs": "the experiment, which takes all or as many as reward.max_pairs",
+    },
     "miniature": {},
     "steering": {"selection": "the protocol's feature scores", "target": "RewardBench 2, as in the paper"},
     "contexts": {},
     "explanation": {"answers_digest": "--answers"},
+    "harvest": {
+        "layer": "the row and the profile's layer map",
+        "items": "what the states are for",
+        **dict.fromkeys(
+            ("max_pairs", "max_length", "overlong", "bos", "dtype", "attention", "date_string", "limit"), AS_IN_TRAINING_AND_SCORING
+        ),
+    },
+    "sparse": {
+        "layer": "the row and the profile's layer map",
+        "inputs": "the row",
+        "directions": "the row",
+        "loss": "the row",
+        "whole": "the row",
+        "seed": "--seeds",
+    },
+    "safer": {"layer": "the row and the profile's layer map", "whole": "the row"},
 }
 JOB_KINDS = (
     "make_miniature",
@@ -65,7 +90,11 @@ JOB_KINDS = (
     "fetch_splitter",
     "train_sae",
     "train_reward",
+    "harvest_states",
+    "train_sparse_rm",
+    "fit_safer",
     "score_benchmark",
+    "score_states",
     "score_baseline",
     "score_conversations",
     "steer_rewards",

@@ -266,6 +266,7 @@ class BaselineConfig(JobConfig):
     benchmark: Literal["rewardbench2", "rmbench", "evaluation"] = Field(description="File of the input: `<benchmark>.jsonl`.")
     features: Literal["length", "bag-of-words"] = Field(description="Log length alone; or hashed words and word pairs with it.")
     regularization: float = Field(default=1.0, gt=0, description="Inverse strength of the L2 penalty (scikit-learn's C).")
+    max_pairs: int = Field(default=0, ge=0, description="Fit on the first so many pairs of the file; 0 takes all.")
 
 
 class ConversationScoringConfig(JobConfig):

@@ -14,15 +14,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Floors from the ground up. A module may import from lower floors, and from its own floor where the floor is not "apart".
 SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("values", frozenset({"resources", "job", "config", "config_text", "data.preferences"})),
+    ("values", frozenset({"resources", "job", "config", "config_text", "config_related", "data.preferences"})),
     # Plain arithmetic and what lies on disk.
-    ("math and files", frozenset({"sae", "reward", "steering", "scoring", "checksums", "manifest", "archive", "verification", "staging"})),
+    (
+        "math and files",
+        frozenset({"sae", "sparse_encoder", "sparse_rm", "reward", "steering", "scoring"})
+        | {"checksums", "manifest", "archive", "verification", "staging"},
+    ),
     ("products", frozenset({"sparse_products", "topk_selection"})),
     ("steps", frozenset({"sae_step"})),
     ("store", frozenset({"artifacts"})),
 )
 GROUND = frozenset().union(*(modules for _, modules in SARM_FLOORS))
-MATH = frozenset({"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "sae_step"})
+MATH = frozenset({"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "sae_step"}) | {"sparse_encoder", "sparse_rm"}
 # What the tower that decides may take from `sarm`: the ground floor without torch.
 SHARED = frozenset(
     {
@@ -30,6 +34,7 @@ SHARED = frozenset(
         "sarm.artifacts",
         "sarm.checksums",
         "sarm.config",
+        "sarm.config_related",
         "sarm.config_text",
         "sarm.data.preferences",
         "sarm.job",
@@ -60,7 +65,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"report.inputs", "report.figures", "report.statistics"}),
     frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"})
     | {"work", "refusals", "calibration"},
-    frozenset({"report.features", "report.hours", "report.stamps", "report.polarity", "report.detection"}),
+    frozenset({"report.features", "report.hours", "report.stamps", "report.polarity", "report.detection", "report.related"}),
     frozenset({"report.collecting"}),
     frozenset({"report.verdict_rules", "report.cell_verdict", "report.verdicts", "report.claims"})
     | {"report.own_claims", "report.result_files", "report.result_reading"},

@@ -64,7 +64,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("ground")
     save_backbone(folder / "backbone")
     write_rows(folder / "data", "train.jsonl", learnable_pairs(PAIRS))
-    write_rows(folder / "data", "evaluation.jsonl", learnable_pairs(20))
+    write_rows(folder / "data", "evaluation.jsonl", learnable_pairs(PAIRS))
     write_rows(folder / "data", "rewardbench2.jsonl", benchmark_items())
     (folder / "sae").mkdir()
     save_sae(folder / "sae", tiny_sae(), layer=LAYER)
@@ -160,7 +160,7 @@ def test_a_head_learns_pairs_that_words_tell_apart_and_its_choice_is_written_dow
     assert found["validation_accuracy"] == max(one["validation_accuracy"] for one in found["tried"])
     assert found["pairs"] + found["validation_pairs"] == PAIRS and min(found["pairs"], found["validation_pairs"]) > 0
     rewards = scored(tmp_path / "scores", ground, model, "evaluation")
-    assert sum(one > other for one, other in zip(rewards[::2], rewards[1::2], strict=True)) >= 17
+    assert sum(one > other for one, other in zip(rewards[::2], rewards[1::2], strict=True)) > 0.7 * PAIRS
 
 
 def test_parameters_are_counted_and_shown_as_a_share_of_the_backbone(tmp_path: Path, ground: dict[str, Path]) -> None:

@@ -26,7 +26,13 @@ def collect_any(recipe: Recipe, store: ArtifactStore, *, command: str, figures: 
     if product == "steering":
         return collect_steering(recipe, store, command=command, folder=figures)
     found = collect(recipe, store, command=command)
-    return found.model_copy(update={"listings": (*found.listings, *_overlaps(recipe, store))})
+    found = found.model_copy(update={"listings": (*found.listings, *_overlaps(recipe, store))})
+    if not recipe.setting.experiment.compared_with:
+        return found
+    # Loaded here: it resamples items, which no other table does.
+    from replication.report.related import with_related  # noqa: PLC0415
+
+    return with_related(found, recipe, store, command=command)
 
 
 def collect_steering(recipe: Recipe, store: ArtifactStore, *, command: str, folder: Path | None) -> Report:

@@ -39,13 +39,13 @@ def _of_job(job: Job, store: ArtifactStore) -> Credits:
     return rewardbench2_credits(list(read_jsonl(store.path(job) / REWARDS_FILE, ScoredPreference)))
 
 
-def rewardbench2_credits(items: Sequence[ScoredPreference]) -> Credits:
+def rewardbench2_credits(items: Sequence[ScoredPreference], subsets: Sequence[str] = REWARDBENCH2_SUBSETS) -> Credits:
     """The credit of each item; of Ties the score of each group `ref:N` and `tied:N`, whose mean is the Ties score.
 
     Raises ScoringError for a subset that is not there and for a group without both prompts.
     """
     found: dict[str, dict[str, float]] = {}
-    for subset in REWARDBENCH2_SUBSETS:
+    for subset in subsets:
         rows = [item for item in items if item.subset == subset]
         if not rows:
             raise ScoringError(f"no items of subset {subset}; a claim is about all six")

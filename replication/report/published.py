@@ -69,6 +69,7 @@ class PublishedRow(Frozen):
     dated: str = Field(default="", description="ISO date by which the row was public, where known.")
     note: str = ""
     cited: Mapping[str, str] = Field(default={}, description="Columns where RewardBench 2's own paper (Table 3) prints another value.")
+    unread: tuple[str, ...] = Field(default=(), description="Columns whose value our source of the paper does not give.")
     same_as: tuple[str, ...] = Field(default=(), description="Other rows (table/row) that are meant to be the same model.")
     cells: Mapping[str, str]
 
@@ -81,6 +82,8 @@ class PublishedTable(Frozen):
     title: str
     place: str = Field(description="Where in the source.")
     source: str
+    not_comparable: str = Field(default="", description="Why no run of ours can be judged by this file; empty where it can.")
+    held_out: Mapping[str, str] = Field(default={}, description="Column -> source of held-out pairs of ours that is closest to it.")
     unit: Unit
     decimals: int
     column_decimals: Mapping[str, int] = {}
@@ -149,7 +152,7 @@ def _row_problems(table: PublishedTable) -> list[str]:
     problems += [f"row {name}: appears twice" for name in sorted({name for name in names if names.count(name) > 1})]
     for row in table.rows:
         for column in table.columns:
-            if column not in row.cells:
+            if column not in row.cells and column not in row.unread:
                 problems.append(f"row {row.name}, {column}: no value")
         for column, printed in row.cells.items():
             if column not in table.columns:

@@ -71,6 +71,8 @@ def address(report: Report, published: str, table: Table, row: Row, column: str)
         return Address(row.name, "rmbench", column)
     if table.name == f"{report.experiment}-pairs":
         return Address(column, "evaluation", row.name.removeprefix("source-"))
+    if table.name == f"{report.experiment}-held-out":
+        return Address(row.name, "evaluation", column)
     counted = table.name == published and column in (OVERALL, *REWARDBENCH2_SUBSETS)
     return Address(row.name, "rewardbench2", column) if counted else None
 

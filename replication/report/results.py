@@ -11,7 +11,7 @@ from replication.profiles import BenchmarkName
 from replication.recipes import Recipe, Setting, Training
 from replication.report.cells import Cell, Listing, Provenance, Report, Row, Table, Verdict
 from replication.report.inputs import inputs_of
-from replication.report.measurements import Measured, measured_jobs, measured_training
+from replication.report.measurements import ALL_PAIRS, Measured, measured_jobs, measured_training
 from replication.report.published import PublishedRow, PublishedTable, load_published
 from replication.report.selection import REASON, best_name, best_row, chosen_epochs, measured_best, selects_on_test
 from sarm.artifacts import ArtifactStore
@@ -64,7 +64,8 @@ def collect(recipe: Recipe, store: ArtifactStore, *, command: str) -> Report:
         why_not=why_not,
         epochs={name: chosen_epochs(_by_row(recipe), name, store) for name in setting.profile.benchmarks},
     )
-    builders = {"rewardbench2": _rewardbench2_table, "rmbench": _rmbench_table, "evaluation": _pairs_table}
+    pairs = _held_out_table if experiment.compared_with else _pairs_table
+    builders = {"rewardbench2": _rewardbench2_table, "rmbench": _rmbench_table, "evaluation": pairs}
     tables = [build(sources) for name, build in builders.items() if name in setting.profile.benchmarks]
     return framed(recipe, store, tables=tables)
 
@@ -132,6 +133,8 @@ def _rewardbench2_table(sources: Sources) -> Table:
     rows = []
     for published in sources.published.rows:
         ours = experiment.row(published.name)
+        if ours is None and experiment.compared_with:
+            continue
         rows.append(_trained_row(sources, ours, published) if ours else _published_row(sources, published))
         rows += _best_rows(sources, ours, "rewardbench2", experiment.columns, group=published.group) if ours else []
     for row in (row for row in experiment.rows if row.control):
@@ -192,6 +195,18 @@ def _pairs_table(sources: Sources) -> Table:
     )
 
 
+def _held_out_table(sources: Sources) -> Table:
+    """Held-out pairs where there are many models: a line for each."""
+    rows = [_unpublished_row(sources, row, "evaluation", (ALL_PAIRS,)) for row in sources.setting.experiment.rows]
+    return Table(
+        name=f"{sources.setting.experiment.name}-held-out",
+        title="Pairwise accuracy on held-out preference pairs",
+        columns=(ALL_PAIRS,),
+        rows=(*rows, *_baseline_rows(sources, "evaluation", (ALL_PAIRS,))),
+        notes=_notes(sources, "evaluation"),
+    )
+
+
 def _items(columns: Iterable[Measured], name: str) -> int:
     """Items behind a metric, of the model that was scored on most."""
     found = [measured.measurement(name) for measured in columns]
@@ -220,7 +235,7 @@ def _unpublished_row(sources: Sources, row: RegistryRow, name: BenchmarkName, co
     return Row(
         name=row.name,
         label=_label(sources, row),
-        group=CONTROLS if row.control else "SARM",
+        group=(row.group or CONTROLS) if row.control else "SARM",
         origin="control" if row.control else "paper-ours",
         note=_row_note(sources, row),
         cells=tuple(_own_cell(sources, measured, column, name) for column in columns),
@@ -267,7 +282,8 @@ def _baseline_rows(sources: Sources, name: BenchmarkName, columns: tuple[str, ..
     for features in sources.setting.profile.baselines:
         measured = sources.of(features, name)
         cells = tuple(_own_cell(sources, measured, column, name) for column in columns)
-        note = "fitted on all training pairs of the profile; knows no language model"
+        whose = "the same pairs as the models" if sources.setting.experiment.compared_with else "all training pairs of the profile"
+        note = f"fitted on {whose}; knows no language model"
         rows.append(Row(name=features, label=BASELINE_LABELS[features], group=CONTROLS, origin="control", note=note, cells=cells))
     return rows
 

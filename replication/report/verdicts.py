@@ -43,9 +43,8 @@ def with_verdicts(report: Report, *, reference: str = "", folder: Path | None = 
 def _published_of(report: Report, table: Table, *, reference: str, folder: Path | None) -> PublishedTable | None:
     """The file that a table is judged by; None where its columns are others (RM-Bench shares only the word Overall)."""
     known = published_names(folder)
-    name = next((one for one in (reference, table.name, report.experiment) if one in known), None)
-    published = load_published(name, folder) if name else None
-    return published if published is not None and set(table.columns) <= set(published.columns) else None
+    candidates = [load_published(name, folder) for name in dict.fromkeys((reference, table.name, report.experiment)) if name in known]
+    return next((one for one in candidates if set(table.columns) <= set(one.columns)), None)
 
 
 def _referred(report: Report, published: PublishedTable) -> Report:
@@ -106,6 +105,7 @@ def _cell(
     if cell.published is None:
         return Judgement(verdict="NOT COMPARABLE", reason=cell.reason or "the reference has no such number")
     why = "" if report.comparable else report.why_not_comparable or "scale, protocol or data differ from the reference"
+    why = published.not_comparable if published is not None and published.not_comparable else why
     known = next((one for one in published.rows if one.name == row.name), None) if published is not None else None
     expected = published.n.get(cell.column, ours.n) if published is not None else ours.n
     if not why and ours.n < expected:

@@ -42,6 +42,7 @@ def score_baseline(config: BaselineConfig, context: JobContext) -> None:
     """
     try:
         pairs = list(read_jsonl(context.inputs["preferences"] / "train.jsonl", Preference))
+        pairs = pairs[: config.max_pairs] if config.max_pairs else pairs
         items = list(read_jsonl(context.inputs["benchmark"] / f"{config.benchmark}.jsonl", Preference))
     except DataError as error:
         raise UsageProblem(str(error)) from error
