@@ -117,7 +117,7 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     )
     locations = {"model": str(model.resolve()), "conversations": str(conversations.resolve())}
     job = Job(config=config, resources=Resources(gpus=gpus), locations=locations, label=f"rewards of {conversations.name}")
-    _done(job, place)
+    run_alone(job, place)
     typer.echo((place.path(job) / "rewards.jsonl").read_text(encoding="utf-8"), nl=False)
 
 
@@ -135,11 +135,11 @@ def compare_weights(
         first_digest=place.fingerprint(first.resolve()), second_digest=place.fingerprint(second.resolve())
     )
     locations = {"first": str(first.resolve()), "second": str(second.resolve())}
-    _done(Job(config=config, locations=locations, label=f"weights of {first.name} and {second.name}"), place)
+    run_alone(Job(config=config, locations=locations, label=f"weights of {first.name} and {second.name}"), place)
     typer.echo((place.path(Job(config=config)) / "comparison.json").read_text(encoding="utf-8"), nl=False)
 
 
-def _done(job: Job, place: ArtifactStore) -> None:
+def run_alone(job: Job, place: ArtifactStore) -> None:
     """Run one job unless the store has it; exits with the launcher's code when it fails."""
     from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
     from replication.terminal import watching  # noqa: PLC0415 - as above

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from replication.problems import UsageProblems
 from replication.run_options import ALL, DEFAULT_STORE, Chosen, JsonOption, StoreOption, experiments_named, settings_for
 from sarm.artifacts import ArtifactStore
-from sarm.job import EnvironmentProblem, IntegrityProblem
+from sarm.config_related import SAEExportConfig
+from sarm.job import EnvironmentProblem, IntegrityProblem, Job
 
 WATCH_SECONDS = 2.0
 # Slurm is shared: nobody should poll it faster.
 SLURM_WATCH_SECONDS = 30.0
 FOLLOW_SECONDS = 0.5
 
-store_app = typer.Typer(help="Artifacts: list, gc, export, import.", no_args_is_help=True, rich_markup_mode=None)
+store_app = typer.Typer(help="Artifacts: list, gc, export, import, export-sae.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def status(
@@ -176,6 +178,42 @@ def import_artifacts(
     """Take in the artifacts of an archive; all are verified before the first one enters."""
     new = ArtifactStore(store).import_archive(archive)
     typer.echo(f"{len(new)} new artifacts", err=True)
+
+
+@store_app.command("export-sae")
+def export_sae(
+    sae: Annotated[str, typer.Argument(help="Key of a train_sae artifact or its first digits, or the folder of an SAE.")],
+    layout: Annotated[Literal["sae-lens", "sparsify"], typer.Option("--layout", help="Whose files to write.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist.")],
+    model_name: Annotated[str, typer.Option("--model-name", help="Backbone that SAELens is to name.")] = "unknown",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """An SAE of ours as files that SAELens or sparsify opens. Runs as a job."""
+    from replication.cli_files import run_alone  # noqa: PLC0415 - not needed by --help
+
+    place = ArtifactStore(store)
+    folder = _sae_folder(place, sae)
+    if out.exists():
+        raise UsageProblems([f"--out {out} exists; name a folder that does not"])
+    config = SAEExportConfig(sae_digest=place.fingerprint(folder), layout=layout, model_name=model_name)
+    job = Job(config=config, locations={"sae": str(folder)}, label=f"{layout} files of SAE {sae}")
+    run_alone(job, place)
+    shutil.copytree(place.path(job), out, ignore=shutil.ignore_patterns("manifest.json", "export.json"))
+    first = json.loads((place.path(job) / "export.json").read_text(encoding="utf-8"))["normalize_first"]
+    if first != "none":
+        typer.echo(f"{layout} has no input normalisation: hand it hidden states after {first!r} (sarm.sparse_encoder.normalized)", err=True)
+    typer.echo(str(out))
+
+
+def _sae_folder(place: ArtifactStore, sae: str) -> Path:
+    """The one SAE of that key, or the folder. Raises UsageProblems where there is none or several."""
+    if (Path(sae) / "sae.json").is_file():
+        return Path(sae).resolve()
+    found = [one for one in place.entries() if one.kind == "train_sae" and one.key.startswith(sae)]
+    if len(found) != 1:
+        many = f"fits {len(found)} SAEs; give more digits" if found else "is no folder with a sae.json and no key of an SAE"
+        raise UsageProblems([f"{sae!r} {many}; see: replicate store list"])
+    return (place.root / "train_sae" / found[0].short_key).resolve()
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {"status": status, "logs": logs, "verify": verify, "doctor": doctor}
