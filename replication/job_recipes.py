@@ -304,11 +304,14 @@ def head_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, weigh
     states = states_job(setting, row, "train", backbone=backbone, weights=weights, data=preferences_job(setting))
     inputs = {"states": states, "sae": sae, "backbone": weights}
     layer = backbone.layers[row.layer].value
+    # A whole model pools at the end of turn, as every reward model does; heads on other states are scored from the cache alone.
+    ends = isinstance(states.config, HarvestConfig) and states.config.pooling == "end_of_turn"
+    place = {"layer": layer, **({} if ends else {"whole": False})}
     if row.method == "safer":
-        fields = {**_resolved(setting, "safer"), **row.sparse, "layer": layer}
+        fields = {**_resolved(setting, "safer"), **row.sparse, **place}
         return job_of(setting, build(SaferConfig, f"row {row.name}", fields), label=f"{row.name}, SAE of seed {seed}", inputs=inputs)
     found = choices("sparse", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides, row=dict(row.sparse))
-    config = build(SparseRMConfig, f"row {row.name}, head", {**values(found), "layer": layer, "seed": seed})
+    config = build(SparseRMConfig, f"row {row.name}, head", {**values(found), **place, "seed": seed})
     return job_of(setting, config, label=f"head {row.name}, seed {seed}", inputs=inputs)
 
 

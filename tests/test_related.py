@@ -83,6 +83,13 @@ def test_states_are_read_under_the_conditions_of_training_and_of_scoring(mini: S
     assert (configs["rmbench"].max_length, configs["rmbench"].bos) == (77, "double")
 
 
+def test_heads_on_states_of_another_pooling_are_scored_from_the_cache_alone(mini: Setting) -> None:
+    for pooling, whole in (("end_of_turn", {"sparse-rm", "safer"}), ("mean", set())):
+        found = recipe(replace(mini, overrides=parse_overrides([f"harvest.pooling={pooling}"])))
+        configs = {one.row.name: one.model.config for one in found.trainings if one.model is not None}
+        assert {name for name, config in configs.items() if getattr(config, "whole", False)} == whole
+
+
 def test_controls_differ_from_sparse_rm_in_what_they_are_named_after(mini: Setting) -> None:
     configs = {one.row.name: one.model.config for one in recipe(mini).trainings if one.model is not None}
     plain = configs["sparse-rm"]

@@ -33,8 +33,7 @@ def with_related(report: Report, recipe: Recipe, store: ArtifactStore, *, comman
 
 def paired_listing(recipe: Recipe, store: ArtifactStore) -> Listing:
     """Every row minus the compared one, over the same items: points with the 95 % interval of a paired bootstrap."""
-    reference = recipe.setting.experiment.compared_with
-    labels = {row.name: row.label or row.name for row in recipe.setting.experiment.rows} | dict(BASELINE_LABELS)
+    reference, labels = recipe.setting.experiment.compared_with, _labels(recipe)
     names = [name for name in BENCHMARKS if name in recipe.setting.profile.benchmarks]
     arms = {name: _arms(recipe, store, name) for name in names}
     models = [*dict.fromkeys(one.row.name for one in recipe.trainings), *recipe.baselines]
@@ -43,7 +42,7 @@ def paired_listing(recipe: Recipe, store: ArtifactStore) -> Listing:
     ]
     return Listing(
         name="related-paired",
-        title=f"Difference from {reference} over the same items, points",
+        title=f"Difference from {labels[reference]} over the same items, points",
         columns=("model", *(BENCHMARKS[name] for name in names)),
         rows=tuple(rows),
         numeric=tuple(BENCHMARKS[name] for name in names),
@@ -53,6 +52,13 @@ def paired_listing(recipe: Recipe, store: ArtifactStore) -> Listing:
             "Each number is the unweighted mean over the subsets or domains that are there; intervals are not adjusted for their number.",
         ),
     )
+
+
+def _labels(recipe: Recipe) -> Mapping[str, str]:
+    """What each row and baseline is called in the tables."""
+    experiment = recipe.setting.experiment
+    printed = {row.name: row.label for row in load_published(experiment.published).rows}
+    return {row.name: row.label or printed.get(row.name, row.name) for row in experiment.rows} | dict(BASELINE_LABELS)
 
 
 def _arms(recipe: Recipe, store: ArtifactStore, name: BenchmarkName) -> dict[str, tuple[Credits, ...] | str]:
@@ -114,12 +120,12 @@ def _interval(found: PairedDifference) -> str:
 def size_listing(recipe: Recipe, store: ArtifactStore) -> Listing:
     """What each row trains, how much of the backbone that is, and how long its own job took."""
     rows: list[tuple[str, ...]] = []
-    backbone = 0
+    labels, backbone = _labels(recipe), 0
     found = [(one, _facts(one.model, store)) for one in recipe.trainings]
     for _, facts in found:
         backbone = int(facts.get("backbone_parameters", backbone))
     for training, facts in found:
-        label = training.row.label or training.row.name
+        label = labels[training.row.name]
         name = f"{label}, seed {training.seed}" if len(recipe.setting.seeds) > 1 else label
         rows.append((name, *_size_fields(facts, backbone), _seconds(training.model, store)))
     return Listing(
