@@ -290,7 +290,10 @@ def states_job(setting: Setting, row: Row, items: Items, *, backbone: Backbone, 
         given = {name: found[name] for name in ("max_pairs", "max_length", "overlong", "dtype", "date_string")}
     else:
         found = _resolved(setting, "scoring")
-        given = {name: found[name] for name in ("max_length", "bos", "dtype", "attention", "date_string", "limit")}
+        if found["formatting"] != "end-of-turn":
+            why = f"scoring.formatting = {found['formatting']!r}: cached states are those of the end of turn"
+            raise UsageProblems([f"row {row.name}: {why}; leave such rows out with --rows"])
+        given = {name: found[name] for name in ("max_length", "bos", "dtype", "attention", "date_string", "subset", "limit")}
         given["overlong"] = found["truncation"]
     layer = backbone.layers[row.layer].value
     fields = {**_resolved(setting, "harvest"), **given, "layer": layer, "items": items}

@@ -37,6 +37,7 @@ class HarvestConfig(JobConfig):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
     batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass.")
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
+    subset: str = Field(default="", description="Only the items of this subset of a benchmark; empty takes all. Never comparable.")
     limit: int = Field(default=0, ge=0, description="Only the first so many items of a benchmark; 0 takes all. Never comparable.")
 
     @model_validator(mode="after")

@@ -26,7 +26,8 @@ SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     ("store", frozenset({"artifacts"})),
 )
 GROUND = frozenset().union(*(modules for _, modules in SARM_FLOORS))
-MATH = frozenset({"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "sae_step"}) | {"sparse_encoder", "sparse_rm"}
+MATH = frozenset({"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "sae_step"})
+MATH |= {"sparse_encoder", "sparse_rm"}
 # What the tower that decides may take from `sarm`: the ground floor without torch.
 SHARED = frozenset(
     {

@@ -17,6 +17,7 @@ from tiny_profile import write_profile
 from replication.experiments import RELATED, TABLE1, TABLE2
 from replication.pipeline import from_scores, replicate
 from replication.planning import ordered
+from replication.problems import UsageProblems
 from replication.profile_files import load_profile
 from replication.protocols import PROTOCOLS
 from replication.recipes import Recipe, Setting, recipe
@@ -88,6 +89,13 @@ def test_heads_on_states_of_another_pooling_are_scored_from_the_cache_alone(mini
         found = recipe(replace(mini, overrides=parse_overrides([f"harvest.pooling={pooling}"])))
         configs = {one.row.name: one.model.config for one in found.trainings if one.model is not None}
         assert {name for name, config in configs.items() if getattr(config, "whole", False)} == whole
+
+
+def test_the_harness_s_formatting_is_refused_for_rows_on_cached_states(mini: Setting) -> None:
+    overrides = parse_overrides(["scoring.formatting=harness"])
+    with pytest.raises(UsageProblems, match=r"row sparse-rm: scoring.formatting = 'harness'.*--rows"):
+        recipe(replace(mini, overrides=overrides))
+    assert recipe(replace(mini, overrides=overrides, rows="sarm-4b")).trainings
 
 
 def test_controls_differ_from_sparse_rm_in_what_they_are_named_after(mini: Setting) -> None:

@@ -146,6 +146,16 @@ def test_a_second_harvest_writes_the_same_bytes_and_takes_the_first_pairs_alone(
     assert len(some.items) == 7 and torch.allclose(some.states, read_states(ground["train"]).states[:14], atol=1e-5)
 
 
+def test_a_part_of_a_benchmark_is_harvested_and_scored_alone(tmp_path: Path, ground: dict[str, Path]) -> None:
+    model = trained(tmp_path / "model", ground, epochs=1)
+    whole = scored(tmp_path / "whole", ground, model)
+    for name, changes, count in (("limit", {"limit": 2}, 8), ("subset", {"subset": "Safety", "limit": 3}, 12)):
+        part = {**ground, "rewardbench2": harvested(tmp_path / name, ground, items="rewardbench2", **changes)}
+        assert scored(tmp_path / f"{name}-scores", part, model) == pytest.approx(whole[:count], abs=1e-5)
+    with pytest.raises(UsageProblem, match="no item of subset 'Math'"):
+        harvested(tmp_path / "none", ground, items="rewardbench2", subset="Math")
+
+
 def test_a_harvest_that_is_stopped_says_so(tmp_path: Path, ground: dict[str, Path]) -> None:
     context = job_context(tmp_path, inputs={"backbone": ground["backbone"], "items": ground["data"]}, stop=Stop(after=0))
     with pytest.raises(Interrupted, match="starts this step again"):

@@ -76,7 +76,11 @@ def _pairs(config: HarvestConfig, context: JobContext, tokenizer: ConversationTo
 def _completions(config: HarvestConfig, context: JobContext, tokenizer: ConversationTokenizer) -> Harvest:
     """Every reply of a benchmark, as scoring reads it."""
     found = list(read_jsonl(context.inputs["items"] / f"{config.items}.jsonl", Preference))
+    found = [item for item in found if config.subset in ("", item.subset)]
     found = found[: config.limit] if config.limit else found
+    if not found:
+        which = f" of subset {config.subset!r}" if config.subset else ""
+        raise DataError(f"{config.items}.jsonl has no item{which}; there is no state to keep")
     rows = encode_completions(found, tokenizer, max_length=config.max_length, overlong=config.overlong, name=config.items)
     items, start = [], 0
     for one in found:

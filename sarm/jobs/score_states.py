@@ -26,12 +26,12 @@ def score_states(config: StateScoringConfig, context: JobContext) -> None:
     head, layout = load_head(context.inputs["model"])
     try:
         cached = read_states(context.inputs["states"])
-        ids = [item.id for item in read_jsonl(context.inputs["benchmark"] / f"{config.benchmark}.jsonl", Preference)]
+        items = list(read_jsonl(context.inputs["benchmark"] / f"{config.benchmark}.jsonl", Preference))
     except DataError as error:
         raise UsageProblem(str(error)) from error
     harvested = json.loads((context.inputs["states"] / "conditions.json").read_text(encoding="utf-8"))
-    known = [item.id for item in cached.items]
-    if known != ids[: len(known)] or (len(known) < len(ids) and not harvested["limit"]):
+    asked = [(item.subset, item.id) for item in items if harvested["subset"] in ("", item.subset)]
+    if [(item.subset, item.id) for item in cached.items] != (asked[: harvested["limit"]] if harvested["limit"] else asked):
         raise UsageProblem(f"the states are of other items than {config.benchmark}.jsonl; harvest them again")
     if (harvested["layer"], cached.states.shape[1]) != (layout.layer, layout.hidden_size):
         raise UsageProblem(
