@@ -56,7 +56,9 @@ class Experiment(Frozen):
     published: str = Field(description="File of `tables/published` without suffix; empty where the paper prints no numbers.")
     reference: str = Field(default="", description="A second file of published numbers; empty for none.")
     compared_with: str = Field(
-        default="", description="Row from which every other row's paired difference is listed; its own rows alone are then shown."
+        default="",
+        description="Row from which every other row's paired difference is listed. Its own rows alone are then shown, and "
+        "its baselines are fitted on as many pairs as its models.",
     )
     beside: str = Field(default="", description="A file of published numbers of another system, shown as a table of its own.")
     product: Product = Field(

@@ -42,7 +42,11 @@ def _row_values(setting: Setting, row: Row) -> dict[str, Choice]:
     known = backbone is not None and row.layer in backbone.layers and (not row.k or row.k in backbone.ks)
     found = geometry(row, backbone) if backbone is not None and known else {}
     found["encoder"] = Choice(value=row.encoder, source="row of the registry")
-    own = {**{f"sae.{name}": value for name, value in row.sae.items()}, **{f"reward.{name}": value for name, value in row.reward.items()}}
+    if row.method != "reward":
+        found["method"] = Choice(value=row.method, source="row of the registry")
+    section = "safer" if row.method == "safer" else "sparse"
+    own = {f"{section}.{name}": value for name, value in row.sparse.items()}
+    own |= {**{f"sae.{name}": value for name, value in row.sae.items()}, **{f"reward.{name}": value for name, value in row.reward.items()}}
     return {**found, **{name: Choice(value=value, source="row of the registry") for name, value in own.items()}}
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import HIDDEN, Stop, edit_json, edit_tensors, job_context, learnable_pairs, pair, read_rows, same_bytes, save_backbone, write_rows
 
-from sarm.checkpoints import load_reward_model, load_tokenizer, load_truncated_backbone, save_sae
+from sarm.checkpoints import load_reward_model, load_tokenizer, load_truncated_backbone, save_reward_model, save_sae
 from sarm.checkpoints.foreign_saes import read_foreign_sae, save_sparse_encoder
 from sarm.checkpoints.imported_sae import ImportedSAE
 from sarm.checkpoints.sparse_rewards import load_head
@@ -156,10 +156,17 @@ def test_a_part_of_a_benchmark_is_harvested_and_scored_alone(tmp_path: Path, gro
         harvested(tmp_path / "none", ground, items="rewardbench2", subset="Math")
 
 
-def test_a_harvest_that_is_stopped_says_so(tmp_path: Path, ground: dict[str, Path]) -> None:
-    context = job_context(tmp_path, inputs={"backbone": ground["backbone"], "items": ground["data"]}, stop=Stop(after=0))
-    with pytest.raises(Interrupted, match="starts this step again"):
-        harvest_states(HarvestConfig(layer=LAYER, items="train"), context)
+def test_a_harvest_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, ground: dict[str, Path]) -> None:
+    inputs = {"backbone": ground["backbone"], "items": ground["data"]}
+    config = HarvestConfig(layer=LAYER, items="train", batch_tokens=256)
+    for after in (1, 3):
+        with pytest.raises(Interrupted, match="checkpoint written; the same command continues"):
+            harvest_states(config, job_context(tmp_path, inputs=inputs, stop=Stop(after=after), threads=1))
+    last = Stop()
+    resumed = job_context(tmp_path, inputs=inputs, stop=last, threads=1)
+    harvest_states(config, resumed)
+    same_bytes(resumed.output, ground["train"])
+    assert last.notes[0][0] > 2 * PAIRS / 10, "it went on where it had stopped"
 
 
 def test_a_head_learns_pairs_that_words_tell_apart_and_its_choice_is_written_down(tmp_path: Path, ground: dict[str, Path]) -> None:
@@ -239,6 +246,8 @@ def test_a_whole_model_is_scored_as_its_cached_states_are(tmp_path: Path, ground
     assert flat(context.output) == pytest.approx(scored(tmp_path / "cached", ground, model), abs=1e-5)
     loaded = load_reward_model(model, dtype=torch.bfloat16)
     assert next(loaded.model.parameters()).dtype == torch.bfloat16 and loaded.score.weight.dtype == torch.float32
+    with pytest.raises(UsageProblem, match="keeps the files"):
+        save_reward_model(tmp_path / "copy", loaded, encoder="sae", tokenizer=None)
     assert not [path for path in model.iterdir() if str(tmp_path) in path.read_text(errors="ignore")]
 
 

@@ -21,6 +21,7 @@ from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel, truncated_backbone
 from sarm.sae import TopKSAE
 from sarm.sparse_encoder import SparseEncoder
+from sarm.sparse_model import SparseRewardModel
 
 OUR_MODEL_TYPE = "sarm"
 # Below a reward model's folder: the model as it was after each epoch but the last, in a folder of the epoch's number.
@@ -98,9 +99,9 @@ def save_reward_model(
 
     A scalar model becomes a plain sequence classifier that `AutoModelForSequenceClassification` reads; a SARM or linear-encoder
     model opens there after `import sarm.hf`. `pad_id` is the tokenizer's, for a backbone whose config names none (Llama 3.1):
-    transformers refuses to pool a batch without it. Raises UsageProblem for a published head of another project.
+    transformers refuses to pool a batch without it. Raises UsageProblem for a head that has files of its own.
     """
-    if isinstance(model, PublishedRewardModel):
+    if isinstance(model, PublishedRewardModel | SparseRewardModel):
         raise UsageProblem(f"a {type(model).__name__} keeps the files that it was published in; copy them instead")
     folder.mkdir(parents=True, exist_ok=True)
     text = model.model.config

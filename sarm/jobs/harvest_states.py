@@ -15,10 +15,10 @@ from sarm.config_related import HarvestConfig
 from sarm.data.pairs import encode_pairs, read_pairs
 from sarm.data.preferences import DataError, Preference, read_jsonl
 from sarm.data.states import StatedItem, prompt_digest, write_states
-from sarm.data.tokens import ConversationTokenizer, TokenizerProblem
-from sarm.engine import device_of, torch_dtype, use_threads
-from sarm.inference import RowBatch, score_rows
-from sarm.job import Interrupted, JobContext, UsageProblem
+from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, token_budget_batches
+from sarm.engine import Checkpointer, device_of, torch_dtype, use_threads
+from sarm.inference import padding_share, score_batch
+from sarm.job import JobContext, UsageProblem
 from sarm.sparse_model import StateReader
 
 
@@ -33,7 +33,7 @@ class Harvest(NamedTuple):
 def harvest_states(config: HarvestConfig, context: JobContext) -> None:
     """Inputs: `backbone`, `items` (`<items>.jsonl`). Writes `states.safetensors`, `items.jsonl`, `conditions.json`.
 
-    Raises UsageProblem for rows that cannot be encoded; Interrupted without a checkpoint, so that the same command starts it again.
+    Raises UsageProblem for rows that cannot be encoded, Interrupted with a checkpoint when a stop was requested.
     """
     use_threads(context.resources)
     folder = context.inputs["backbone"]
@@ -104,18 +104,17 @@ def _completions(config: HarvestConfig, context: JobContext, tokenizer: Conversa
 def _states(
     reader: StateReader, rows: Sequence[Sequence[int]], pad_id: int, config: HarvestConfig, context: JobContext
 ) -> tuple[Tensor, float]:
-    """States `[rows, hidden_size]` in the order of the rows, on the CPU, and the share of padded positions."""
-    found = torch.empty(len(rows), reader.score.in_features, dtype=torch_dtype(config.dtype))
-    done = 0
-
-    def take(batch: RowBatch) -> None:
-        nonlocal done
-        if context.stop_requested():
-            raise Interrupted("stopped while states were harvested; the same command starts this step again")
-        found[batch.indices] = batch.features.to(found.dtype).cpu()
-        done += len(batch.indices)
-        context.progress(done, len(rows), "replies", "")
-
+    """States `[rows, hidden_size]` in the order of the rows, on the CPU, and the share of padded positions; resumes after a batch."""
+    lengths = [len(row) for row in rows]
+    batches = token_budget_batches(lengths, config.batch_tokens)
+    checkpoints = Checkpointer(context)
+    saved = checkpoints.latest()
+    found = saved.tensors["states"] if saved else torch.zeros(len(rows), reader.score.in_features, dtype=torch_dtype(config.dtype))
     first_masked = config.bos == "double-first-masked"
-    padding = score_rows(reader, rows, pad_id=pad_id, batch_tokens=config.batch_tokens, first_masked=first_masked, take=take)
-    return found, padding
+    for number in range(saved.step if saved else 0, len(batches)):
+        batch = score_batch(reader, rows, batches[number], pad_id=pad_id, first_masked=first_masked)
+        found[batch.indices] = batch.features.to(found.dtype).cpu()
+        context.progress(sum(len(one) for one in batches[: number + 1]), len(rows), "replies", "")
+        if number + 1 < len(batches):
+            checkpoints.save_if_due(number + 1, {"states": found}, {})
+    return found, padding_share(lengths, batches)
