@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from replication.memory import Memory, inference_memory, pretraining_memory, reward_memory, sae_memory, training_states
+from replication.memory import Memory, inference_memory, overhead, pretraining_memory, reward_memory, sae_memory, training_states
 from replication.profiles import Profile, Shape
 from replication.recipes import Recipe
 from replication.report.cells import Frozen
@@ -241,31 +241,30 @@ class Estimator:
         return next((one.completions for key, one in self.profile.benchmarks.items() if key == name), 0)
 
     def _harvest(self, config: HarvestConfig, job: Job) -> Cost:
-        shape, width = self._shape(job), DTYPE_BYTES[config.dtype]
-        length = min(self.profile.preferences.tokens_per_pair // 2, config.max_length)
+        shape, length = self._shape(job), min(self.profile.preferences.tokens_per_pair // 2, config.max_length)
         replies = 2 * self._pairs(config.max_pairs) if config.items == "train" else self._completions(config.items)
-        tokens = float(replies * length)
+        tokens, states = float(replies * length), replies * shape.hidden_size * DTYPE_BYTES[config.dtype] / GB
         memory = inference_memory(
             shape, job.resources, layer=config.layer, dtype=config.dtype, encoder=0, batch_tokens=config.batch_tokens
         )
-        states = replies * shape.hidden_size * width / GB
+        memory = memory.model_copy(update={"other": memory.other + states})
         flops = tokens * forward_flops(shape, layers=config.layer, length=length)
-        return Cost(tokens=tokens, flops=flops, memory=memory.model_copy(update={"other": memory.other + states}), disk_gb=states)
+        return Cost(tokens=tokens, flops=flops, memory=memory, disk_gb=states, checkpoint_gb=2 * states)
 
     def _head(self, config: SparseRMConfig | SaferConfig, job: Job) -> Cost:
         """Ranking encodes every state once; the head's own steps are a few million multiplications."""
-        sae, shape, pairs = job.inputs["sae"].config, self._shape(job), self._pairs(config.max_pairs)
-        latents = sae.n_latents if isinstance(sae, SAETrainingConfig) else 0
-        flops = 2.0 * pairs * 2 * shape.hidden_size * latents
+        shape, pairs = self._shape(job), self._pairs(config.max_pairs)
+        encoder = latents_of(job) * shape.hidden_size
+        flops = 4.0 * pairs * encoder
         if isinstance(config, SparseRMConfig):
             flops += 12.0 * pairs * config.epochs * len(config.margins) * 2 * config.per_side * config.width
-        blocks = truncated_parameters(shape, config.layer) * 4 / GB if config.whole else 0.0
-        memory = Memory(sae=2 * shape.hidden_size * latents * 4 / GB, activations=4 * pairs * shape.hidden_size * 4 / GB)
-        return Cost(flops=flops, memory=memory, disk_gb=blocks)
+        states = 4 * pairs * shape.hidden_size * 4 / GB
+        memory = Memory(sae=2 * encoder * 4 / GB, activations=states, other=overhead(job.resources))
+        return Cost(flops=flops, memory=memory, disk_gb=truncated_parameters(shape, config.layer) * 4 / GB if config.whole else 0.0)
 
-    def _pairs(self, most: int) -> int:
+    def _pairs(self, limit: int) -> int:
         pairs = self.profile.preferences.pairs
-        return min(pairs, most) if most and pairs else most or pairs
+        return min(pairs, limit) if limit and pairs else limit or pairs
 
     def _pretraining(self, config: PretrainingConfig, job: Job) -> Cost:
         shape = self.shapes.get(job.key)
