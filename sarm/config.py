@@ -225,8 +225,7 @@ class ScoringConfig(JobConfig):
 
     benchmark: Literal["rewardbench2", "rmbench", "evaluation"] = Field(description="File of the input: `<benchmark>.jsonl`.")
     formatting: Literal["end-of-turn", "harness"] = Field(
-        default="end-of-turn",
-        description="Score the closed turn's last token; or, as RewardBench's script, the last token of the templated text, whatever it is.",
+        default="end-of-turn", description="Score the closed turn's last token; or, as RewardBench's script, the templated text's."
     )
     max_length: int = Field(default=2048, ge=2, description="Longest conversation, tokens.")
     truncation: Literal["left", "right", "tokenizer", "error"] = Field(
@@ -238,8 +237,7 @@ class ScoringConfig(JobConfig):
     dtype: Dtype = Field(default="float32", description="Precision of the forward pass.")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
     batches: Literal["similar-lengths", "dataset-order", "shared-prompts"] = Field(
-        default="similar-lengths",
-        description="Rows of one forward pass: like lengths; neighbours, padded; or an item's completions with their prompt computed once.",
+        default="similar-lengths", description="Rows of one pass: like lengths; neighbours; or an item's, with their prompt once."
     )
     batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass; unused with dataset-order.")
     batch_rows: int = Field(default=0, ge=0, description="Rows of one forward pass with dataset-order; 0 with the others.")
