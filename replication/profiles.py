@@ -260,8 +260,9 @@ class Profile(Part):
 
     def hub_sources(self) -> list[HubSource]:
         """Everything that comes from the hub: models, then data sets."""
-        parts = [*self.backbones.values(), *(start for start in self.starts.values() if start.use)]
-        models = [part.source for part in parts if isinstance(part.source, HubBackbone)]
+        sources = [backbone.source for backbone in self.backbones.values()]
+        sources += [start.source for start in self.starts.values() if start.use]
+        models = [source for source in sources if isinstance(source, HubBackbone)]
         data = [source for source in self.data_sources() if isinstance(source, HubData)]
         return [*((one, "model") for one in models), *((one, "dataset") for one in data)]
 
