@@ -43,6 +43,7 @@ class Row(Frozen):
     reward: Mapping[str, Any] = Field(default_factory=dict, description="Fields of RewardTrainingConfig that this row fixes.")
     axis: Axis | None = Field(default=None, description="The axis of a sweep on which this row lies.")
     ablation: str = Field(default="", description="The ablation to which this row belongs.")
+    trained_by_others: bool = Field(default=False, description="A released model of the profile, scored and never trained.")
 
 
 class Experiment(Frozen):
@@ -61,6 +62,7 @@ class Experiment(Frozen):
         "its baselines are fitted on as many pairs as its models.",
     )
     beside: str = Field(default="", description="A file of published numbers of another system, shown as a table of its own.")
+    released: bool = Field(default=False, description="Whether `--from released` also scores models of others that the profile names.")
     product: Product = Field(
         default="scores",
         description="What its rows are trained for: rewards on the benchmarks, a steered latent, explained latents, or the hours alone.",
@@ -87,6 +89,7 @@ TABLE1 = Experiment(
     published="table1",
     reference="leaderboard",
     overlap=True,
+    released=True,
     rows=(
         Row(name="sarm-1b", slot="small", layer=14, k=144),
         Row(name="sarm-2b", slot="small", layer=21, k=144),

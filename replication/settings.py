@@ -15,13 +15,13 @@ from replication.problems import UsageProblems, nearest
 from sarm.config import (
     BaselineConfig,
     ContextConfig,
-    ExplanationConfig,
     MiniatureConfig,
     RewardTrainingConfig,
     SAETrainingConfig,
     ScoringConfig,
     SteeringConfig,
 )
+from sarm.config_explanations import ExplanationConfig
 from sarm.config_related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.resources import Resources
 
@@ -87,6 +87,7 @@ JOB_KINDS = (
     "fetch_weights",
     "prepare_data",
     "fetch_splitter",
+    "import_sae",
     "train_sae",
     "train_reward",
     "harvest_states",

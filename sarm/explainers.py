@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sarm.config import ExplanationConfig
+from sarm.config_explanations import ExplanationConfig
 from sarm.contexts import ContextEntry, ContextFile, Origin
 from sarm.endpoint import AnswerLog, Question, Usage
 from sarm.explanation import (

@@ -16,7 +16,7 @@ from tiny import Stop, edit_json, edit_tensors, job_context, read_rows, same_byt
 from tiny_contexts import N_LATENTS, collected, save_sarm, write_items
 
 from sarm.checksums import sha256_of
-from sarm.config import ExplanationConfig
+from sarm.config_explanations import ExplanationConfig
 from sarm.contexts import Origin
 from sarm.explanation import (
     Candidate,

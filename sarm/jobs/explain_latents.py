@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sarm.checkpoints.tensors import TensorFolder
-from sarm.config import ExplanationConfig
+from sarm.config_explanations import ExplanationConfig
 from sarm.contexts import ContextEntry, ContextFile, Origin, merge_contexts, spread_contexts, strongest_contexts
 from sarm.endpoint import AnswerLog, EndpointJudge, EndpointSettings, Judge, RecordedJudge, Usage, read_settings
 from sarm.explainers import (

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sarm import config, config_related, config_text
+from sarm import config, config_explanations, config_imports, config_related, config_text
 from sarm.job import EnvironmentProblem, IntegrityProblem, JobConfig, JobRequest, UsageProblem, job_key
 
 # `train_sae` offers `train_saes`, which feeds several SAEs from one pass over the backbone; the SAEs may differ in these fields only.
@@ -23,6 +23,7 @@ JOBS: Mapping[str, tuple[type[JobConfig], str]] = {
     "fetch_weights": (config.WeightsConfig, "sarm.jobs.fetch_weights:fetch_weights"),
     "fetch_splitter": (config_text.SplitterConfig, "sarm.jobs.fetch_splitter:fetch_splitter"),
     "prepare_data": (config.DataConfig, "sarm.jobs.prepare_data:prepare_data"),
+    "import_sae": (config_imports.ImportedSAEConfig, "sarm.jobs.import_sae:import_sae"),
     "train_sae": (config.SAETrainingConfig, "sarm.jobs.train_sae:train_sae"),
     "train_reward": (config.RewardTrainingConfig, "sarm.jobs.train_reward:train_reward"),
     "score_benchmark": (config.ScoringConfig, "sarm.jobs.score_benchmark:score_benchmark"),
@@ -36,7 +37,7 @@ JOBS: Mapping[str, tuple[type[JobConfig], str]] = {
     "fit_safer": (config_related.SaferConfig, "sarm.jobs.fit_safer:fit_safer"),
     "score_states": (config_related.StateScoringConfig, "sarm.jobs.score_states:score_states"),
     "export_sae": (config_related.SAEExportConfig, "sarm.jobs.export_sae:export_sae"),
-    "explain_latents": (config.ExplanationConfig, "sarm.jobs.explain_latents:explain_latents"),
+    "explain_latents": (config_explanations.ExplanationConfig, "sarm.jobs.explain_latents:explain_latents"),
 }
 
 
