@@ -1,7 +1,7 @@
 """Our reward training as a worker of `reward_step.py` and `ablation.py`: `python reward_ways.py LAYOUT FOLDER THREADS`.
 
-LAYOUT is `ours` (what the job takes), or one of the exact layouts: `rows`, `shared`, `packed`. Some savings can be taken away: with `+apart`
-no prompt is shared, with `+all` the last block runs for all tokens, with `+everywhere` the SAE encodes all positions of rows, and with
+LAYOUT is `ours` (what the job takes), or one of the exact layouts: `rows`, `shared`, `packed`. Savings can be taken away: with `+apart` no
+prompt is shared, with `+all` the last block runs for all tokens, with `+everywhere` the SAE encodes all positions of rows, and with
 `+unsorted` rows are padded in the order of the data.
 """
 
@@ -28,6 +28,7 @@ from sarm.data.tokens import ConversationTokenizer
 from sarm.job import JobContext
 from sarm.jobs.train_reward import RewardTraining
 from sarm.model import SARM, DenseRewardModel, PooledOutput, RewardModel, truncated_backbone
+from sarm.packed_forward import packed_states
 from sarm.packed_tokens import Packed
 from sarm.pair_batches import PairRows
 from sarm.resources import Resources
@@ -88,11 +89,12 @@ def score_everywhere(model: RewardModel) -> None:
 
 def run_last_block_for_all(model: RewardModel) -> None:
     """Let the last block run for every token of a packed row, of which the scored ones are taken afterwards."""
-    own = model.packed_rewards
 
     def packed_rewards(row: Packed) -> tuple[Tensor, Tensor]:
-        rewards, states = own(row._replace(kept=torch.arange(len(row.input_ids)), ends_only=False))
-        return rewards[row.kept], states[row.kept]
+        every = row._replace(kept=torch.arange(len(row.input_ids)), ends_only=False)
+        states = packed_states(model.model, every, [model.layer])[model.layer]
+        pooled = model.model.get_submodule("norm")(states[row.kept])
+        return model.reward_of(model.features(pooled)), pooled
 
     model.packed_rewards = packed_rewards  # type: ignore[method-assign]
 
@@ -105,10 +107,10 @@ def share_nothing(_: RewardModel) -> None:
 def batch_in_order(pairs_at_once: int) -> None:
     """Let micro-batches be so many pairs in the order of the data, whatever their lengths."""
 
-    def split(rows: PairRows, pairs: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
+    def split(self: PairRows, pairs: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
         return [list(pairs[start : start + pairs_at_once]) for start in range(0, len(pairs), pairs_at_once)]
 
-    PairRows.split = split  # type: ignore[method-assign]
+    setattr(PairRows, "split", split)  # noqa: B010
 
 
 def training_of(folder: Path, way: str, scratch: Path, threads: int) -> RewardTraining:
