@@ -33,8 +33,15 @@ class Harvest:
     def states(self, sequences: Sequence[TextSequence]) -> dict[int, Tensor]:
         """For each layer `[kept positions, hidden_size]`.
 
-        Raises UsageProblem that names the document of a state that is not finite.
+        Raises UsageProblem that names the document of a sequence beyond the model's context, or of a state that is not finite.
         """
+        context = getattr(self._backbone.config, "max_position_embeddings", None)
+        for sequence in sequences:
+            if context is not None and len(sequence.ids) > context:
+                raise UsageProblem(
+                    f"corpus.jsonl:{sequence.document + 1}: a sequence of {len(sequence.ids)} tokens exceeds the model's context of "
+                    f"{context}; lower max_tokens"
+                )
         starts = [0]
         for sequence in sequences:
             starts.append(starts[-1] + len(sequence.kept))

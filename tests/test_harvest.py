@@ -12,6 +12,7 @@ from transformers import Qwen3Config
 
 from sarm.data.sentences import TextSequence
 from sarm.harvest import Harvest, packed_by_length
+from sarm.job import UsageProblem
 from sarm.model import truncated_backbone
 from sarm.packed_forward import can_pack
 
@@ -77,6 +78,14 @@ def test_a_layer_beyond_the_cut_is_refused() -> None:
     backbone = truncated_backbone(Qwen3Config(**SMALL, head_dim=8), 2).eval()
     with pytest.raises(ValueError, match="layer 3 does not exist: the model was cut to 2 blocks"):
         Harvest(backbone, [3], batch_tokens=64, device=CPU).states(sequences("ends"))
+
+
+def test_a_sequence_beyond_the_models_context_is_refused_naming_its_document() -> None:
+    backbone = truncated_backbone(Qwen3Config(**SMALL, head_dim=8), 2).eval()
+    harvest = Harvest(backbone, [1], batch_tokens=64, device=CPU)
+    assert len(harvest.states([TextSequence([7] * 64, [63], 0)])[1]) == 1
+    with pytest.raises(UsageProblem, match=r"corpus\.jsonl:6: a sequence of 65 tokens exceeds the model's context of 64; lower max_tokens"):
+        harvest.states([TextSequence([7] * 3, [2], 0), TextSequence([7] * 65, [64], 5)])
 
 
 def test_packs_hold_each_sequence_once_within_the_budget() -> None:
