@@ -25,7 +25,7 @@ from sarm.model import truncated_backbone
 
 MEAN_LOG_LENGTH, SPREAD_LOG_LENGTH = 2.87, 0.5
 RULES = SequenceRules(tokens="last", context="sentence", min_tokens=3, max_tokens=96, latin1_only=False)
-OURS, CUT, WHOLE = "harvest: cut, equal lengths", "cut model, padded batches", "whole model, padded batches"
+OURS, CUT, WHOLE = "harvest: cut, packed, trimmed", "cut model, padded batches", "whole model, padded batches"
 
 
 def made_up_sentences(count: int, *, vocabulary: int, seed: int) -> list[TextSequence]:

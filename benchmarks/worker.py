@@ -46,24 +46,39 @@ def save_problem(problem: Problem, path: Path) -> None:
 
 
 def serve(start: Callable[[Problem], Step]) -> None:
-    """The worker's life: arguments `FILE THREADS DESCRIPTOR`, then one JSON line `{"steps": n}` at a time on standard input.
-
-    Answers go to the open file of that number, since libraries print on standard output.
-    """
+    """The life of a worker on an SAE problem: arguments `FILE THREADS DESCRIPTOR`, then steps as they are asked for."""
     torch.set_num_threads(int(sys.argv[2]))
     problem = Problem(**torch.load(sys.argv[1], weights_only=True))
-    resting = _status("VmRSS")
+    requests = Requests()
     step, done = start(problem), 0
-    answers = os.fdopen(int(sys.argv[3]), "w")
-    for line in sys.stdin:
-        steps = json.loads(line)["steps"]
-        started, started_processor = time.perf_counter(), time.process_time()
-        losses = [step(problem.batches[(done + index) % len(problem.batches)]) for index in range(steps)]
-        seconds, processor_seconds = time.perf_counter() - started, time.process_time() - started_processor
+    while steps := requests.next():
+        requests.answer([float(step(problem.batches[(done + index) % len(problem.batches)])) for index in range(steps)])
         done += steps
+
+
+class Requests:
+    """The worker's end of the line: JSON lines `{"steps": n}` on standard input; memory is counted from when this is made.
+
+    Answers go to the open file that the worker's last argument numbers, since libraries print on standard output.
+    """
+
+    def __init__(self) -> None:
+        self._resting = _status("VmRSS")
+        self._answers = os.fdopen(int(sys.argv[-1]), "w")
+        self._started = (0.0, 0.0)
+
+    def next(self) -> int:
+        """How many steps are asked for, once they are; 0 when no more will be. The clock starts."""
+        line = sys.stdin.readline()
+        self._started = (time.perf_counter(), time.process_time())
+        return int(json.loads(line)["steps"]) if line else 0
+
+    def answer(self, losses: list[float]) -> None:
+        """Tell the losses of the steps, their time, and the largest memory so far."""
+        seconds, processor_seconds = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
         peak = _status("VmHWM")
-        growth = None if peak is None or resting is None else peak - resting
-        print(json.dumps(Answer([float(loss) for loss in losses], seconds, processor_seconds, growth)), file=answers, flush=True)
+        growth = None if peak is None or self._resting is None else peak - self._resting
+        print(json.dumps(Answer(losses, seconds, processor_seconds, growth)), file=self._answers, flush=True)
 
 
 def _status(field: str) -> int | None:

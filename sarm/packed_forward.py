@@ -5,7 +5,7 @@ Of the other tokens that block needs keys and values alone. Exact: the same prod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -49,16 +49,24 @@ def packed_states(backbone: nn.Module, row: Packed, layers: Sequence[int]) -> di
     cos, sin = backbone.get_submodule("rotary_emb")(states[None], position_ids=row.position_ids[None])
     rotary = (cos[0], sin[0])
     found = {0: states[row.kept]} if 0 in layers else {}
+    whole = len(row.kept) == len(row.input_ids)
     for number, block in enumerate(blocks[:deepest], start=1):
-        last = number == deepest
-        run = partial(_block, block, row=row, rotary=rotary, kept_only=last)
-        if getattr(block, "gradient_checkpointing", False) and block.training:
-            states = checkpoint(run, states, use_reentrant=False)
-        else:
-            states = run(states)
-        if number in layers:
-            found[number] = states if last else states[row.kept]
+        one = partial(_block, block, row=row, rotary=rotary)
+        if number in layers and not whole:
+            # Also before the deepest block, so that a layer's states are the same bits whatever other layers are wanted.
+            found[number] = _checkpointed(block, partial(one, kept_only=True), states)
+        if number < deepest or whole:
+            states = _checkpointed(block, partial(one, kept_only=False), states)
+            if number in layers and whole:
+                found[number] = states
     return found
+
+
+def _checkpointed(block: nn.Module, run: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    if getattr(block, "gradient_checkpointing", False) and block.training:
+        recomputed: Tensor = checkpoint(run, states, use_reentrant=False)
+        return recomputed
+    return run(states)
 
 
 def _block(block: Any, states: Tensor, *, row: Packed, rotary: tuple[Tensor, Tensor], kept_only: bool) -> Tensor:

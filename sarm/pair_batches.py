@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from sarm.packed_forward import can_pack
 from sarm.packed_tokens import Packed
 from sarm.reward import preference_losses
 from sarm.sae import masked_row_mean, normalized_mse
-from sarm.shared_prefix import SharedBatch, can_share, shared_length
+from sarm.shared_prefix import SharedBatch, can_share, pack, share, shared_length
 
 # One packed row of tokens; a row for each pair; a row for each conversation.
 Layout = Literal["packed", "shared", "rows"]
@@ -65,11 +66,20 @@ def reconstruction_loss(model: SARM, output: PooledOutput, batch: Batch, config:
 
 
 class Losses(NamedTuple):
-    """Sum over the pairs of a micro-batch: preference loss, reconstruction loss (0 where unused), pairs ranked right."""
+    """Sum over the pairs of a micro-batch: preference loss, reconstruction loss (0 where unused), pairs ranked right.
+
+    `each [pairs]` is the preference loss of each pair, without gradient, in the micro-batch's order.
+    """
 
     preference: Tensor
     reconstruction: Tensor
     right: Tensor
+    each: Tensor
+
+
+def first_unfinite(losses: Losses) -> int:
+    """Number of the first pair of a micro-batch whose loss is not finite; 0 where all are."""
+    return int((~torch.isfinite(losses.each)).int().argmax())
 
 
 def micro_batch_losses(model: RewardModel, batch: Batch | SharedBatch | Packed, config: RewardTrainingConfig) -> Losses:
@@ -91,7 +101,8 @@ def micro_batch_losses(model: RewardModel, batch: Batch | SharedBatch | Packed, 
         chosen, rejected = output.rewards.chunk(2)
         if config.reconstruction_weight and isinstance(model, SARM):
             reconstruction = reconstruction_loss(model, output, batch, config) * len(chosen)
-    return Losses(preference_losses(chosen, rejected).sum(), reconstruction, (chosen > rejected).sum())
+    each = preference_losses(chosen, rejected)
+    return Losses(each.sum(), reconstruction, (chosen > rejected).sum(), each.detach())
 
 
 def collate(pairs: Sequence[EncodedPair], *, pad_id: int, header: Sequence[int] | None, device: torch.device) -> Batch:
@@ -140,3 +151,36 @@ def packed_batches(pairs: Sequence[EncodedPair], budget: int) -> Iterator[list[E
         tokens += shared_length(pair)
     if current:
         yield current
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """How pairs become rows of tokens: the layout, its budget of positions, and what the tensors need.
+
+    `header` asks for assistant masks, which only conversations in rows of their own have.
+    """
+
+    layout: Layout
+    budget: int
+    pad_id: int
+    header: Sequence[int] | None
+    dtype: torch.dtype
+    device: torch.device
+
+    def size(self, pair: EncodedPair) -> int:
+        """Positions that a pair takes by itself."""
+        return padded_rows(pair) if self.layout == "rows" else shared_length(pair)
+
+    def split(self, pairs: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
+        """Micro-batches within the budget, each pair once; a pair beyond the budget goes alone."""
+        if self.layout == "packed":
+            return list(packed_batches(pairs, self.budget))
+        return list(micro_batches(pairs, self.budget, self.size))
+
+    def batch(self, part: Sequence[EncodedPair]) -> Batch | SharedBatch | Packed:
+        """The tensors of a micro-batch."""
+        if self.layout == "packed":
+            return pack(part, dtype=self.dtype, device=self.device)
+        if self.layout == "shared":
+            return share(part, pad_id=self.pad_id, dtype=self.dtype, device=self.device)
+        return collate(part, pad_id=self.pad_id, header=self.header, device=self.device)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny import HIDDEN, Stop, edit_tensors, job_context, learnable_pairs, pair, read_rows, same_bytes, save_backbone, write_rows
 from torch import Tensor
 
-from sarm.checkpoints import load_reward_model, save_sae
+from sarm.checkpoints import load_reward_model, load_tokenizer, save_sae
 from sarm.config import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.job import Interrupted, UsageProblem
@@ -252,8 +252,42 @@ def test_weights_that_are_not_finite_are_refused_with_step_and_pair(tmp_path: Pa
         tensors["model.layers.1.mlp.up_proj.weight"].fill_(float("nan"))
 
     edit_tensors(backbone / "model.safetensors", spoil)
-    with pytest.raises(UsageProblem, match=r"the loss is nan at step 0 \(pair 'p\d+' is in it\); lower the learning rate"):
+    with pytest.raises(UsageProblem, match=r"the loss is nan at step 0, first of pair 'p\d+'; lower the learning rate"):
         train(tmp_path / "job", {**inputs, "backbone": backbone})
+
+
+def test_the_pair_whose_states_are_not_finite_is_named_and_the_checkpoint_before_it_kept(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    backbone = save_backbone(tmp_path / "broken")
+    tired = load_tokenizer(backbone).convert_tokens_to_ids("tired")
+
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        tensors["model.embed_tokens.weight"][tired] = float("nan")
+
+    edit_tensors(backbone / "model.safetensors", spoil)
+    sound = [one for one in learnable_pairs(40) if "tired" not in one.model_dump_json()][:16]
+    rows = [*sound[:9], pair(77, chosen="the cat was tired."), *sound[9:]]
+    inputs = {**inputs, "backbone": backbone, "preferences": write_rows(tmp_path / "preferences", "train.jsonl", rows)}
+    settings = config(epochs=1, batch_pairs=4)
+    step = next(number for number, batch in enumerate(batches_of(len(rows), settings)) if 9 in batch)
+    assert step > 0, "the seed's order puts the broken pair after the first step"
+    with pytest.raises(UsageProblem, match=rf"the loss is nan at step {step}, first of pair 'p77'"):
+        train(tmp_path / "job", inputs, epochs=1, resources={"checkpoint_minutes": 1e-9})
+    kept = sorted((tmp_path / "job" / "checkpoint").iterdir())
+    assert [path.name for path in kept] == [f"step-{step:010d}"]
+    assert all(torch.isfinite(value).all() or "embed_tokens" in name for name, value in load_file(kept[0] / "state.safetensors").items())
+
+
+def test_a_pair_beyond_the_token_budget_is_trained_on_alone(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    settings = {"max_steps": 2, "head_init": "normal", "warmup_fraction": 0.0}
+    tight = read_rows(train(tmp_path / "tight", inputs, resources={"micro_batch_tokens": 1}, **settings) / "metrics.jsonl")
+    assert tight[-1] == pytest.approx(read_rows(train(tmp_path / "wide", inputs, **settings) / "metrics.jsonl")[-1], rel=1e-3)
+
+
+def test_an_empty_response_is_trained_on(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    rows = [*learnable_pairs(7), pair(7, chosen="a good dog.", rejected="")]
+    preferences = write_rows(tmp_path / "preferences", "train.jsonl", rows)
+    output = train(tmp_path / "job", {**inputs, "preferences": preferences}, batch_pairs=8, epochs=1)
+    assert json.loads((output / "training.json").read_text())["pairs"]["kept"] == 8
 
 
 def test_backbone_without_a_pad_token_in_its_config_gets_the_tokenizers(tmp_path: Path, inputs: dict[str, Path]) -> None:

@@ -24,10 +24,10 @@ from sarm.engine_zero import ZeroUpdate
 from sarm.job import JobContext, UsageProblem
 from sarm.model import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel
 from sarm.packed_tokens import Packed
-from sarm.pair_batches import Batch, Losses, collate, micro_batch_losses, micro_batches, packed_batches, padded_rows, row_layout
+from sarm.pair_batches import Batch, Losses, PairRows, first_unfinite, micro_batch_losses, row_layout
 from sarm.sae import TopKSAE
 from sarm.sharding import Round, rounds_of
-from sarm.shared_prefix import SharedBatch, pack, share, shared_length
+from sarm.shared_prefix import SharedBatch
 
 LOG_EVERY = 5
 LINEAR_INIT_STD = 0.02
@@ -150,7 +150,14 @@ class RewardTraining:
         self.header = self.tokenizer.assistant_header() if masks else None
         self._refuse_headless()
         self.dtype = self.model.model.dtype
-        self.layout = row_layout(self.model, self.config)
+        self.rows = PairRows(
+            layout=row_layout(self.model, self.config),
+            budget=self.context.resources.micro_batch_tokens,
+            pad_id=self.tokenizer.pad_id,
+            header=self.header,
+            dtype=self.dtype,
+            device=self.device,
+        )
         self.steps = batches_of(len(self.pairs), self.config)
         self._check_shares()
         if self.context.resources.activation_checkpointing and self.config.backbone_trains:
@@ -248,8 +255,8 @@ class RewardTraining:
             losses = Losses(*self.update.forward(micro.rows))
             total = (losses.preference + self.config.reconstruction_weight * losses.reconstruction) * micro.counts / len(batch)
             if not trouble and not torch.isfinite(total):
-                value, pair = float(total.detach()), micro.pairs[0].id
-                trouble = f"the loss is {value} at step {index} (pair {pair!r} is in it); lower the learning rate"
+                value, pair = float(total.detach()), micro.pairs[first_unfinite(losses)].id
+                trouble = f"the loss is {value} at step {index}, first of pair {pair!r}; lower the learning rate or drop the pair"
             self.update.backward(total, last=number == len(micros) - 1)
             preference += float(losses.preference.detach()) * micro.counts
             reconstruction += float(losses.reconstruction.detach()) * micro.counts
@@ -267,22 +274,16 @@ class RewardTraining:
 
     def _rounds(self, pairs: Sequence[EncodedPair]) -> list[Round]:
         """This process's rounds of some pairs, in micro-batches of the layout that model and objective allow."""
-        size = padded_rows if self.layout == "rows" else shared_length
-
-        def split(part: Sequence[EncodedPair]) -> list[list[EncodedPair]]:
-            budget = self.context.resources.micro_batch_tokens
-            return list(packed_batches(part, budget) if self.layout == "packed" else micro_batches(part, budget, size))
-
-        group = self.group
-        return rounds_of(pairs, rank=group.rank, processes=group.size, order=lambda pair: (-size(pair), pair.id), split=split)
+        return rounds_of(
+            pairs,
+            rank=self.group.rank,
+            processes=self.group.size,
+            order=lambda pair: (-self.rows.size(pair), pair.id),
+            split=self.rows.split,
+        )
 
     def _micro(self, one: Round) -> Micro:
-        pad_id, dtype, device = self.tokenizer.pad_id, self.dtype, self.device
-        if self.layout == "packed":
-            return Micro(one.rows, pack(one.rows, dtype=dtype, device=device), one.counts)
-        if self.layout == "shared":
-            return Micro(one.rows, share(one.rows, pad_id=pad_id, dtype=dtype, device=device), one.counts)
-        return Micro(one.rows, collate(one.rows, pad_id=pad_id, header=self.header, device=device), one.counts)
+        return Micro(one.rows, self.rows.batch(one.rows), one.counts)
 
     def _epoch_ends(self, done: int) -> bool:
         return done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0

@@ -13,6 +13,7 @@ from torch import Tensor
 from sarm.checkpoints import load_tokenizer, load_truncated_backbone, save_sae
 from sarm.config import SAETrainingConfig
 from sarm.data.preferences import DataError
+from sarm.data.prefetch import ahead
 from sarm.data.sentences import Corpus, Cursor, SentenceStream, SequenceRules, TextSequence
 from sarm.data.splitters import splitter
 from sarm.engine import Checkpointer, MetricsFile, torch_dtype, use_threads
@@ -60,7 +61,7 @@ def train_saes(work: Sequence[tuple[SAETrainingConfig, JobContext]]) -> None:
         runs = [
             _Run.start(one, its, hidden_size=backbone.config.hidden_size, group=group, workspace=shared) for one, its in work
         ]
-        for chunk_start, cursor, sequences in _chunks(config, stream, first=min(run.done for run in runs), runs=runs):
+        for chunk_start, cursor, sequences in ahead(_chunks(config, stream, first=min(run.done for run in runs), runs=runs)):
             group.check_same([(sequence.document, sequence.ids) for sequence in sequences], "text")
             states = shared_states(harvest, sequences, group)
             _consume_all(runs, states, chunk_start=chunk_start, cursor=cursor)
