@@ -46,14 +46,15 @@ def save_problem(problem: Problem, path: Path) -> None:
 
 
 def serve(start: Callable[[Problem], Step]) -> None:
-    """The worker's life: arguments `FILE THREADS`, then one JSON line `{"steps": n}` at a time on standard input."""
+    """The worker's life: arguments `FILE THREADS DESCRIPTOR`, then one JSON line `{"steps": n}` at a time on standard input.
+
+    Answers go to the open file of that number, since libraries print on standard output.
+    """
     torch.set_num_threads(int(sys.argv[2]))
     problem = Problem(**torch.load(sys.argv[1], weights_only=True))
     resting = _status("VmRSS")
     step, done = start(problem), 0
-    # What the libraries print must not lie among the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    answers = os.fdopen(int(sys.argv[3]), "w")
     for line in sys.stdin:
         steps = json.loads(line)["steps"]
         started, started_processor = time.perf_counter(), time.process_time()
@@ -77,9 +78,13 @@ class Worker:
     """The other end: a process that waits for requests. Use as a context; it ends with it."""
 
     def __init__(self, command: list[str], problem: Path, *, threads: int, environment: Mapping[str, str]) -> None:
+        answers, theirs = os.pipe()
+        arguments = [*command, str(problem), str(threads), str(theirs)]
         self._process = subprocess.Popen(
-            [*command, str(problem), str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(environment)
+            arguments, stdin=subprocess.PIPE, stdout=sys.stderr, text=True, env=dict(environment), pass_fds=[theirs]
         )
+        os.close(theirs)
+        self._answers = os.fdopen(answers)
 
     def __enter__(self) -> Worker:
         return self
@@ -88,14 +93,15 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=60)
+        self._answers.close()
 
     def run(self, steps: int) -> Answer:
         """Do so many steps more. Raises RuntimeError where the worker has died; its last words are on standard error."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({"steps": steps}) + "\n")
             self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        answer = self._answers.readline()
         if not answer:
             raise RuntimeError(f"worker {self._process.args!r} ended with code {self._process.wait()}; what it said is above")
         return Answer(*json.loads(answer))

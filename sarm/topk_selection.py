@@ -29,11 +29,10 @@ def select_topk(pre_acts: Tensor, k: int) -> Selection:
     if not 1 <= k <= pre_acts.shape[-1]:
         raise ValueError(f"k = {k} must lie between 1 and the number of latents, {pre_acts.shape[-1]}")
     group = _group_size(pre_acts.shape[-1], k)
-    if pre_acts.device.type == "cpu" and pre_acts.dtype in (torch.float32, torch.float64) and group >= SMALLEST_GROUP:
-        found = _by_groups(pre_acts, k, group)
-        if found is not None:
-            return found
-    return Selection(*pre_acts.topk(k, dim=-1, sorted=False))
+    if group < SMALLEST_GROUP:
+        chosen = _k_largest(pre_acts, k)
+        return Selection(values=pre_acts.gather(1, chosen), indices=chosen)
+    return _by_groups(pre_acts, k, group)
 
 
 def _group_size(columns: int, k: int) -> int:
@@ -42,25 +41,30 @@ def _group_size(columns: int, k: int) -> int:
     return math.gcd(columns, wanted)
 
 
-def _by_groups(pre_acts: Tensor, k: int, group: int) -> Selection | None:
-    """The k largest lie in the k groups with the largest maxima. None where values tie at a border or are not numbers."""
+def _by_groups(pre_acts: Tensor, k: int, group: int) -> Selection:
+    """The k largest lie in the k groups with the largest maxima, or as large ones do."""
     rows, columns = pre_acts.shape
     groups = columns // group
     # Group g holds the columns g, g + groups, g + 2 groups, ...: maxima over them are taken along whole rows, which is fast.
     grouped = pre_acts.view(rows, group, groups)
     best = _k_largest(grouped.amax(dim=1), k)
-    if best is None:
-        return None
     candidates = grouped.gather(2, best[:, None, :].expand(rows, group, k)).reshape(rows, group * k)
     chosen = _k_largest(candidates, k)
-    if chosen is None:
-        return None
     member = torch.div(chosen, k, rounding_mode="floor")
     return Selection(values=candidates.gather(1, chosen), indices=member * groups + best.gather(1, chosen - member * k))
 
 
-def _k_largest(values: Tensor, k: int) -> Tensor | None:
-    """Columns `[rows, k]` (ascending) of the k largest; None where not exactly k lie at or above the k-th."""
+def _k_largest(values: Tensor, k: int) -> Tensor:
+    """Columns `[rows, k]` (int64) of the k largest."""
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        clear = _above_a_clear_border(values, k)
+        if clear is not None:
+            return clear
+    return values.topk(k, dim=-1, sorted=False).indices
+
+
+def _above_a_clear_border(values: Tensor, k: int) -> Tensor | None:
+    """The k largest by numpy, which partitions with vector instructions. None where values tie at the border or are not numbers."""
     rows, columns = values.shape
     found = values.numpy()
     border = np.partition(found, columns - k, axis=1)[:, columns - k, None]

@@ -57,8 +57,8 @@ def test_missing_number_counts_as_the_largest_as_in_torch() -> None:
 
 def test_a_tie_and_a_missing_number_that_even_out_are_noticed() -> None:
     values = torch.tensor([[1.0, 3.0, 3.0, 3.0], [1.0, 2.0, float("nan"), 0.0]])
-    assert topk_selection._k_largest(values, 2) is None
-    assert topk_selection._k_largest(values.flip(0), 2) is None
+    assert topk_selection._above_a_clear_border(values, 2) is None
+    assert topk_selection._above_a_clear_border(values.flip(0), 2) is None
 
 
 def test_wide_rows_are_searched_by_groups(monkeypatch: pytest.MonkeyPatch) -> None:
