@@ -139,6 +139,9 @@ class SAETrainingConfig(JobConfig):
     dead_after_vectors: int = Field(default=1_000_000, ge=1, description="A latent silent for so many vectors counts as dead for AuxK.")
     backbone_dtype: Dtype = Field(default="float32", description="Precision of the truncated model's forward.")
     dtype: Dtype = Field(default="float32", description="Precision of the SAE and of Adam's moments.")
+    products: Literal["as-dtype", "bfloat16"] = Field(
+        default="as-dtype", description="Precision of what the SAE's products read; sums, loss and gradients are not rounded to it."
+    )
     seed: int = Field(default=0, description="Seed of initialisation and of the order of sentences and vectors.")
 
     @model_validator(mode="after")

@@ -50,38 +50,58 @@ class Workspace:
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
-    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """An uninitialised tensor of `like`'s precision and place; what an earlier call of that name gave is void."""
+    def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """An uninitialised tensor; what an earlier call gave for that name, precision and device is void."""
         size = torch.Size(shape).numel()
-        key = name, like.dtype, like.device
+        key = name, dtype, device
         if key not in self._buffers or len(self._buffers[key]) < size:
-            self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+            self._buffers[key] = torch.empty(size, dtype=dtype, device=device)
         return self._buffers[key][:size].view(shape)
 
 
 @torch.no_grad()
 def loss_and_gradients(
-    weights: SAETensors, x: Tensor, *, k: int, objective: Objective, auxk: AuxK | None, workspace: Workspace
+    weights: SAETensors,
+    x: Tensor,
+    *,
+    k: int,
+    objective: Objective,
+    auxk: AuxK | None,
+    product_dtype: torch.dtype,
+    workspace: Workspace,
 ) -> LossAndGradients:
     """One batch of prepared vectors `[batch, hidden_size]`: the mean loss and its gradients, which lie in the workspace.
 
     `objective` is `normalized_mse` (ratio of mean squares) or `squared_error` (sum over the hidden axis), each a mean over the batch.
+    Products take their operands in `product_dtype`; sums of sparse ones and the loss are in single precision at least.
     The one `[batch, n_latents]` buffer is that of the pre-activations.
     """
-    centered = x - weights.pre_bias
-    pre_acts = workspace.take("pre_acts", (len(x), len(weights.encoder)), x)
-    torch.addmm(weights.latent_bias, centered, weights.encoder.T, out=pre_acts)
+    low = _operands(weights, product_dtype, workspace)
+    centered = (x - weights.pre_bias).to(product_dtype)
+    pre_acts = workspace.take("pre_acts", (len(x), len(low.encoder)), product_dtype, x.device)
+    torch.addmm(low.latent_bias, centered, low.encoder.T, out=pre_acts)
     kept = select_topk(pre_acts, k)
-    error = sparse_products.decode(kept.values, kept.indices, weights.decoder_rows) + weights.pre_bias - x
+    error = sparse_products.decode(kept.values, kept.indices, low.decoder_rows) + weights.pre_bias - x
     main = _normalized(error, x) if objective == "normalized_mse" else _squared(error)
-    dead_loss = None if auxk is None else _auxk(pre_acts, -error, weights, auxk)
+    dead_loss = None if auxk is None else _auxk(pre_acts, -error, low, auxk)
     parts = [(kept, main)] if dead_loss is None else [(kept, main), dead_loss]
     pairs = sparse_products.pairs_of([part.indices for part, _ in parts], len(weights.encoder))
     fired = torch.zeros(len(weights.encoder), dtype=torch.bool, device=x.device)
     fired[kept.indices[kept.values != 0]] = True
     loss = main.loss if dead_loss is None else main.loss + dead_loss[1].loss
-    gradients = _gradients(weights, centered, [(part.values, term.gradient) for part, term in parts], pairs, workspace)
+    gradients = _gradients(weights, low, centered, [(part.values, term.gradient) for part, term in parts], pairs, workspace)
     return LossAndGradients(loss=loss, fired=fired, gradients=gradients)
+
+
+def _operands(weights: SAETensors, dtype: torch.dtype, workspace: Workspace) -> SAETensors:
+    """The weights as products take them: themselves, or copies in another precision."""
+    if weights.encoder.dtype == dtype:
+        return weights
+    matrices = [
+        workspace.take(f"{name} operand", tuple(matrix.shape), dtype, matrix.device).copy_(matrix)
+        for name, matrix in (("encoder", weights.encoder), ("decoder", weights.decoder_rows))
+    ]
+    return SAETensors(weights.pre_bias.to(dtype), weights.latent_bias.to(dtype), *matrices)
 
 
 class _Term(NamedTuple):
@@ -113,18 +133,21 @@ def _auxk(pre_acts: Tensor, residual: Tensor, weights: SAETensors, auxk: AuxK) -
 
 
 def _gradients(
-    weights: SAETensors, centered: Tensor, parts: list[tuple[Tensor, Tensor]], pairs: Pairs, workspace: Workspace
+    weights: SAETensors, low: SAETensors, centered: Tensor, parts: list[tuple[Tensor, Tensor]], pairs: Pairs, workspace: Workspace
 ) -> SAETensors:
     """Gradients from each part's values `[batch, k]` and its gradient of the reconstruction; the parts' rows follow one another."""
     values = _stacked([values.reshape(-1) for values, _ in parts])
-    gradient = _stacked([gradient for _, gradient in parts])
-    passed = sparse_products.value_gradients(gradient, weights.decoder_rows, pairs)
-    latent_bias = sparse_products.latent_sums(passed, pairs, len(weights.encoder))
-    encoder = workspace.take("encoder", tuple(weights.encoder.shape), weights.encoder)
-    decoder = workspace.take("decoder", tuple(weights.decoder_rows.shape), weights.decoder_rows)
+    gradient = _stacked([gradient for _, gradient in parts]).to(centered.dtype)
+    passed = sparse_products.value_gradients(gradient, low.decoder_rows, pairs)
+    latent_bias = sparse_products.latent_sums(passed, pairs, len(low.encoder)).to(weights.latent_bias.dtype)
+    encoder, decoder = (
+        workspace.take(name, tuple(matrix.shape), matrix.dtype, matrix.device)
+        for name, matrix in (("encoder", weights.encoder), ("decoder", weights.decoder_rows))
+    )
+    # Added to the reconstruction (that of the first part alone) and taken off before the encoder: one product with a vector.
+    pre_bias = parts[0][1].sum(dim=0) - latent_bias @ weights.encoder
     return SAETensors(
-        # Added to the reconstruction (that of the first part alone) and taken off before the encoder: one product with a vector.
-        pre_bias=parts[0][1].sum(dim=0) - latent_bias @ weights.encoder,
+        pre_bias=pre_bias.to(weights.pre_bias.dtype),
         latent_bias=latent_bias,
         encoder=sparse_products.weight_gradients(passed, _stacked([centered] * len(parts)), pairs, encoder),
         decoder_rows=sparse_products.weight_gradients(values, gradient, pairs, decoder),

@@ -1,8 +1,15 @@
-"""Products of a TopK code with dense matrices that touch the active (row, latent) pairs alone. Source: Gao et al. 2025, appendix D."""
+"""Products of a TopK code with dense matrices that touch the active (row, latent) pairs alone. Source: Gao et al. 2025, appendix D.
+
+Sums are in single precision at least, whatever the operands' precision, and so are results that have no place given.
+On a GPU with Triton `sarm.kernels` computes them, elsewhere torch's sparse matrices.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import warnings
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -58,17 +65,23 @@ def _sorted_by_latent(latents: Tensor, n_latents: int) -> Tensor:
 
 def decode(values: Tensor, indices: Tensor, decoder_rows: Tensor) -> Tensor:
     """Latents times decoder from k rows of it: `values` and `indices` `[rows, k]`, `[n_latents, hidden_size]` to `[rows, hidden_size]`."""
+    kernels = _kernels(values)
+    if kernels is not None:
+        return kernels.decode(values, indices, decoder_rows)
     rows, k = values.shape
     starts = torch.arange(0, rows * k + 1, k, dtype=torch.int32, device=values.device)
     code = _csr(starts, indices.reshape(-1).int(), _wide(values).reshape(-1), (rows, len(decoder_rows)))
-    return (code @ _wide(decoder_rows)).to(values.dtype)
+    return code @ _wide(decoder_rows)
 
 
 def value_gradients(gradient: Tensor, decoder_rows: Tensor, pairs: Pairs) -> Tensor:
     """What each pair's value gets from the reconstruction's gradient `[rows, hidden_size]`: a dot product, `[P]` row by row."""
+    kernels = _kernels(gradient)
+    if kernels is not None:
+        return kernels.value_gradients(gradient, decoder_rows, latents=pairs.latents, rows=pairs.rows, order=pairs.order)
     zeros = torch.zeros(len(pairs.latents), dtype=_wide(gradient).dtype, device=gradient.device)
     pattern = _csr(pairs.row_starts, pairs.latents, zeros, (len(gradient), len(decoder_rows)))
-    return torch.sparse.sampled_addmm(pattern, _wide(gradient), _wide(decoder_rows).T, beta=0).values().to(gradient.dtype)
+    return torch.sparse.sampled_addmm(pattern, _wide(gradient), _wide(decoder_rows).T, beta=0).values()
 
 
 def weight_gradients(factors: Tensor, vectors: Tensor, pairs: Pairs, out: Tensor) -> Tensor:
@@ -76,15 +89,29 @@ def weight_gradients(factors: Tensor, vectors: Tensor, pairs: Pairs, out: Tensor
 
     Fills and returns `out` `[n_latents, hidden_size]`. The vectors are read in the order of latents, so they stay in cache.
     """
+    kernels = _kernels(vectors)
+    if kernels is not None:
+        return kernels.weight_gradients(factors, vectors, out, rows=pairs.rows, order=pairs.order, starts=pairs.latent_starts)
     transposed = _csr(pairs.latent_starts, pairs.rows, _wide(factors)[pairs.order], (len(out), len(vectors)))
-    if _wide(out) is out:
-        return torch.addmm(out, transposed, vectors, beta=0, out=out)
+    if out.dtype == transposed.dtype:
+        return torch.addmm(out, transposed, _wide(vectors), beta=0, out=out)
     return out.copy_(transposed @ _wide(vectors))
 
 
 def latent_sums(factors: Tensor, pairs: Pairs, n_latents: int) -> Tensor:
     """Each latent's sum of its pairs' factors: `[P]` row by row to `[n_latents]`."""
-    return torch.zeros(n_latents, dtype=factors.dtype, device=factors.device).index_add_(0, pairs.latents, factors)
+    kernels = _kernels(factors)
+    if kernels is not None:
+        return kernels.latent_sums(factors, order=pairs.order, starts=pairs.latent_starts)
+    wide = _wide(factors)
+    return torch.zeros(n_latents, dtype=wide.dtype, device=factors.device).index_add_(0, pairs.latents, wide)
+
+
+def _kernels(operand: Tensor) -> ModuleType | None:
+    # Triton comes with CUDA builds of torch alone; double precision is for checks, which the plain form does.
+    if not operand.is_cuda or operand.dtype == torch.float64 or importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("sarm.kernels.active_pairs")
 
 
 def _wide(tensor: Tensor) -> Tensor:

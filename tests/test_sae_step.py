@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -32,7 +32,10 @@ def vectors(batch: int, hidden_size: int, dtype: torch.dtype = torch.float64) ->
 
 
 def sparse(sae: TopKSAE, x: torch.Tensor, *, objective: Objective, auxk: AuxK | None = None) -> LossAndGradients:
-    return loss_and_gradients(tensors_of(sae), x, k=sae.k, objective=objective, auxk=auxk, workspace=Workspace())
+    weights = tensors_of(sae)
+    return loss_and_gradients(
+        weights, x, k=sae.k, objective=objective, auxk=auxk, product_dtype=weights.encoder.dtype, workspace=Workspace()
+    )
 
 
 def assert_equal_to_the_dense_step(sae: TopKSAE, x: torch.Tensor, objective: Objective, auxk: AuxK | None = None) -> None:
@@ -99,15 +102,21 @@ def test_tied_latents_are_kept_k_at_a_time_and_the_loss_is_the_dense_one() -> No
     torch.testing.assert_close(found.gradients.latent_bias.sum(), dense.latent_bias.sum(), rtol=1e-11, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_lower_precision_stays_near_the_double_one(dtype: torch.dtype) -> None:
-    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+@pytest.mark.parametrize(
+    ("dtype", "products", "tolerance"),
+    [(torch.float32, torch.float32, 1e-5), (torch.float32, torch.bfloat16, 0.05), (torch.bfloat16, torch.bfloat16, 0.1)],
+    ids=["float32", "float32 with products in bfloat16", "bfloat16"],
+)
+def test_lower_precision_stays_near_the_double_one(dtype: torch.dtype, products: torch.dtype, tolerance: float) -> None:
+    # All latents are kept, so that rounding cannot change which.
     low = random_sae(hidden_size=16, n_latents=256, k=256, dtype=dtype)
     x = vectors(24, 16).to(dtype)
-    found, exact = sparse(low, x, objective="normalized_mse"), sparse(copy.deepcopy(low).double(), x.double(), objective="normalized_mse")
+    settings: dict[str, Any] = {"k": 256, "objective": "normalized_mse", "auxk": None, "workspace": Workspace()}
+    found = loss_and_gradients(tensors_of(low), x, product_dtype=products, **settings)
+    exact = loss_and_gradients(tensors_of(copy.deepcopy(low).double()), x.double(), product_dtype=torch.float64, **settings)
     for ours, reference in zip((found.loss, *found.gradients), (exact.loss, *exact.gradients), strict=True):
-        assert ours.dtype == dtype
         assert float((ours.double() - reference).abs().max()) <= tolerance * float(reference.abs().max())
+    assert {gradient.dtype for gradient in found.gradients} == {dtype} and found.loss.dtype == torch.float32
 
 
 def test_products_of_pairs_equal_the_dense_products() -> None:

@@ -152,6 +152,7 @@ def plain_sae(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Path])
         {"objective": "squared_error"},
         {"schedule": "authors"},
         {"dtype": "bfloat16", "backbone_dtype": "bfloat16"},
+        {"products": "bfloat16"},
         {"warmup_fraction": 0.0},
         {"auxk_weight": 0.03, "dead_after_vectors": 16},
     ],

@@ -1,0 +1,1 @@
+"""Triton kernels; each has a plain PyTorch form elsewhere that gives the same."""
