@@ -89,9 +89,7 @@ def workers(options: argparse.Namespace) -> Iterator[Mapping[str, Worker]]:
         own["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         theirs = {name: value for name, value in own.items() if name != "PYTHONPATH"}
         yield {
-            name: stack.enter_context(
-                Worker(command, problem, threads=options.threads, environment=theirs if name == PEER else own)
-            )
+            name: stack.enter_context(Worker(command, problem, threads=options.threads, environment=theirs if name == PEER else own))
             for name, command in commands(options).items()
         }
 
@@ -174,7 +172,8 @@ def main() -> None:
     with workers(options) as started:
         losses: dict[str, list[float]] = {name: [] for name in started}
         trials = measure({name: way_of(worker, options.steps, losses[name]) for name, worker in started.items()}, repeats=options.repeats)
-    print(f"hidden {options.hidden}, {options.latents} latents, k {options.k}, batch {options.batch}, float32; {options.steps} steps a turn")
+    sizes = f"hidden {options.hidden}, {options.latents} latents, k {options.k}, batch {options.batch}"
+    print(f"{sizes}, float32; {options.steps} steps a turn")
     print(conditions(options.repeats))
     assert_losses_agree(losses, first=options.steps)
     whole = {name: runs for name, runs in trials.items() if name in (DENSE, PEER, OURS)}

@@ -1,7 +1,8 @@
 """The SAE step in all its forms, as workers of `sae_step.py`: `python sae_ways.py NAME FILE THREADS`.
 
-`dense` is the plain loop, `ours` the step of the suite. `dense+SAVING` is the dense step written out with that saving alone, `ours-SAVING` the
-written-out step with all savings but that one; `dense+` has none and `ours-` all. `floor:PART` does the part alone that no version can leave out.
+`dense` is the plain loop, `ours` the step of the suite. `dense+SAVING` is the dense step written out with that saving alone,
+`ours-SAVING` the written-out step with all savings but that one; `dense+` has none and `ours-` all. `floor:PART` does the part alone
+that no version can leave out.
 """
 
 from __future__ import annotations

@@ -86,11 +86,12 @@ def loss_and_gradients(
     dead_loss = None if auxk is None else _auxk(pre_acts, -error, low, auxk)
     parts = [(kept, main)] if dead_loss is None else [(kept, main), dead_loss]
     pairs = sparse_products.pairs_of([part.indices for part, _ in parts], len(weights.encoder))
-    fired = torch.zeros(len(weights.encoder), dtype=torch.bool, device=x.device)
-    fired[kept.indices[kept.values != 0]] = True
+    counts = torch.zeros(len(weights.encoder), dtype=torch.int32, device=x.device)
+    counts.index_add_(0, kept.indices.reshape(-1), (kept.values != 0).int().reshape(-1))
     loss = main.loss if dead_loss is None else main.loss + dead_loss[1].loss
-    gradients = _gradients(weights, low, centered, [(part.values, term.gradient) for part, term in parts], pairs, workspace)
-    return LossAndGradients(loss=loss, fired=fired, gradients=gradients)
+    summands = [(part.values, term.gradient) for part, term in parts]
+    gradients = _gradients(weights, low, centered, summands, pairs=pairs, workspace=workspace)
+    return LossAndGradients(loss=loss, fired=counts > 0, gradients=gradients)
 
 
 def _operands(weights: SAETensors, dtype: torch.dtype, workspace: Workspace) -> SAETensors:
@@ -133,7 +134,7 @@ def _auxk(pre_acts: Tensor, residual: Tensor, weights: SAETensors, auxk: AuxK) -
 
 
 def _gradients(
-    weights: SAETensors, low: SAETensors, centered: Tensor, parts: list[tuple[Tensor, Tensor]], pairs: Pairs, workspace: Workspace
+    weights: SAETensors, low: SAETensors, centered: Tensor, parts: list[tuple[Tensor, Tensor]], *, pairs: Pairs, workspace: Workspace
 ) -> SAETensors:
     """Gradients from each part's values `[batch, k]` and its gradient of the reconstruction; the parts' rows follow one another."""
     values = _stacked([values.reshape(-1) for values, _ in parts])

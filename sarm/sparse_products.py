@@ -38,16 +38,20 @@ class Pairs(NamedTuple):
 def pairs_of(indices: list[Tensor], n_latents: int) -> Pairs:
     """The pairs of blocks of rows, each `[rows, k]` with a k of its own, one below the other."""
     device = indices[0].device
-    counts = torch.cat([torch.full((len(block),), block.shape[1], device=device) for block in indices])
-    latents = torch.cat([block.reshape(-1) for block in indices]) if len(indices) > 1 else indices[0].reshape(-1)
-    owners = torch.repeat_interleave(torch.arange(len(counts), device=device, dtype=torch.int32), counts)
+    counts, owners, first = [], [], 0
+    for block in indices:
+        rows, k = block.shape
+        counts.append(torch.full((rows,), k, device=device))
+        owners.append(torch.arange(first, first + rows, device=device, dtype=torch.int32).repeat_interleave(k))
+        first += rows
+    latents = torch.cat([block.reshape(-1) for block in indices])
     order = _sorted_by_latent(latents, n_latents)
     return Pairs(
-        row_starts=_starts(counts),
+        row_starts=_starts(torch.cat(counts)),
         latents=latents.int(),
         order=order,
         latent_starts=_starts(torch.bincount(latents, minlength=n_latents)),
-        rows=owners[order],
+        rows=torch.cat(owners)[order],
     )
 
 

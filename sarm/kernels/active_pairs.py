@@ -19,7 +19,9 @@ PAIRS = 16
 
 
 @triton.jit
-def _decode_kernel(values, indices, weights, out, k, hidden, TILE: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _decode_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    values, indices, weights, out, k, hidden, TILE: tl.constexpr, COLUMNS: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < hidden
@@ -34,7 +36,7 @@ def _decode_kernel(values, indices, weights, out, k, hidden, TILE: tl.constexpr,
 
 
 @triton.jit
-def _value_gradient_kernel(  # type: ignore[no-untyped-def]
+def _value_gradient_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     gradient, weights, latents, rows, order, out, pairs, hidden, PAIRS: tl.constexpr, COLUMNS: tl.constexpr
 ):
     # Neighbours in the order of latents share a row of the weights.
@@ -54,7 +56,7 @@ def _value_gradient_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _weight_gradient_kernel(  # type: ignore[no-untyped-def]
+def _weight_gradient_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     factors, vectors, order, rows, starts, out, hidden, TILE: tl.constexpr, COLUMNS: tl.constexpr
 ):
     latent = tl.program_id(0).to(tl.int64)
@@ -93,9 +95,7 @@ def decode(values: Tensor, indices: Tensor, decoder_rows: Tensor) -> Tensor:
     hidden = decoder_rows.shape[1]
     out = torch.empty(rows, hidden, dtype=torch.float32, device=values.device)
     grid = rows, triton.cdiv(hidden, COLUMNS)
-    _decode_kernel[grid](
-        values.contiguous(), indices.contiguous(), decoder_rows.contiguous(), out, k, hidden, TILE=TILE, COLUMNS=COLUMNS
-    )
+    _decode_kernel[grid](values.contiguous(), indices.contiguous(), decoder_rows.contiguous(), out, k, hidden, TILE=TILE, COLUMNS=COLUMNS)
     return out
 
 
