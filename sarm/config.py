@@ -139,15 +139,16 @@ class SAETrainingConfig(JobConfig):
     dead_after_vectors: int = Field(default=1_000_000, ge=1, description="A latent silent for so many vectors counts as dead for AuxK.")
     backbone_dtype: Dtype = Field(default="float32", description="Precision of the truncated model's forward.")
     dtype: Dtype = Field(default="float32", description="Precision of the SAE and of Adam's moments.")
-    products: Literal["as-dtype", "bfloat16"] = Field(
-        default="as-dtype", description="Precision of what the SAE's products read; sums, loss and gradients are not rounded to it."
-    )
+    moments: Literal["as-dtype", "bfloat16"] = Field(default="as-dtype", description="Precision of Adam's moments (dtype float32).")
+    products: Literal["as-dtype", "bfloat16"] = Field(default="as-dtype", description="Precision of what products read; sums keep dtype.")
     seed: int = Field(default=0, description="Seed of initialisation and of the order of sentences and vectors.")
 
     @model_validator(mode="after")
     def _k_fits(self) -> SAETrainingConfig:
         if self.k > self.n_latents:
             raise ValueError(f"k = {self.k} is larger than n_latents = {self.n_latents}; choose k <= n_latents")
+        if self.moments != "as-dtype" and self.dtype != "float32":
+            raise ValueError(f"moments = {self.moments!r} needs dtype = 'float32', not {self.dtype!r}; choose 'as-dtype'")
         if not self.batch_vectors <= min(self.buffer_vectors, self.vectors):
             raise ValueError(
                 f"batch_vectors = {self.batch_vectors} must not exceed buffer_vectors = {self.buffer_vectors} or vectors = {self.vectors}"

@@ -15,6 +15,7 @@ from sarm.sparse_products import Pairs
 from sarm.topk_selection import Selection, select_topk
 
 Objective = Literal["normalized_mse", "squared_error"]
+AUXK_ROWS = 64
 
 
 class SAETensors(NamedTuple):
@@ -127,8 +128,10 @@ def _auxk(pre_acts: Tensor, residual: Tensor, weights: SAETensors, auxk: AuxK) -
     dead = auxk.dead.nonzero().squeeze(1)
     if not len(dead):
         return None
-    found = select_topk(pre_acts[:, dead], min(residual.shape[-1] // 2, len(dead)))
-    revived = Selection(values=found.values, indices=dead[found.indices])
+    k = min(residual.shape[-1] // 2, len(dead))
+    # Some rows at a time: the dead latents' columns would otherwise be a second buffer nearly as large as the first.
+    found = [select_topk(rows[:, dead], k) for rows in pre_acts.split(AUXK_ROWS)]
+    revived = Selection(torch.cat([part.values for part in found]), dead[torch.cat([part.indices for part in found])])
     term = _normalized(sparse_products.decode(revived.values, revived.indices, weights.decoder_rows) - residual, residual)
     return revived, _Term(term.loss * auxk.weight, term.gradient * auxk.weight)
 

@@ -43,12 +43,35 @@ for dtype in (torch.float32, torch.bfloat16):
 print("compared", compared)
 """
 
+MOMENTS = """
+import torch
+from sarm.kernels import small_moments as kernel
+from sarm.small_moments import EPSILON, update_by_slices
+
+draw = torch.Generator().manual_seed(1)
+parameter, gradient = (torch.randn(3000, generator=draw) for _ in range(2))
+mean, square = torch.randn(3000, generator=draw).bfloat16(), torch.rand(3000, generator=draw).bfloat16()
+settings = {"beta1": 0.9, "beta2": 0.999, "rate": 1e-2, "correction": 0.1, "seed": 7}
+ours, plain = ([tensor.clone() for tensor in (parameter, gradient, mean, square)] for _ in range(2))
+kernel.update(*ours, **settings, epsilon=EPSILON)
+update_by_slices(*plain, **settings)
+torch.testing.assert_close(ours[0], plain[0], rtol=1e-6, atol=1e-7)
+assert not torch.equal(ours[0], parameter)
+torch.testing.assert_close(ours[2].float(), plain[2].float(), rtol=2**-7, atol=1e-9)
+# Their draws differ: each is one of the two neighbours of the exact value, and right in the mean.
+exact = 0.999 * square.double() + 0.001 * gradient.double() ** 2
+assert float(((ours[3].double() - exact).abs() / exact).max()) <= 2**-7
+assert abs(float((ours[3].double() / exact).mean()) - 1) < 5e-4
+print("compared", 4)
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed; it comes with CUDA builds of torch")
-def test_kernels_equal_the_plain_products_in_the_interpreter() -> None:
+@pytest.mark.parametrize(("check", "comparisons"), [(CHECK, "20"), (MOMENTS, "4")], ids=["products", "Adam with bfloat16 moments"])
+def test_kernels_equal_the_plain_form_in_the_interpreter(check: str, comparisons: str) -> None:
     paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True, check=False, timeout=600, env=environment)
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["compared", "20"]
+    assert done.stdout.split() == ["compared", comparisons]

@@ -17,12 +17,12 @@ SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     ("values", frozenset({"resources", "job", "config", "config_text", "data.preferences"})),
     # Plain arithmetic and what lies on disk.
     ("math and files", frozenset({"sae", "reward", "steering", "scoring", "checksums", "manifest", "archive", "verification", "staging"})),
-    ("products", frozenset({"sparse_products", "topk_selection"})),
+    ("products", frozenset({"sparse_products", "topk_selection", "small_moments", "kernels.active_pairs", "kernels.small_moments"})),
     ("steps", frozenset({"sae_step"})),
     ("store", frozenset({"artifacts"})),
 )
 GROUND = frozenset().union(*(modules for _, modules in SARM_FLOORS))
-MATH = frozenset({"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "sae_step"})
+MATH = frozenset({"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "small_moments", "sae_step"})
 # What the tower that decides may take from `sarm`: the ground floor without torch.
 SHARED = frozenset(
     {

@@ -153,6 +153,7 @@ def plain_sae(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Path])
         {"schedule": "authors"},
         {"dtype": "bfloat16", "backbone_dtype": "bfloat16"},
         {"products": "bfloat16"},
+        {"moments": "bfloat16"},
         {"warmup_fraction": 0.0},
         {"auxk_weight": 0.03, "dead_after_vectors": 16},
     ],
@@ -257,8 +258,19 @@ def test_authors_schedule_jumps_and_ends_at_zero() -> None:
     assert rates[79] == 1.0 and rates[80] == pytest.approx(15 / 75) and rates[95:] == [0.0] * 5
 
 
+def test_small_moments_resume_to_the_very_same_bytes(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    whole = train(tmp_path / "whole", inputs, moments="bfloat16")
+    with pytest.raises(Interrupted):
+        train(tmp_path / "stopped", inputs, Stop(13), moments="bfloat16")
+    (kept,) = (tmp_path / "stopped" / "checkpoint").iterdir()
+    assert load_file(kept / "state.safetensors")["optimizer.2.exp_avg_sq"].dtype == torch.bfloat16
+    same_bytes(whole, train(tmp_path / "stopped", inputs, moments="bfloat16"))
+
+
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="k = 33 is larger than n_latents = 32"):
         config(k=33)
+    with pytest.raises(ValueError, match="moments = 'bfloat16' needs dtype = 'float32', not 'float16'"):
+        config(moments="bfloat16", dtype="float16")
     with pytest.raises(ValueError, match="batch_vectors = 256 must not exceed buffer_vectors = 128"):
         config(batch_vectors=256)
