@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from sarm.config import SAETrainingConfig
-from sarm.engine import Checkpoint, optimizer_tensors, restore_optimizer
+from sarm.engine import Checkpoint, optimizer_tensors, restore_optimizer, torch_dtype
 from sarm.engine_group import ALONE, ProcessGroup
 from sarm.engine_update import PLAIN, refuse_layout
 from sarm.job import UsageProblem
 from sarm.sae import TopKSAE
 from sarm.sae_step import AuxK, LossAndGradients, SAETensors, Workspace, loss_and_gradients
+from sarm.small_moments import SmallMomentsAdam
 
 
 class StepResult(NamedTuple):
@@ -59,10 +60,15 @@ class SAEUpdate:
     def __post_init__(self) -> None:
         sae = self.sae
         self.weights = SAETensors(sae.pre_bias.detach(), sae.latent_bias.detach(), sae.encoder.weight.detach(), sae.decoder_rows())
-        betas = self.config.beta1, self.config.beta2
-        self.optimizer = torch.optim.Adam(self.weights, lr=self.config.learning_rate, betas=betas, fused=True)
+        self.optimizer = self._adam()
         self.silent_for = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.latent_bias.device)
         sae.normalize_decoder()
+
+    def _adam(self) -> torch.optim.Optimizer:
+        rate, betas = self.config.learning_rate, (self.config.beta1, self.config.beta2)
+        if self.config.moments == "bfloat16":
+            return SmallMomentsAdam(self.weights, lr=rate, betas=betas, seed=self.config.seed)
+        return torch.optim.Adam(self.weights, lr=rate, betas=betas, fused=True)
 
     def loss_and_gradients(self, x: Tensor) -> LossAndGradients:
         """The objective on prepared vectors, which latents fired, and gradients that the next step of the workspace overwrites."""
@@ -70,7 +76,13 @@ class SAEUpdate:
         if self.config.auxk_weight:
             auxk = AuxK(weight=self.config.auxk_weight, dead=self.silent_for >= self.config.dead_after_vectors)
         return loss_and_gradients(
-            self.weights, x, k=self.sae.k, objective=self.config.objective, auxk=auxk, workspace=self.workspace
+            self.weights,
+            x,
+            k=self.sae.k,
+            objective=self.config.objective,
+            auxk=auxk,
+            product_dtype=product_dtype(self.config, self.weights.encoder.dtype),
+            workspace=self.workspace,
         )
 
     def step(self, x: Tensor, index: int) -> StepResult:
@@ -117,6 +129,11 @@ def together(group: ProcessGroup, loss: Tensor, fired: Tensor, index: int) -> tu
     counts = fired.float()
     group.add_up(counts)
     return mean, counts > 0
+
+
+def product_dtype(config: SAETrainingConfig, weights: torch.dtype) -> torch.dtype:
+    """What the step's products take their operands in."""
+    return weights if config.products == "as-dtype" else torch_dtype(config.products)
 
 
 def renormalizes(config: SAETrainingConfig, index: int, steps: int) -> bool:

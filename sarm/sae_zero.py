@@ -12,9 +12,10 @@ from sarm.engine import Checkpoint, torch_dtype
 from sarm.engine_group import ProcessGroup
 from sarm.engine_update import Update
 from sarm.engine_zero import ZeroUpdate
+from sarm.job import UsageProblem
 from sarm.sae import TopKSAE
 from sarm.sae_step import AuxK, Objective, SAETensors, Workspace, loss_and_gradients
-from sarm.sae_update import StepResult, learning_rate_at, renormalizes, together
+from sarm.sae_update import StepResult, learning_rate_at, product_dtype, renormalizes, together
 
 
 class _GivenGradients(torch.autograd.Function):
@@ -40,9 +41,12 @@ class StepOutput(NamedTuple):
 class SAEModule(nn.Module):
     """The parameters of a TopK SAE as an engine wraps them; `forward` is the loss of some rows."""
 
-    def __init__(self, sae: TopKSAE, *, objective: Objective, auxk_weight: float, workspace: Workspace) -> None:
+    def __init__(
+        self, sae: TopKSAE, *, objective: Objective, auxk_weight: float, product_dtype: torch.dtype, workspace: Workspace
+    ) -> None:
         super().__init__()
         self.k, self._objective, self._auxk_weight, self._workspace = sae.k, objective, auxk_weight, workspace
+        self._product_dtype = product_dtype
         self.pre_bias = nn.Parameter(sae.pre_bias.detach().clone())
         self.latent_bias = nn.Parameter(sae.latent_bias.detach().clone())
         self.encoder = nn.Parameter(sae.encoder.weight.detach().clone())
@@ -53,7 +57,9 @@ class SAEModule(nn.Module):
         weights = SAETensors(self.pre_bias, self.latent_bias, self.encoder, self.decoder_rows)
         auxk = AuxK(weight=self._auxk_weight, dead=dead) if self._auxk_weight else None
         plain = SAETensors(*(weight.detach() for weight in weights))
-        found = loss_and_gradients(plain, x, k=self.k, objective=self._objective, auxk=auxk, workspace=self._workspace)
+        found = loss_and_gradients(
+            plain, x, k=self.k, objective=self._objective, auxk=auxk, product_dtype=self._product_dtype, workspace=self._workspace
+        )
         loss = _GivenGradients.apply(found.loss, tuple(found.gradients), *weights)
         return StepOutput(loss, found.fired)
 
@@ -81,9 +87,17 @@ class ZeroSAEUpdate:
     def __init__(
         self, config: SAETrainingConfig, sae: TopKSAE, *, group: ProcessGroup, stage: int, workspace: Workspace, saved: Checkpoint | None
     ) -> None:
+        if config.moments != "as-dtype":
+            raise UsageProblem(f"moments = {config.moments!r} is not offered with ZeRO; choose moments = 'as-dtype' or stage 0")
         sae.normalize_decoder()
         self.config, self.sae, self.group, self.steps = config, sae, group, config.vectors // config.batch_vectors
-        self.module = SAEModule(sae, objective=config.objective, auxk_weight=config.auxk_weight, workspace=workspace)
+        self.module = SAEModule(
+            sae,
+            objective=config.objective,
+            auxk_weight=config.auxk_weight,
+            product_dtype=product_dtype(config, torch_dtype(config.dtype)),
+            workspace=workspace,
+        )
         betas = config.beta1, config.beta2
         optimizer = torch.optim.Adam([{"params": list(self.module.parameters()), "peak": config.learning_rate}], lr=0.0, betas=betas)
         self.update = ZeroUpdate(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Floors from the ground up. A module may import from lower floors, and from its own floor where the floor is not "apart".
 SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("values", frozenset({"resources", "job", "config", "config_text", "data.preferences"})),
+    ("values", frozenset({"resources", "job", "config", "config_comparison", "config_text", "data.preferences"})),
     # Plain arithmetic and what lies on disk.
     ("math and files", frozenset({"sae", "reward", "steering", "scoring", "checksums", "manifest", "archive", "verification", "staging"})),
     ("products", frozenset({"sparse_products", "topk_selection", "small_moments", "kernels.active_pairs", "kernels.small_moments"})),
@@ -30,6 +30,7 @@ SHARED = frozenset(
         "sarm.artifacts",
         "sarm.checksums",
         "sarm.config",
+        "sarm.config_comparison",
         "sarm.config_text",
         "sarm.data.preferences",
         "sarm.job",
