@@ -346,13 +346,3 @@ class ContextConfig(JobConfig):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
     batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass.")
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
-
-
-class WeightComparisonConfig(JobConfig):
-    """Which tensors differ between two checkpoints, and whether the SAE was frozen between them. Locations: `first`, `second`."""
-
-    kind: ClassVar[str] = "compare_weights"
-    version: ClassVar[int] = 1
-
-    first_digest: str = Field(description="SHA-256 over the files of the folder `first`, the earlier checkpoint.")
-    second_digest: str = Field(description="SHA-256 over the files of the folder `second`.")

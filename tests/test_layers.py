@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Floors from the ground up. A module may import from lower floors, and from its own floor where the floor is not "apart".
 SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     ("values", frozenset({"resources", "job", "config", "data.preferences"})
-    | {"config_explanations", "config_imports", "config_related", "config_text"}),
+    | {"config_comparison", "config_explanations", "config_imports", "config_related", "config_text"}),
     # Plain arithmetic and what lies on disk.
     (
         "math and files",
@@ -36,6 +36,7 @@ SHARED = frozenset(
         "sarm.artifacts",
         "sarm.checksums",
         "sarm.config",
+        "sarm.config_comparison",
         "sarm.config_explanations",
         "sarm.config_imports",
         "sarm.config_related",
