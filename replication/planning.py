@@ -27,6 +27,7 @@ STAGES = (
     "train_reward",
     "score_benchmark",
     "score_baseline",
+    "judge_benchmark",
     "score_conversations",
     "steer_rewards",
     "collect_contexts",

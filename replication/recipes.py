@@ -26,6 +26,8 @@ from replication.job_recipes import (
     sae_job,
     score_job,
 )
+from replication.judge_recipes import Judged, judges_of
+from replication.judge_rows import judges_matching
 from replication.problems import UsageProblems, nearest
 from replication.profiles import (
     Backbone,
@@ -73,12 +75,14 @@ class Recipe:
     setting: Setting
     trainings: tuple[Training, ...]
     baselines: Mapping[str, Mapping[BenchmarkName, Job]]
+    judges: tuple[Judged, ...] = ()
 
     @property
     def jobs(self) -> list[Job]:
         """The jobs at the ends; their inputs follow from them."""
         ends = [job for training in self.trainings for job in training.ends]
-        return ends + [job for scores in self.baselines.values() for job in scores.values()]
+        judged = [job for one in self.judges for job in one.jobs]
+        return ends + [job for scores in self.baselines.values() for job in scores.values()] + judged
 
     def of_row(self, name: str) -> tuple[Training, ...]:
         """The trainings of one row, one for each seed."""
@@ -96,7 +100,7 @@ def recipe(setting: Setting) -> Recipe:
             baselines[features] = {name: baseline_job(setting, features, name, one) for name, one in data.items()}
     if setting.experiment.product == "features":
         trainings = explained(setting, trainings)
-    return Recipe(setting=setting, trainings=tuple(trainings), baselines=baselines)
+    return Recipe(setting=setting, trainings=tuple(trainings), baselines=baselines, judges=judges_of(setting, data))
 
 
 def explained(setting: Setting, trainings: Sequence[Training]) -> list[Training]:
@@ -123,9 +127,10 @@ def selected_rows(setting: Setting) -> tuple[Row, ...]:
     patterns = [one.strip() for one in setting.rows.split(",") if one.strip()]
     if not patterns:
         return rows
-    idle = [one for one in patterns if not any(_matches(setting.profile, row, one) for row in rows)]
+    judges = (*setting.experiment.judges, *setting.judging.asked)
+    idle = [one for one in patterns if not any(_matches(setting.profile, row, one) for row in rows) and not judges_matching(one, judges)]
     if idle:
-        names = [row.name for row in rows]
+        names = [*(row.name for row in rows), *(judge.name for judge in judges)]
         raise UsageProblems([f"--rows {one}: no such row in {setting.experiment.name}; {nearest(one, names)}" for one in idle])
     return tuple(row for row in rows if any(_matches(setting.profile, row, one) for one in patterns))
 

@@ -92,6 +92,7 @@ def settings_for(
             digest=digest,
             authors=authors_rewards(environment),
             asked=chosen.profile,
+            stored=store.has,
         )
         for experiment in experiments
     ]

@@ -22,6 +22,7 @@ from sarm.config import (
     ScoringConfig,
     SteeringConfig,
 )
+from sarm.config_judges import JudgeConfig
 from sarm.resources import Resources
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -33,6 +34,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "steering": SteeringConfig,
     "contexts": ContextConfig,
     "explanation": ExplanationConfig,
+    "judge": JudgeConfig,
 }
 # Ways to ask for eight-bit floating point.
 EIGHT_BITS = ("fp8", "float8", "f8", "e4m3", "e5m2")
@@ -56,6 +58,15 @@ DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "steering": {"selection": "the protocol's feature scores", "target": "RewardBench 2, as in the paper"},
     "contexts": {},
     "explanation": {"answers_digest": "--answers"},
+    "judge": {
+        "benchmark": "--judge-benchmark",
+        "judge": "--api-base or --answers",
+        "judge_model": "--judge NAME=MODEL",
+        "answers_digest": "--answers",
+        "mode": "--judge-mode",
+        "subset": "scoring.subset",
+        "limit": "scoring.limit",
+    },
 }
 JOB_KINDS = (
     "make_miniature",
@@ -67,6 +78,7 @@ JOB_KINDS = (
     "train_reward",
     "score_benchmark",
     "score_baseline",
+    "judge_benchmark",
     "score_conversations",
     "steer_rewards",
     "collect_contexts",

@@ -14,15 +14,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Floors from the ground up. A module may import from lower floors, and from its own floor where the floor is not "apart".
 SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("values", frozenset({"resources", "job", "config", "config_text", "data.preferences"})),
+    ("values", frozenset({"resources", "job", "config", "config_judges", "config_text", "data.preferences"})),
     # Plain arithmetic and what lies on disk.
     ("math and files", frozenset({"sae", "reward", "steering", "scoring", "checksums", "manifest", "archive", "verification", "staging"})),
     ("products", frozenset({"sparse_products", "topk_selection"})),
     ("steps", frozenset({"sae_step"})),
+    ("judges' words", frozenset({"judging", "judge_prompts"})),
     ("store", frozenset({"artifacts"})),
 )
 GROUND = frozenset().union(*(modules for _, modules in SARM_FLOORS))
-MATH = frozenset({"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "sae_step"})
+MATH = frozenset(
+    {"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "sae_step", "judging", "judge_prompts"}
+)
 # What the tower that decides may take from `sarm`: the ground floor without torch.
 SHARED = frozenset(
     {
@@ -30,6 +33,7 @@ SHARED = frozenset(
         "sarm.artifacts",
         "sarm.checksums",
         "sarm.config",
+        "sarm.config_judges",
         "sarm.config_text",
         "sarm.data.preferences",
         "sarm.job",
@@ -50,14 +54,14 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     | {"launch.torchrun"}
     | {"report.overlap", "launch.slurm_calls", "launch.slurm_records", "launch.slurm_clusters", "launch.slurm_script"}
     | {"launch.slurm_status", "sizes", "memory", "machine", "locks"},
-    frozenset({"profile_files", "experiments", "protocols", "doctor", "standing"})
+    frozenset({"profile_files", "judge_rows", "experiments", "protocols", "doctor", "standing"})
     | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
     frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
-    frozenset({"job_recipes", "report.steering_checks"}),
+    frozenset({"job_recipes", "judge_recipes", "report.steering_checks"}),
     frozenset({"recipes", "report.authors_figure"}),
     frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"})
     | {"report.selection"},
-    frozenset({"report.inputs", "report.figures", "report.statistics"}),
+    frozenset({"report.inputs", "report.figures", "report.statistics", "report.judges"}),
     frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"})
     | {"work", "refusals", "calibration"},
     frozenset({"report.features", "report.hours", "report.stamps", "report.polarity", "report.detection"}),
@@ -69,7 +73,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"report.diff", "report.diff_formats"}),
     frozenset({"pipeline", "run_options"}),
     frozenset({"terminal", "plan_view", "fetch", "launch.slurm_files"}),
-    frozenset({"cli_files", "cli_judgement", "cli_run", "cli_store", "launch.slurm_cli"}),
+    frozenset({"cli_files", "cli_judgement", "cli_judges", "cli_run", "cli_store", "launch.slurm_cli"}),
     frozenset({"cli"}),
 )
 

@@ -11,6 +11,7 @@ from replication.profiles import BenchmarkName
 from replication.recipes import Recipe, Setting, Training
 from replication.report.cells import Cell, Listing, Provenance, Report, Row, Table, Verdict
 from replication.report.inputs import inputs_of
+from replication.report.judges import JudgeLine, judge_lines, not_asked
 from replication.report.measurements import Measured, measured_jobs, measured_training
 from replication.report.published import PublishedRow, PublishedTable, load_published
 from replication.report.selection import REASON, best_name, best_row, chosen_epochs, measured_best, selects_on_test
@@ -35,6 +36,7 @@ class Sources:
     comparable: bool
     why_not: str
     epochs: Mapping[BenchmarkName, Sequence[str]] = field(default_factory=dict)
+    judges: tuple[JudgeLine, ...] = ()
 
     @property
     def setting(self) -> Setting:
@@ -55,9 +57,11 @@ def collect(recipe: Recipe, store: ArtifactStore, *, command: str) -> Report:
     setting = recipe.setting
     experiment = setting.experiment
     why_not = why_not_comparable(setting)
+    judges = tuple(judge_lines(recipe, store, command=command))
     sources = Sources(
         recipe=recipe,
-        measured=_measure_all(recipe, store, command),
+        judges=judges,
+        measured=_measure_all(recipe, store, command) | {(one.name, name): found for one in judges for name, found in one.measured.items()},
         published=load_published(experiment.published),
         reference=load_published(experiment.reference) if experiment.reference else None,
         comparable=not why_not,
@@ -132,8 +136,13 @@ def _rewardbench2_table(sources: Sources) -> Table:
     rows = []
     for published in sources.published.rows:
         ours = experiment.row(published.name)
+        judge = next((one for one in sources.judges if one.name == published.name and "rewardbench2" in one.measured), None)
+        if judge is not None:
+            rows.append(_judged_row(sources, judge, published))
+            continue
         rows.append(_trained_row(sources, ours, published) if ours else _published_row(sources, published))
         rows += _best_rows(sources, ours, "rewardbench2", experiment.columns, group=published.group) if ours else []
+    rows += [_judged_row(sources, one, None) for one in sources.judges if one.ours and "rewardbench2" in one.measured]
     for row in (row for row in experiment.rows if row.control):
         rows += [_trained_row(sources, row, None), *_best_rows(sources, row, "rewardbench2", experiment.columns, group=CONTROLS)]
     rows += _baseline_rows(sources, "rewardbench2", experiment.columns)
@@ -143,7 +152,7 @@ def _rewardbench2_table(sources: Sources) -> Table:
         title=experiment.title,
         columns=experiment.columns,
         rows=tuple(rows),
-        notes=_notes(sources, "rewardbench2"),
+        notes=(*_notes(sources, "rewardbench2"), *filter(None, [not_asked(sources.recipe)])),
     )
 
 
@@ -152,6 +161,7 @@ def _rmbench_table(sources: Sources) -> Table:
     for row in sources.setting.experiment.rows:
         own = _unpublished_row(sources, row, "rmbench", RMBENCH_COLUMNS)
         rows += [own, *_best_rows(sources, row, "rmbench", RMBENCH_COLUMNS, group=own.group)]
+    rows += [_judged_row(sources, one, None, on="rmbench") for one in sources.judges if "rmbench" in one.measured]
     rows += _baseline_rows(sources, "rmbench", RMBENCH_COLUMNS)
     name = f"{sources.setting.experiment.name}-rmbench"
     notes = ("hard, normal, easy: style pairs above, on and below the diagonal; the paper prints no RM-Bench numbers",)
@@ -258,6 +268,27 @@ def _published_row(sources: Sources, published: PublishedRow) -> Row:
         group=published.group,
         origin=published.origin,
         note=published.note,
+        cells=tuple(cells),
+    )
+
+
+def _judged_row(sources: Sources, judge: JudgeLine, published: PublishedRow | None, *, on: BenchmarkName = "rewardbench2") -> Row:
+    """A judge's row; of the published file's columns where it prints one."""
+    measured = sources.of(judge.name, on)
+    if published is not None:
+        cells = [_compared_cell(sources, measured, published, column) for column in sources.published.columns]
+    else:
+        columns = RMBENCH_COLUMNS if on == "rmbench" else sources.setting.experiment.columns
+        cells = [_own_cell(sources, measured, column, on) for column in columns]
+    printed = next((one for one in sources.published.rows if one.name == judge.row.name), None)
+    label = printed.label if printed else judge.row.name
+    return Row(
+        name=judge.name,
+        label=f"{label}, {judge.mode}" if judge.ours and on == "rewardbench2" else label,
+        size=published.size if published else "",
+        group=published.group if published else CONTROLS,
+        origin="control" if judge.ours else "paper-baseline",
+        note=judge.notes.get(on, ""),
         cells=tuple(cells),
     )
 
