@@ -19,6 +19,7 @@ import typer
 
 from replication import cli_files, cli_judgement, cli_store
 from replication.cli_judgement import ScoresOption, SourceOption, rebuilt_from_scores
+from replication.cli_judges import with_judges
 from replication.cli_run import (
     AnswersOption,
     ApiBaseOption,
@@ -204,6 +205,7 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
         how = How(
             store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
             workers=workers, allow_dirty=allow_dirty,
+            endpoint=context.obj or Endpoint(),
         )
         run(experiments, chosen, how)
 
@@ -253,7 +255,8 @@ def explain_features(  # noqa: PLR0917 - one parameter an option, as Typer wants
 
 app.command("features")(explain_features)
 for _experiment in (one for one in EXPERIMENTS.values() if one.name != "features"):
-    app.command(_experiment.name)(_run_command([_experiment], f"{_experiment.title}: run what is missing, then render."))
+    _run_it = _run_command([_experiment], f"{_experiment.title}: run what is missing, then render.")
+    app.command(_experiment.name)(with_judges(_run_it) if _experiment.judges else _run_it)
 app.command(ALL)(_run_command(list(EXPERIMENTS.values()), "Every experiment of the registry."))
 
 

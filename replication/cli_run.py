@@ -6,15 +6,17 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from replication.experiments import Experiment
+from replication.judge_rows import Judging, Mode, judges_matching, judges_named
 from replication.problems import UsageProblems
+from replication.profiles import BenchmarkName
 from replication.recipes import Setting
 from replication.run_options import Chosen, settings_for
 from sarm.artifacts import ArtifactStore
@@ -43,12 +45,20 @@ AnswersOption = Annotated[Path | None, typer.Option("--answers", help="Recorded 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Who explains latents, as asked for on the command line; `api_base` and `answers` empty for the profile's own judge."""
+    """Who explains latents or judges a benchmark, as asked for on the command line; `api_base` and `answers` empty for nobody.
+
+    `judges` are NAME or NAME=MODEL, `judge_model` renames the only one; `limits` are further fields of `EndpointSettings`.
+    """
 
     api_base: str = ""
     key_variable: str = "OPENAI_API_KEY"
     max_cost: float = 5.0
     answers: Path | None = None
+    judges: tuple[str, ...] = ()
+    judge_model: str = ""
+    modes: tuple[Mode, ...] = ("ranking",)
+    benchmarks: tuple[BenchmarkName, ...] = ("rewardbench2",)
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,9 +83,11 @@ def typed_command() -> str:
     return shlex.join(["replicate", *sys.argv[1:]])
 
 
-def settings_of(experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, *, fresh: bool) -> list[Setting]:
+def settings_of(
+    experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, *, fresh: bool, endpoint: Endpoint | None = None
+) -> list[Setting]:
     """The settings of a command; with `fresh` one attempt number for all, so that experiments go on sharing their work."""
-    settings = settings_for(experiments, chosen, store, os.environ)
+    settings = [_with_endpoint(one, endpoint or Endpoint(), store) for one in settings_for(experiments, chosen, store, os.environ)]
     if not fresh:
         return settings
     from replication import planning  # noqa: PLC0415 - rich and the estimates are not needed by --help
@@ -91,7 +103,7 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
     if how.offline:
         _no_network()
     place = ArtifactStore(how.store)
-    settings = [_with_endpoint(one, how.endpoint, place) for one in settings_of(experiments, chosen, place, fresh=how.fresh)]
+    settings = settings_of(experiments, chosen, place, fresh=how.fresh, endpoint=how.endpoint)
     planning.refuse_unpinned(settings)
     planned = _permitted_plan(settings, place, how)
     launcher = _launcher(how, planned.cluster, how.workers or max(one.profile.workers for one in settings))
@@ -196,7 +208,8 @@ def _launcher(how: How, cluster: Cluster | None, workers: int) -> Launcher:
 
 
 def _with_endpoint(setting: Setting, endpoint: Endpoint, place: ArtifactStore) -> Setting:
-    """The setting with who explains latents. The endpoint's settings lie in the store: a job reads them from a file; no key is in it."""
+    """The setting with who is asked. The endpoint's settings lie in the store: a job reads them from a file; no key is in it."""
+    setting = replace(setting, judging=_judging(setting, endpoint)) if setting.experiment.judges else setting
     if endpoint.api_base and endpoint.answers:
         raise UsageProblems(["--api-base and --answers exclude each other: ask an endpoint, or read what one has answered"])
     if endpoint.answers:
@@ -208,8 +221,29 @@ def _with_endpoint(setting: Setting, endpoint: Endpoint, place: ArtifactStore) -
     file = place.root.resolve() / ENDPOINT_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     values = {"api_base": endpoint.api_base, "key_variable": endpoint.key_variable, "max_cost": endpoint.max_cost}
+    values |= endpoint.limits
     file.write_text(json.dumps(values) + "\n", encoding="utf-8")
     return replace(setting, endpoint=str(file))
+
+
+def _judging(setting: Setting, endpoint: Endpoint) -> Judging:
+    """The judges of `--judge`, or where an endpoint is given those that `--rows` names. Raises UsageProblems."""
+    registered = setting.experiment.judges
+    reachable = bool(endpoint.api_base or endpoint.answers)
+    asked = judges_named(endpoint.judges, registered) or judges_matching(setting.rows, registered)
+    problems = []
+    if reachable and not asked:
+        names = ", ".join(row.name for row in registered)
+        problems.append(f"an endpoint or answers without a judge; give --judge NAME ({names}) or --judge NAME=MODEL for one of your own")
+    if len(asked) != 1 and endpoint.judge_model:
+        problems.append(f"--judge-model {endpoint.judge_model}: {len(asked)} judges are asked; name each with --judge NAME=MODEL")
+    if len(asked) > 1 and endpoint.answers:
+        problems.append(f"--answers {endpoint.answers.name}: the answers are of one judge, {len(asked)} are asked; name one with --judge")
+    if problems:
+        raise UsageProblems(problems)
+    if endpoint.judge_model:
+        asked = tuple(row.model_copy(update={"model": endpoint.judge_model}) for row in asked)
+    return Judging(asked=asked, modes=endpoint.modes, benchmarks=endpoint.benchmarks)
 
 
 def _confirm(seconds: float, *, yes: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from replication.judge_rows import TABLE1_JUDGES, JudgeRow
 from replication.profiles import Slot
 from replication.report.cells import Frozen
 
@@ -55,6 +56,7 @@ class Experiment(Frozen):
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     published: str = Field(description="File of `tables/published` without suffix; empty where the paper prints no numbers.")
+    judges: tuple[JudgeRow, ...] = Field(default=(), description="Published rows that are judges: asked where an endpoint is given.")
     reference: str = Field(default="", description="A second file of published numbers; empty for none.")
     compared_with: str = Field(
         default="",
@@ -95,6 +97,7 @@ TABLE1 = Experiment(
         Row(name="sarm-2b", slot="small", layer=21, k=144),
         SARM_4B,
     ),
+    judges=TABLE1_JUDGES,
 )
 
 TABLE2 = Experiment(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from replication.choices import choices, geometry, values
 from replication.experiments import Experiment, Row
+from replication.judge_rows import NOBODY, Judging
 from replication.problems import UsageProblems
 from replication.profiles import (
     Backbone,
@@ -64,7 +65,8 @@ class Setting:
     `digest` gives the SHA-256 of a local file or folder. `endpoint` (settings of a chat endpoint, a JSON file) and `answers`
     (recorded ones) are files for the explanations, `authors` holds the rewards behind the paper's Figure 3; empty for none.
     `asked` is what the user gave as --profile, for messages; empty where that is the profile's name.
-    `source`: train our own models, or score released checkpoints.
+    `source`: train our own models, or score released checkpoints. `judging` says which judges are asked, `stored` whether an artifact is
+    there: answers once paid for are shown without being asked for.
     """
 
     experiment: Experiment
@@ -80,6 +82,8 @@ class Setting:
     authors: str = ""
     source: Source = "train"
     asked: str = ""
+    judging: Judging = NOBODY
+    stored: Callable[[Job], bool] = lambda job: False
 
     @property
     def profile_option(self) -> str:

@@ -32,6 +32,7 @@ STAGES = (
     "score_benchmark",
     "score_states",
     "score_baseline",
+    "judge_benchmark",
     "score_conversations",
     "steer_rewards",
     "collect_contexts",

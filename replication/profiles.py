@@ -253,6 +253,7 @@ class Profile(Part):
     harvest: Mapping[str, Any] = Field(default_factory=dict, description="Fields of HarvestConfig.")
     sparse: Mapping[str, Any] = Field(default_factory=dict, description="Fields of SparseRMConfig.")
     safer: Mapping[str, Any] = Field(default_factory=dict, description="Fields of SaferConfig.")
+    judge: Mapping[str, Any] = Field(default_factory=dict, description="Fields of JudgeConfig.")
     resources: Mapping[str, Resources] = Field(default_factory=dict, description="Where and how fast, for each kind of job.")
     workers: int = Field(default=1, ge=1, description="Local processes side by side, each with its share of the cores.")
     why: Mapping[str, str] = Field(default_factory=dict, description="`section.field` -> why this profile replaces that value.")

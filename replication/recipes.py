@@ -29,6 +29,8 @@ from replication.job_recipes import (
     state_score_job,
     states_job,
 )
+from replication.judge_recipes import Judged, judges_of
+from replication.judge_rows import judges_matching
 from replication.problems import UsageProblems, nearest
 from replication.profiles import (
     Backbone,
@@ -79,12 +81,14 @@ class Recipe:
     setting: Setting
     trainings: tuple[Training, ...]
     baselines: Mapping[str, Mapping[BenchmarkName, Job]]
+    judges: tuple[Judged, ...] = ()
 
     @property
     def jobs(self) -> list[Job]:
         """The jobs at the ends; their inputs follow from them."""
         ends = [job for training in self.trainings for job in training.ends]
-        return ends + [job for scores in self.baselines.values() for job in scores.values()]
+        judged = [job for one in self.judges for job in one.jobs]
+        return ends + [job for scores in self.baselines.values() for job in scores.values()] + judged
 
     def of_row(self, name: str) -> tuple[Training, ...]:
         """The trainings of one row, one for each seed."""
@@ -104,7 +108,7 @@ def recipe(setting: Setting) -> Recipe:
             baselines[features] = {name: baseline_job(setting, features, name, one) for name, one in data.items()}
     if setting.experiment.product == "features":
         trainings = explained(setting, trainings)
-    return Recipe(setting=setting, trainings=tuple(trainings), baselines=baselines)
+    return Recipe(setting=setting, trainings=tuple(trainings), baselines=baselines, judges=judges_of(setting, data))
 
 
 def explained(setting: Setting, trainings: Sequence[Training]) -> list[Training]:
@@ -132,9 +136,10 @@ def selected_rows(setting: Setting) -> tuple[Row, ...]:
     if not patterns:
         # The models of others are hundreds of gigabytes in all: each is scored only when it is named.
         return setting.experiment.rows
-    idle = [one for one in patterns if not any(_matches(setting.profile, row, one) for row in rows)]
+    judges = (*setting.experiment.judges, *setting.judging.asked)
+    idle = [one for one in patterns if not any(_matches(setting.profile, row, one) for row in rows) and not judges_matching(one, judges)]
     if idle:
-        names = [row.name for row in rows]
+        names = [*(row.name for row in rows), *(judge.name for judge in judges)]
         raise UsageProblems([f"--rows {one}: no such row in {setting.experiment.name}; {nearest(one, names)}" for one in idle])
     return tuple(row for row in rows if any(_matches(setting.profile, row, one) for one in patterns))
 

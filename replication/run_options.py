@@ -104,6 +104,7 @@ def settings_for(
             authors=authors_rewards(environment),
             asked=chosen.profile,
             source=chosen.source,
+            stored=store.has,
         )
         for experiment in experiments
     ]

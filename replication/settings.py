@@ -22,6 +22,7 @@ from sarm.config import (
     SteeringConfig,
 )
 from sarm.config_explanations import ExplanationConfig
+from sarm.config_judges import JudgeConfig
 from sarm.config_related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.resources import Resources
 
@@ -37,6 +38,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "harvest": HarvestConfig,
     "sparse": SparseRMConfig,
     "safer": SaferConfig,
+    "judge": JudgeConfig,
 }
 # Ways to ask for eight-bit floating point.
 EIGHT_BITS = ("fp8", "float8", "f8", "e4m3", "e5m2")
@@ -80,6 +82,15 @@ DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "seed": "--seeds",
     },
     "safer": {"layer": "the row and the profile's layer map", "whole": "the row"},
+    "judge": {
+        "benchmark": "--judge-benchmark",
+        "judge": "--api-base or --answers",
+        "judge_model": "--judge NAME=MODEL",
+        "answers_digest": "--answers",
+        "mode": "--judge-mode",
+        "subset": "scoring.subset",
+        "limit": "scoring.limit",
+    },
 }
 JOB_KINDS = (
     "make_miniature",
@@ -96,6 +107,7 @@ JOB_KINDS = (
     "score_benchmark",
     "score_states",
     "score_baseline",
+    "judge_benchmark",
     "score_conversations",
     "steer_rewards",
     "collect_contexts",

@@ -10,11 +10,14 @@ import hashlib
 import json
 import math
 import os
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 import openai
+from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sarm.checksums import sha256_of
@@ -22,6 +25,9 @@ from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
 
 # How often an answer that is no chat completion is asked for again.
 MALFORMED_TRIES = 3
+# A filter that refuses a question, and reasons to end without a word: an answer that says nothing, which asking again would not mend.
+FILTERED = ("content_filter", "content_policy_violation")
+WORDLESS = ("content_filter", "length")
 # For estimates before the first call: English has about four characters a token.
 BYTES_PER_TOKEN = 4
 
@@ -39,6 +45,7 @@ class EndpointSettings(BaseModel):
     input_price: float = Field(default=2.5, ge=0, description="US dollars for a million input tokens.")
     output_price: float = Field(default=10.0, ge=0, description="US dollars for a million output tokens.")
     max_cost: float = Field(default=5.0, ge=0, description="Most US dollars, over all calls of the job.")
+    concurrency: int = Field(default=4, ge=1, le=256, description="Most questions under way at once, where a job asks several.")
 
     @field_validator("api_base")
     @classmethod
@@ -67,7 +74,7 @@ class Usage(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What a judge is asked; `attempt` counts the times that the same question was asked before."""
+    """What a judge is asked, without a system message where `system` is empty; `attempt` counts earlier times of the same question."""
 
     system: str
     text: str
@@ -133,6 +140,10 @@ class EndpointJudge:
         for _ in range(MALFORMED_TRIES):
             try:
                 answer = self._call(question)
+            except openai.BadRequestError as error:
+                if error.code not in FILTERED:
+                    self._explain(error)
+                return Answer("", question.estimate(0))
             except openai.OpenAIError as error:
                 self._explain(error)
             if answer is not None:
@@ -144,9 +155,12 @@ class EndpointJudge:
 
     def _call(self, question: Question) -> Answer | None:
         """The completion, or None when what came is none."""
+        messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": question.text}]
+        if question.system:
+            messages.insert(0, {"role": "system", "content": question.system})
         response = self._client.chat.completions.with_raw_response.create(
             model=self._model,
-            messages=[{"role": "system", "content": question.system}, {"role": "user", "content": question.text}],
+            messages=messages,
             temperature=self._temperature,
             max_tokens=self._max_output_tokens,
         )
@@ -183,7 +197,10 @@ class EndpointJudge:
 
 def _parsed(content: bytes, question: Question) -> Answer:
     raw = json.loads(content)
-    text = raw["choices"][0]["message"]["content"]
+    choice = raw["choices"][0]
+    text = choice["message"]["content"]
+    if text is None and (choice.get("finish_reason") in WORDLESS or isinstance(choice["message"].get("refusal"), str)):
+        text = choice["message"].get("refusal") or ""
     if not isinstance(text, str):
         raise TypeError("the message has no text")
     usage = raw.get("usage") or {}
@@ -223,7 +240,8 @@ class RecordedJudge:
 class AnswerLog:
     """A judge whose every answer is appended to a file at once; a question that is there is not asked again.
 
-    With settings no call is made that may go beyond their caps; answers of earlier attempts at the same job count.
+    With settings no call is made that may go beyond their caps; answers of earlier attempts at the same job count, and so does what
+    other threads are asking: several may ask at once, each a question of its own.
     """
 
     def __init__(self, judge: Judge, path: Path, *, settings: EndpointSettings | None, max_output_tokens: int) -> None:
@@ -234,7 +252,13 @@ class AnswerLog:
         self.answers: dict[str, str] = {}
         self.usage = Usage(0, 0)
         self.remembered = 0
+        self._under_way = Usage(0, 0)
+        self._lock = threading.Lock()
         self._read()
+
+    def remember(self, answers: Mapping[str, str]) -> None:
+        """Take over answers (question key -> text) that somebody else has kept."""
+        self.answers.update({key: text for key, text in answers.items() if key not in self.answers})
 
     def _read(self) -> None:
         if not self._path.exists():
@@ -254,8 +278,20 @@ class AnswerLog:
         """The remembered answer, or the judge's. Raises UsageProblem at the cap."""
         if question.key in self.answers:
             return Answer(self.answers[question.key], Usage(0, 0))
-        self.check(question.estimate(self._max_output_tokens), of="the next question")
-        answer = self._judge.answer(question)
+        most = question.estimate(self._max_output_tokens)
+        with self._lock:
+            self.check(self._under_way.plus(most), of="the next question")
+            self._under_way = self._under_way.plus(most)
+        try:
+            answer = self._judge.answer(question)
+            with self._lock:
+                self._keep(question, answer)
+        finally:
+            with self._lock:
+                self._under_way = self._under_way.plus(Usage(-most.input_tokens, -most.output_tokens))
+        return answer
+
+    def _keep(self, question: Question, answer: Answer) -> None:
         row = {"question": question.key, "answer": answer.text, **answer.usage._asdict()}
         with self._path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
@@ -263,7 +299,6 @@ class AnswerLog:
             os.fsync(out.fileno())
         self.answers[question.key] = answer.text
         self.usage = self.usage.plus(answer.usage)
-        return answer
 
     def check(self, more: Usage, *, of: str) -> None:
         """Raise UsageProblem when `more` tokens on top of those used go beyond a cap."""
@@ -274,5 +309,5 @@ class AnswerLog:
         if tokens > self._settings.max_tokens or cost > self._settings.max_cost:
             raise UsageProblem(
                 f"with {of} the judge may take {tokens:,} tokens or ${cost:.2f}, above the cap of {self._settings.max_tokens:,} tokens or "
-                f"${self._settings.max_cost:.2f}; raise the cap or choose fewer latents; what was answered is kept"
+                f"${self._settings.max_cost:.2f}; raise the cap or ask less; what was answered is kept, the same command continues"
             )

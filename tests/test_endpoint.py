@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -187,6 +188,27 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     assert (log.answer(QUESTION).text, log.remembered, counting.asked, log.usage) == (first.text, 1, 1, Usage(100, 10))
     log.answer(QUESTION._replace(attempt=1))
     assert log_of(counting, path).remembered == 2 and counting.asked == 2
+
+
+def test_questions_under_way_count_against_the_cap(tmp_path: Path) -> None:
+    class Slow(Counting):
+        def answer(self, question: Question) -> Answer:
+            started.set()
+            assert go_on.wait(10)
+            return super().answer(question)
+
+    started, go_on = threading.Event(), threading.Event()
+    judge = Slow()
+    # One question takes at most 5 tokens in and 50 out.
+    log = log_of(judge, tmp_path / "answers.jsonl", max_tokens=80)
+    first = threading.Thread(target=log.answer, args=(QUESTION,))
+    first.start()
+    assert started.wait(10)
+    with pytest.raises(UsageProblem, match="cap of 80 tokens"):
+        log.answer(QUESTION._replace(attempt=1))
+    go_on.set()
+    first.join(10)
+    assert len(log.answers) == 1 and len((tmp_path / "answers.jsonl").read_text().splitlines()) == 1
 
 
 def test_no_call_goes_beyond_a_cap(tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Floors from the ground up. A module may import from lower floors, and from its own floor where the floor is not "apart".
 SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("values", frozenset({"resources", "job", "config", "data.preferences"})
-    | {"config_comparison", "config_explanations", "config_imports", "config_related", "config_text"}),
+    (
+        "values",
+        frozenset({"resources", "job", "config", "data.preferences"})
+        | {"config_comparison", "config_explanations", "config_imports", "config_judges", "config_related", "config_text"},
+    ),
     # Plain arithmetic and what lies on disk.
     (
         "math and files",
@@ -24,11 +27,12 @@ SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     ("products", frozenset({"sparse_products", "topk_selection", "small_moments", "kernels.active_pairs", "kernels.small_moments"})),
     ("steps", frozenset({"sae_step"})),
+    ("judges' words", frozenset({"judging", "judge_prompts"})),
     ("store", frozenset({"artifacts"})),
 )
 GROUND = frozenset().union(*(modules for _, modules in SARM_FLOORS))
 MATH = frozenset({"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "small_moments", "sae_step"})
-MATH |= {"sparse_encoder", "sparse_rm"}
+MATH |= {"sparse_encoder", "sparse_rm", "judging", "judge_prompts"}
 # What the tower that decides may take from `sarm`: the ground floor without torch.
 SHARED = frozenset(
     {
@@ -39,6 +43,7 @@ SHARED = frozenset(
         "sarm.config_comparison",
         "sarm.config_explanations",
         "sarm.config_imports",
+        "sarm.config_judges",
         "sarm.config_related",
         "sarm.config_text",
         "sarm.data.preferences",
@@ -60,14 +65,14 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     | {"launch.torchrun"}
     | {"report.overlap", "launch.slurm_calls", "launch.slurm_records", "launch.slurm_clusters", "launch.slurm_script"}
     | {"launch.slurm_status", "sizes", "memory", "machine", "locks"},
-    frozenset({"profile_files", "experiments", "protocols", "doctor", "standing"})
+    frozenset({"profile_files", "judge_rows", "experiments", "protocols", "doctor", "standing"})
     | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
     frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
-    frozenset({"job_recipes", "released", "places", "report.steering_checks"}),
+    frozenset({"job_recipes", "judge_recipes", "released", "places", "report.steering_checks"}),
     frozenset({"recipes", "report.authors_figure"}),
     frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"})
     | {"report.selection"},
-    frozenset({"report.comparable", "report.inputs", "report.figures", "report.statistics"}),
+    frozenset({"report.comparable", "report.framing", "report.inputs", "report.figures", "report.statistics", "report.judges"}),
     frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"})
     | {"work", "refusals", "calibration"},
     frozenset({"report.features", "report.hours", "report.stamps", "report.polarity", "report.detection", "report.related"}),
@@ -79,7 +84,7 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"report.diff", "report.diff_formats"}),
     frozenset({"pipeline", "run_options"}),
     frozenset({"terminal", "plan_view", "fetch", "launch.slurm_files"}),
-    frozenset({"cli_files", "cli_judgement", "cli_run", "cli_store", "launch.slurm_cli"}),
+    frozenset({"cli_files", "cli_judgement", "cli_judges", "cli_run", "cli_store", "launch.slurm_cli"}),
     frozenset({"cli"}),
 )
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from replication.recipes import Recipe, Training
 from replication.report.cells import Listing, Report
 from replication.report.features import collect_features
+from replication.report.framing import framed
 from replication.report.hours import collect_hours
-from replication.report.results import collect, framed
+from replication.report.results import collect
 from sarm.artifacts import ArtifactStore
 from sarm.job import Job
 

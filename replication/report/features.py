@@ -9,8 +9,8 @@ from typing import Any
 from replication.recipes import Recipe, Training
 from replication.report.cells import Listing, Report
 from replication.report.detection import Accuracies, Difference, accuracies, difference
+from replication.report.framing import framed
 from replication.report.polarity import FALSE_DISCOVERIES, Polarity, polarities, shown, summary
-from replication.report.results import framed
 from sarm.artifacts import ArtifactStore
 
 SHORT = 90

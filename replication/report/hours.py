@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from replication.recipes import Recipe
 from replication.report.cells import Listing, Report
+from replication.report.framing import framed
 from replication.report.published import load_published
-from replication.report.results import framed
 from sarm.artifacts import ArtifactStore
 from sarm.job import Job
 from sarm.manifest import Manifest

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
 from replication.recipes import Recipe
 from replication.report.cells import Cell, Measurement, Report, Row, Table
+from replication.report.judges import judge_lines
 from replication.report.public_text import public_text
 from replication.report.result_model import (
     SCHEMA_VERSION,
@@ -35,6 +36,7 @@ from sarm.manifest import Manifest
 from sarm.scoring import OVERALL, REWARDBENCH2_SUBSETS
 
 OWN_MODEL = "replicate-sarm"
+SCALAR = {"model_type": "Seq. Classifier", "chat_template": "tokenizer"}
 
 
 class Address(NamedTuple):
@@ -61,7 +63,8 @@ def write_results(report: Report, recipe: Recipe, store: ArtifactStore, folder: 
     )  # fmt: skip
     path = folder / f"{report.experiment}.results.json"
     write_whole(path, found.model_dump_json(indent=2) + "\n")
-    official = _official(report, published, folder / report.experiment / "rewardbench2")
+    judges = {line.name for line in judge_lines(recipe, store)}
+    official = _official(report, published, folder / report.experiment / "rewardbench2", judges=judges)
     return (path, *(folder / one.file for one in rewards), *official)
 
 
@@ -134,6 +137,9 @@ def _scorings(recipe: Recipe, store: ArtifactStore) -> Iterator[tuple[str, int |
     for features, scores in recipe.baselines.items():
         for benchmark, job in scores.items():
             yield features, None, benchmark, job
+    for line in judge_lines(recipe, store):
+        for benchmark, job in line.jobs.items():
+            yield line.name, None, benchmark, job
 
 
 def _environment(scored: Sequence[Manifest]) -> Environment:
@@ -175,7 +181,7 @@ def _cost(present: Sequence[Manifest]) -> ResultCost:
     )
 
 
-def _official(report: Report, published: str, folder: Path) -> Iterator[Path]:
+def _official(report: Report, published: str, folder: Path, *, judges: Set[str]) -> Iterator[Path]:
     """The official RewardBench 2 shape of each model that has all six subsets: fractions, one file a seed."""
     for table in report.tables:
         for row in table.rows if table.name == published else ():
@@ -186,7 +192,8 @@ def _official(report: Report, published: str, folder: Path) -> Iterator[Path]:
             for place in range(max(1, seeds)):
                 values = {name: (ours[name].per_seed[place] if seeds else ours[name].value) / 100 for name in REWARDBENCH2_SUBSETS}
                 model = f"{OWN_MODEL}/{report.profile}/{row.name}"
-                content = {**values, "model": model, "model_type": "Seq. Classifier", "chat_template": "tokenizer"}
+                kind = {"model_type": "Generative RM", "chat_template": None} if row.name in judges else SCALAR
+                content = {**values, "model": model, **kind}
                 path = folder / (f"{row.name}-{report.seeds[place]}.json" if seeds else f"{row.name}.json")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, json.dumps(content, indent=2) + "\n")

@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from replication.choices import replacements
 from replication.experiments import Row as RegistryRow
-from replication.job_recipes import scoring_choices
 from replication.profiles import BenchmarkName
-from replication.protocols import RELEASED_DEVIATIONS, Deviation
 from replication.recipes import Recipe, Setting, Training
 from replication.released import conditions_note
-from replication.report.cells import Cell, Listing, Origin, Provenance, Report, Row, Table, Verdict
+from replication.report.cells import Cell, Origin, Report, Row, Table, Verdict
 from replication.report.comparable import why_not_comparable
-from replication.report.inputs import inputs_of
+from replication.report.framing import framed
+from replication.report.judges import JudgeLine, judge_lines, not_asked
 from replication.report.measurements import ALL_PAIRS, Measured, measured_jobs, measured_training
 from replication.report.published import PublishedRow, PublishedTable, load_published
 from replication.report.selection import REASON, best_name, best_row, chosen_epochs, measured_best, selects_on_test
 from sarm.artifacts import ArtifactStore
-from sarm.job import Job, topological_order
 
 RMBENCH_COLUMNS = ("Overall", "chat", "math", "code", "safety", "hard", "normal", "easy")
 CONTROLS = "Controls (ours)"
 OTHERS = "Released by others"
-# What a reader must know of how a released model was scored.
-CONDITIONS = ("formatting", "dtype", "max_length", "truncation", "bos", "batches", "batch_rows", "attention")
 BASELINE_LABELS: Mapping[str, str] = {"length": "Length only", "bag-of-words": "Bag of words and length"}
 
 
@@ -40,6 +35,7 @@ class Sources:
     comparable: bool
     why_not: str
     epochs: Mapping[BenchmarkName, Sequence[str]] = field(default_factory=dict)
+    judges: tuple[JudgeLine, ...] = ()
 
     @property
     def others(self) -> tuple[RegistryRow, ...]:
@@ -66,9 +62,11 @@ def collect(recipe: Recipe, store: ArtifactStore, *, command: str) -> Report:
     setting = recipe.setting
     experiment = setting.experiment
     why_not = why_not_comparable(setting)
+    judges = tuple(judge_lines(recipe, store, command=command))
     sources = Sources(
         recipe=recipe,
-        measured=_measure_all(recipe, store, command),
+        judges=judges,
+        measured=_measure_all(recipe, store, command) | {(one.name, name): found for one in judges for name, found in one.measured.items()},
         published=load_published(experiment.published),
         reference=load_published(experiment.reference) if experiment.reference else None,
         comparable=not why_not,
@@ -79,47 +77,6 @@ def collect(recipe: Recipe, store: ArtifactStore, *, command: str) -> Report:
     builders = {"rewardbench2": _rewardbench2_table, "rmbench": _rmbench_table, "evaluation": pairs}
     tables = [build(sources) for name, build in builders.items() if name in setting.profile.benchmarks]
     return framed(recipe, store, tables=tables)
-
-
-def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = (), listings: Sequence[Listing] = ()) -> Report:
-    """What all reports have in common around these blocks: settings, deviations, inputs, provenance."""
-    setting = recipe.setting
-    why_not = why_not_comparable(setting)
-    replaced = replacements(protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
-    return Report(
-        experiment=setting.experiment.name,
-        title=setting.experiment.title,
-        profile=setting.profile.name,
-        protocol=setting.protocol.name,
-        seeds=setting.seeds,
-        regime="evaluation" if setting.source == "released" else "retrained",
-        comparable=not why_not,
-        why_not_comparable=why_not,
-        tables=tuple(tables),
-        listings=tuple(listings),
-        deviations=tuple(f"{one.text} ({one.where})" for one in _deviations(setting)),
-        provenance=_provenance(recipe, store),
-        inputs=inputs_of(recipe, store),
-        notes=_conditions(recipe) or tuple(f"Instead of protocol {setting.protocol.name}: {line}" for line in replaced),
-    )
-
-
-def _deviations(setting: Setting) -> tuple[Deviation, ...]:
-    return RELEASED_DEVIATIONS if setting.source == "released" else setting.protocol.deviations
-
-
-def _conditions(recipe: Recipe) -> tuple[str, ...]:
-    """How each released model was scored, and where that is recorded; empty where we train."""
-    setting = recipe.setting
-    if setting.source != "released":
-        return ()
-    found = []
-    for row in (training.row for training in recipe.trainings if training.model is not None):
-        resolved = scoring_choices(setting, row)
-        told = ", ".join(f"{name} {resolved[name].value}" for name in CONDITIONS)
-        changed = [name for name in CONDITIONS if resolved[name].source == "--set"]
-        found.append(f"{row.name}: {told}; {resolved['formatting'].source}" + (f"; --set: {', '.join(changed)}" if changed else ""))
-    return tuple(f"Conditions of {line}" for line in found)
 
 
 def _measure_all(recipe: Recipe, store: ArtifactStore, command: str) -> dict[tuple[str, BenchmarkName], Measured]:
@@ -143,11 +100,16 @@ def _rewardbench2_table(sources: Sources) -> Table:
     experiment = sources.setting.experiment
     rows = []
     for published in sources.published.rows:
+        judge = next((one for one in sources.judges if one.name == published.name and "rewardbench2" in one.measured), None)
+        if judge is not None:
+            rows.append(_judged_row(sources, judge, published))
+            continue
         ours = experiment.row(published.name) or next((row for row in sources.others if row.name == published.name), None)
         if ours is None and experiment.compared_with:
             continue
         rows.append(_trained_row(sources, ours, published) if ours else _published_row(sources, published))
         rows += _best_rows(sources, ours, "rewardbench2", experiment.columns, group=published.group) if ours else []
+    rows += [_judged_row(sources, one, None) for one in sources.judges if one.ours and "rewardbench2" in one.measured]
     known = {published.name for published in sources.published.rows}
     for row in (row for row in (*experiment.rows, *sources.others) if row.name not in known):
         rows += [_trained_row(sources, row, None), *_best_rows(sources, row, "rewardbench2", experiment.columns, group=CONTROLS)]
@@ -158,7 +120,7 @@ def _rewardbench2_table(sources: Sources) -> Table:
         title=experiment.title,
         columns=experiment.columns,
         rows=tuple(rows),
-        notes=_notes(sources, "rewardbench2"),
+        notes=(*_notes(sources, "rewardbench2"), *filter(None, [not_asked(sources.recipe)])),
     )
 
 
@@ -167,6 +129,7 @@ def _rmbench_table(sources: Sources) -> Table:
     for row in (*sources.setting.experiment.rows, *sources.others):
         own = _unpublished_row(sources, row, "rmbench", RMBENCH_COLUMNS)
         rows += [own, *_best_rows(sources, row, "rmbench", RMBENCH_COLUMNS, group=own.group)]
+    rows += [_judged_row(sources, one, None, on="rmbench") for one in sources.judges if "rmbench" in one.measured]
     rows += _baseline_rows(sources, "rmbench", RMBENCH_COLUMNS)
     name = f"{sources.setting.experiment.name}-rmbench"
     notes = ("hard, normal, easy: style pairs above, on and below the diagonal; the paper prints no RM-Bench numbers",)
@@ -304,6 +267,27 @@ def _why_only_published(sources: Sources, published: PublishedRow) -> str:
     return f"no weights of it are named in profile {setting.profile.name} ([released.\"{published.name}\"]); closed models are judges"
 
 
+def _judged_row(sources: Sources, judge: JudgeLine, published: PublishedRow | None, *, on: BenchmarkName = "rewardbench2") -> Row:
+    """A judge's row; of the published file's columns where it prints one."""
+    measured = sources.of(judge.name, on)
+    if published is not None:
+        cells = [_compared_cell(sources, measured, published, column) for column in sources.published.columns]
+    else:
+        columns = RMBENCH_COLUMNS if on == "rmbench" else sources.setting.experiment.columns
+        cells = [_own_cell(sources, measured, column, on) for column in columns]
+    printed = next((one for one in sources.published.rows if one.name == judge.row.name), None)
+    label = printed.label if printed else judge.row.name
+    return Row(
+        name=judge.name,
+        label=f"{label}, {judge.mode}" if judge.ours and on == "rewardbench2" else label,
+        size=published.size if published else "",
+        group=published.group if published else CONTROLS,
+        origin="control" if judge.ours else "paper-baseline",
+        note=judge.notes.get(on, ""),
+        cells=tuple(cells),
+    )
+
+
 def _baseline_rows(sources: Sources, name: BenchmarkName, columns: tuple[str, ...]) -> list[Row]:
     rows = []
     for features in sources.setting.profile.baselines:
@@ -371,13 +355,3 @@ def _notes(sources: Sources, name: BenchmarkName) -> tuple[str, ...]:
         notes += [f"{_label(sources, row)}: {cut} completions were cut to the longest length"] if cut else []
     notes += sources.epochs.get(name, ())
     return tuple(notes)
-
-
-def _provenance(recipe: Recipe, store: ArtifactStore) -> tuple[Provenance, ...]:
-    return tuple(_origin(job, store) for job in topological_order(recipe.jobs) if store.has(job))
-
-
-def _origin(job: Job, store: ArtifactStore) -> Provenance:
-    manifest = store.manifest(job)
-    code = manifest.code.commit + ("+dirty" if manifest.code.dirty else "")
-    return Provenance(kind=job.kind, key=job.short_key, label=job.label, seconds=manifest.seconds, code=code)

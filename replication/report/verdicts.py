@@ -75,7 +75,8 @@ def _row(
     subsets: dict[str, Verdict] = {}
     # Overall comes last, since in the evaluation regime it follows its subsets.
     for cell in sorted(row.cells, key=lambda one: one.column == "Overall"):
-        if cell.ours is None and (row.origin == "paper-baseline" or cell.verdict == "PUBLISHED ONLY"):
+        # A baseline that nobody measures is quoted; a judge that was asked and has not answered is missing, and says why.
+        if cell.ours is None and (cell.verdict == "PUBLISHED ONLY" or (row.origin == "paper-baseline" and not cell.reason)):
             found = Judgement(verdict="PUBLISHED ONLY", reason=cell.reason)
         else:
             found = _cell(

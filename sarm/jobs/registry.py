@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sarm import config, config_comparison, config_explanations, config_imports, config_related, config_text
+from sarm import config, config_comparison, config_explanations, config_imports, config_judges, config_related, config_text
 from sarm.job import EnvironmentProblem, IntegrityProblem, JobConfig, JobRequest, UsageProblem, job_key
 
 # `train_sae` offers `train_saes`, which feeds several SAEs from one pass over the backbone; the SAEs may differ in these fields only.
@@ -28,6 +28,7 @@ JOBS: Mapping[str, tuple[type[JobConfig], str]] = {
     "train_reward": (config.RewardTrainingConfig, "sarm.jobs.train_reward:train_reward"),
     "score_benchmark": (config.ScoringConfig, "sarm.jobs.score_benchmark:score_benchmark"),
     "score_baseline": (config.BaselineConfig, "sarm.jobs.score_baseline:score_baseline"),
+    "judge_benchmark": (config_judges.JudgeConfig, "sarm.jobs.judge_benchmark:judge_benchmark"),
     "score_conversations": (config.ConversationScoringConfig, "sarm.jobs.score_conversations:score_conversations"),
     "steer_rewards": (config.SteeringConfig, "sarm.jobs.steer_rewards:steer_rewards"),
     "collect_contexts": (config.ContextConfig, "sarm.jobs.collect_contexts:collect_contexts"),
