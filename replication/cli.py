@@ -43,17 +43,23 @@ from replication.run_options import (
     ALL,
     DEFAULT_STORE,
     AllowDirtyOption,
+    BatchTokensOption,
     Chosen,
     FreshOption,
+    FromOption,
     JsonOption,
+    LimitOption,
     ProfileOption,
     ProtocolOption,
     RowsOption,
     SeedsOption,
     SetOption,
     StoreOption,
+    SubsetOption,
     experiments_named,
+    scoring_assignments,
     settings_for,
+    trained_or_released,
 )
 from replication.showing import listing, shown, why
 from sarm.artifacts import ArtifactStore
@@ -133,11 +139,12 @@ def show(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     field: Annotated[str, typer.Option("--why", help="Only this field, for example learning_rate or reward.learning_rate.")] = "",
     rows: RowsOption = "",
     assignments: SetOption = None,
+    source: FromOption = "train",
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
     """Every value of an experiment and where it comes from."""
-    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, assignments=tuple(assignments or ()))
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, assignments=tuple(assignments or ()), source=source)
     (setting,) = settings_for(experiments_named([experiment])[:1], chosen, ArtifactStore(store), os.environ)
     typer.echo(why(setting, field) if field else shown(setting, as_json=as_json))
 
@@ -150,6 +157,7 @@ def plan(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     rows: RowsOption = "",
     seeds: SeedsOption = "0",
     assignments: SetOption = None,
+    source: FromOption = "train",
     cluster: Annotated[str, typer.Option("--cluster", help="a100, rtx3090, or a TOML file: its cards and resources.")] = "",
     measured: Annotated[bool, typer.Option("--measured", help="Predicted beside measured, for the jobs that are done.")] = False,
     fresh: FreshOption = False,
@@ -157,7 +165,8 @@ def plan(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     as_json: JsonOption = False,
 ) -> None:
     """What a run would do: each job, why it runs or is reused, and what it costs. Starts nothing."""
-    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
+    given = tuple(assignments or ())
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=given, source=source)
     show_plan(experiments_named(experiments), chosen, store=store, cluster=cluster, measured=measured, fresh=fresh, as_json=as_json)
 
 
@@ -171,6 +180,9 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
         rows: RowsOption = "",
         seeds: SeedsOption = "0",
         assignments: SetOption = None,
+        subset: SubsetOption = "",
+        limit: LimitOption = 0,
+        batch_tokens: BatchTokensOption = 0,
         fresh: FreshOption = False,
         keep_going: KeepGoingOption = False,
         offline: OfflineOption = False,
@@ -186,7 +198,9 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
     ) -> None:
         if rebuilt_from_scores(context, experiments, source=source, scores=scores, out=out):
             return
-        chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
+        part = scoring_assignments(subset=subset, limit=limit, batch_tokens=batch_tokens)
+        given = (*(assignments or ()), *part)
+        chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=given, source=trained_or_released(source))
         how = How(
             store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
             workers=workers, allow_dirty=allow_dirty,
@@ -269,7 +283,8 @@ def run_ablation(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         raise unknown("ablation", name, ablation_names())
     if rebuilt_from_scores(context, [ablation(name)], source=source, scores=scores, out=out):
         return
-    chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
+    given = tuple(assignments or ())
+    chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=given, source=trained_or_released(source))
     how = How(
         store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
         workers=workers, allow_dirty=allow_dirty,
@@ -302,7 +317,8 @@ def run_sweep(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     """SAE layer, width or sparsity."""
     if rebuilt_from_scores(context, [_sweep(axis, values)], source=source, scores=scores, out=out):
         return
-    chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=tuple(assignments or ()))
+    given = tuple(assignments or ())
+    chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds, assignments=given, source=trained_or_released(source))
     how = How(
         store=store, out=out, keep_going=keep_going, fresh=fresh, offline=offline, launcher=launcher, cluster=cluster, yes=yes,
         workers=workers, allow_dirty=allow_dirty,

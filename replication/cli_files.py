@@ -16,6 +16,7 @@ from replication.problems import UsageProblems
 from replication.run_options import (
     DEFAULT_STORE,
     Chosen,
+    FromOption,
     JsonOption,
     ProfileOption,
     ProtocolOption,
@@ -27,7 +28,8 @@ from replication.run_options import (
     settings_for,
 )
 from sarm.artifacts import ArtifactStore
-from sarm.config import ConversationScoringConfig, WeightComparisonConfig
+from sarm.config import ConversationScoringConfig
+from sarm.config_imports import WeightComparisonConfig
 from sarm.job import Job
 from sarm.resources import Resources
 from sarm.scoring import Metric
@@ -43,6 +45,7 @@ def render(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     rows: RowsOption = "",
     seeds: SeedsOption = "0",
     assignments: SetOption = None,
+    source: FromOption = "train",
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """A table from what the store has, on stdout. Starts nothing; exit code 5 when nothing of it was measured."""
@@ -50,10 +53,11 @@ def render(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     from replication.recipes import recipe  # noqa: PLC0415 - as above
     from replication.report.tables import as_text  # noqa: PLC0415 - as above
 
-    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
+    given = tuple(assignments or ())
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=given, source=source)
     place = ArtifactStore(store)
     (setting,) = settings_for(experiments_named([experiment])[:1], chosen, place, os.environ)
-    command = shlex.join(["replicate", experiment, "--profile", profile])
+    command = shlex.join(["replicate", experiment, "--profile", profile, *(["--from", source] if source != "train" else [])])
     report = pipeline.report(recipe(setting), place, command=command)
     typer.echo(as_text(report, output_format), nl=False)
     if not pipeline.measured(report):
@@ -152,31 +156,38 @@ def run_alone(job: Job, place: ArtifactStore) -> None:
         raise typer.Exit(code)
 
 
-def fetch(
+def fetch(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     experiments: Annotated[list[str], typer.Argument(help="Names of experiments, or all.")],
     profile: ProfileOption = "paper",
     protocol: ProtocolOption = "paper",
+    rows: RowsOption = "",
+    assignments: SetOption = None,
+    source: FromOption = "train",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Pin hub revisions, then bring weights and data into the store: for a machine with a network."""
     from replication import fetch as fetching  # noqa: PLC0415 - huggingface_hub is not needed by --help
     from replication.planning import brought_in, plan  # noqa: PLC0415 - as above
+    from replication.profiles import unpinned_of  # noqa: PLC0415 - as above
+    from replication.recipes import hub_sources_of  # noqa: PLC0415 - as above
     from replication.terminal import watching  # noqa: PLC0415 - as above
 
-    place, chosen = ArtifactStore(store), Chosen(profile=profile, protocol=protocol)
+    place = ArtifactStore(store)
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, assignments=tuple(assignments or ()), source=source)
     settings = settings_for(experiments_named(experiments), chosen, place, os.environ)
+    sources = [one for setting in settings for one in hub_sources_of(setting)]
     if dry_run:
-        for repository, what in settings[0].profile.unpinned():
+        for repository, what in unpinned_of(sources):
             typer.echo(f"pin {what} {repository}")
         planned = plan(settings, place)
         for line in fetching.downloads([planned]):
             typer.echo(line)
-        for repository in settings[0].profile.gated():
+        for repository in dict.fromkeys(one.repository for one, _ in sources if one.gated):
             typer.echo(f"{repository} is gated: accept its licence on the hub and set HF_TOKEN", err=True)
         typer.echo(f"{planned.cost.download_gb:.1f} GB to download (as far as sizes are known)", err=True)
         return
-    for repository, commit in fetching.pin(settings[0].profile, place).items():
+    for repository, commit in fetching.pin(sources, place).items():
         typer.echo(f"{repository} pinned to {commit}", err=True)
     planned = plan(settings_for(experiments_named(experiments), chosen, place, os.environ), place)
     with watching(len(brought_in(planned.steps))) as watch:

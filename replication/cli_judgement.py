@@ -23,6 +23,7 @@ from replication.run_options import (
     ALL,
     DEFAULT_STORE,
     Chosen,
+    FromOption,
     JsonOption,
     ProfileOption,
     ProtocolOption,
@@ -52,7 +53,8 @@ WIDTH = 100
 
 ResultsOption = Annotated[Path | None, typer.Option("--results", help="A results file in place of the store: ours, or RewardBench 2's.")]
 SourceOption = Annotated[
-    Literal["train", "scores"], typer.Option("--from", help="train what is missing, or rebuild the tables from per-item rewards alone.")
+    Literal["train", "released", "scores"],
+    typer.Option("--from", help="train what is missing, score released checkpoints, or rebuild the tables from per-item rewards alone."),
 ]
 ScoresOption = Annotated[
     Path | None, typer.Option("--scores", help="With --from scores: folder of <experiment>.results.json; for figure3 the authors' rewards.")
@@ -73,6 +75,7 @@ def diff(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     rows: RowsOption = "",
     seeds: SeedsOption = "0",
     assignments: SetOption = None,
+    source: FromOption = "train",
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Our numbers against a reference, a verdict for each cell. Exit codes: 5 missing, 3 differs, 4 inconclusive, as --fail-on says."""
@@ -84,7 +87,8 @@ def diff(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     if against not in REFERENCES and not Path(against).is_file():
         problem = f"--against {against}: neither one of {', '.join(REFERENCES)} nor a results file; {nearest(against, REFERENCES)}"
         raise UsageProblems([problem])
-    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=tuple(assignments or ()))
+    given = tuple(assignments or ())
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=given, source=source)
     report = _of_store(wanted, chosen, store) if results is None else comparing.load_results(results, row=row)
     if results is not None and report.experiment != wanted.name:
         raise IntegrityProblem(f"{results}: holds {report.experiment}, not {wanted.name}")
@@ -117,6 +121,7 @@ def _of_store(experiment: Experiment, chosen: Chosen, store: Path) -> Report:
 def _run_command(experiment: str, chosen: Chosen) -> str:
     """The command that would fill the gaps."""
     given = [("--protocol", chosen.protocol, "paper"), ("--seeds", chosen.seeds, "0"), ("--rows", chosen.rows, "")]
+    given.append(("--from", chosen.source, "train"))
     options = [part for name, value, default in given if value != default for part in (name, value)]
     options += [part for one in chosen.assignments for part in ("--set", one)]
     return shlex.join(["replicate", experiment, "--profile", chosen.profile, *options])
@@ -202,7 +207,10 @@ def leaderboard(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     row: Annotated[str, typer.Option("--row", help="The row that a RewardBench 2 file is.")] = "",
     profile: ProfileOption = "mini",
     protocol: ProtocolOption = "paper",
+    rows: RowsOption = "",
     seeds: SeedsOption = "0",
+    assignments: SetOption = None,
+    source: FromOption = "train",
     as_json: JsonOption = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -210,7 +218,8 @@ def leaderboard(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     from replication.report.diff import load_results  # noqa: PLC0415 - statistics are not needed by --help
     from replication.report.leaderboard import ranking, ranking_text  # noqa: PLC0415 - as above
 
-    chosen = Chosen(profile=profile, protocol=protocol, seeds=seeds)
+    given = tuple(assignments or ())
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=given, source=source)
     report = _of_store(experiments_named(["table1"])[0], chosen, store) if results is None else load_results(results, row=row)
     places = ranking(report)
     typer.echo(json.dumps([one.model_dump() for one in places], indent=2) if as_json else ranking_text(places).rstrip())
@@ -234,14 +243,19 @@ def report(
 
 
 def rebuilt_from_scores(
-    context: typer.Context, experiments: Sequence[Experiment], *, source: Literal["train", "scores"], scores: Path | None, out: Path
+    context: typer.Context,
+    experiments: Sequence[Experiment],
+    *,
+    source: Literal["train", "released", "scores"],
+    scores: Path | None,
+    out: Path,
 ) -> bool:
     """For the run commands: whether the tables were rebuilt from per-item rewards, which starts no job and reads no store.
 
     The steered figure is drawn from the authors' own rewards. Raises UsageProblems for options that do not go together,
     ResultsError and DataError for files that cannot be trusted.
     """
-    if source == "train":
+    if source != "scores":
         if scores is not None:
             raise UsageProblems(["--scores is read only with --from scores"])
         return False

@@ -117,7 +117,7 @@ class Estimator:
         shapes = {
             training.model.inputs["backbone"].key: profile.backbones[training.row.slot].shape
             for training in recipe.trainings
-            if training.model is not None
+            if training.model is not None and "backbone" in training.model.inputs
         }
         return cls(profile=profile, shapes=shapes)
 

@@ -43,6 +43,7 @@ class Row(Frozen):
     reward: Mapping[str, Any] = Field(default_factory=dict, description="Fields of RewardTrainingConfig that this row fixes.")
     axis: Axis | None = Field(default=None, description="The axis of a sweep on which this row lies.")
     ablation: str = Field(default="", description="The ablation to which this row belongs.")
+    trained_by_others: bool = Field(default=False, description="A released model of the profile, scored and never trained.")
 
 
 class Experiment(Frozen):
@@ -55,6 +56,7 @@ class Experiment(Frozen):
     rows: tuple[Row, ...]
     published: str = Field(description="File of `tables/published` without suffix; empty where the paper prints no numbers.")
     reference: str = Field(default="", description="A second file of published numbers; empty for none.")
+    released: bool = Field(default=False, description="Whether `--from released` also scores models of others that the profile names.")
     compared_with: str = Field(
         default="",
         description="Row from which every other row's paired difference is listed. Its own rows alone are then shown, and "
@@ -87,6 +89,7 @@ TABLE1 = Experiment(
     published="table1",
     reference="leaderboard",
     overlap=True,
+    released=True,
     rows=(
         Row(name="sarm-1b", slot="small", layer=14, k=144),
         Row(name="sarm-2b", slot="small", layer=21, k=144),

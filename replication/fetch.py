@@ -11,7 +11,7 @@ from replication.launch.launcher import Watch
 from replication.launch.local import LocalLauncher
 from replication.locks import lock_fetched, write_pins
 from replication.planning import Plan, brought_in
-from replication.profiles import COMMIT, UNKNOWN_REVISION, Profile, pin_name
+from replication.profiles import COMMIT, UNKNOWN_REVISION, HubSource, pin_name
 from replication.recipes import BROUGHT_IN
 from sarm.artifacts import ArtifactStore
 from sarm.job import EnvironmentProblem, IntegrityProblem
@@ -44,9 +44,9 @@ def hub_commit(repository: str, what: str, revision: str) -> str:
     return str(found.sha)
 
 
-def pin(profile: Profile, store: ArtifactStore, *, resolve: Resolve = hub_commit) -> Mapping[str, str]:
-    """Write the commits of a profile's loose revisions to the store's lock file, whole or not at all; gives the new ones."""
-    loose = [(source, what) for source, what in profile.hub_sources() if not COMMIT.fullmatch(source.revision)]
+def pin(sources: Sequence[HubSource], store: ArtifactStore, *, resolve: Resolve = hub_commit) -> Mapping[str, str]:
+    """Write the commits of loose revisions to the store's lock file, whole or not at all; gives the new ones."""
+    loose = [(source, what) for source, what in sources if not COMMIT.fullmatch(source.revision)]
     new = {pin_name(one.repository, one.revision): resolve(one.repository, what, one.revision) for one, what in loose}
     if new:
         write_pins(store, new)

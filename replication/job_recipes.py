@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -25,7 +25,7 @@ from replication.profiles import (
     Profile,
     PunktDownload,
 )
-from replication.protocols import Protocol
+from replication.protocols import HARNESS, Choice, Protocol
 from replication.settings import Overrides
 from sarm.checksums import fingerprint
 from sarm.config import (
@@ -46,11 +46,12 @@ from sarm.job import Job, JobConfig
 from sarm.resources import Resources
 
 Config = TypeVar("Config", bound=JobConfig)
+Source = Literal["train", "released"]
 SHAPES: Mapping[BenchmarkName, str] = {"rewardbench2": "rewardbench2", "rmbench": "rmbench"}
 # Fields of Resources that concern work which several processes share.
 OF_SEVERAL = ("nodes", "processes", "zero_stage", "activation_checkpointing")
 # Inputs that are brought in rather than computed: a new attempt would download the same bytes.
-BROUGHT_IN = ("fetch_weights", "prepare_data", "fetch_splitter")
+BROUGHT_IN = ("fetch_weights", "prepare_data", "fetch_splitter", "import_sae")
 # Steering reads rewards under the conditions under which benchmarks are scored.
 SCORING_CONDITIONS = ("max_length", "truncation", "bos", "dtype", "attention", "batch_tokens", "date_string")
 
@@ -63,6 +64,7 @@ class Setting:
     `digest` gives the SHA-256 of a local file or folder. `endpoint` (settings of a chat endpoint, a JSON file) and `answers`
     (recorded ones) are files for the explanations, `authors` holds the rewards behind the paper's Figure 3; empty for none.
     `asked` is what the user gave as --profile, for messages; empty where that is the profile's name.
+    `source`: train our own models, or score released checkpoints.
     """
 
     experiment: Experiment
@@ -76,6 +78,7 @@ class Setting:
     endpoint: str = ""
     answers: str = ""
     authors: str = ""
+    source: Source = "train"
     asked: str = ""
 
     @property
@@ -138,7 +141,7 @@ def backbone_job(setting: Setting, row: Row, backbone: Backbone) -> Job:
         return job_of(setting, hub, label=label)
     if isinstance(source, FolderBackbone):
         _check_shape(row.slot, backbone, Path(source.path))
-        folder = WeightsConfig(origin="folder", revision=setting.digest(_existing(source.path)), **changes.model_dump())
+        folder = WeightsConfig(origin="folder", revision=setting.digest(existing(source.path)), **changes.model_dump())
         return job_of(setting, folder, label=label, source=source.path)
     pretraining = PretrainingConfig(
         **source.model_dump(exclude={"kind"}), **shape.model_dump(exclude={"head_dim", "vocab_size"})
@@ -146,7 +149,7 @@ def backbone_job(setting: Setting, row: Row, backbone: Backbone) -> Job:
     return job_of(setting, pretraining, label=label, inputs={"data": miniature_job(setting)})
 
 
-def _existing(path: str) -> Path:
+def existing(path: str) -> Path:
     found = Path(path)
     if not found.exists():
         raise UsageProblems([f"{path} does not exist; mend the profile's path (or the environment variable in it)"])
@@ -155,7 +158,7 @@ def _existing(path: str) -> Path:
 
 def _check_shape(slot: str, backbone: Backbone, folder: Path) -> None:
     """A profile must tell the truth about its backbone: the width multiple and the layer map rest on it."""
-    file = _existing(str(folder)) / "config.json"
+    file = existing(str(folder)) / "config.json"
     if not file.is_file():
         raise UsageProblems([f"backbones.{slot}.source.path: {folder} holds no config.json; give a folder in Hugging Face layout"])
     try:
@@ -181,7 +184,7 @@ def data_job(setting: Setting, source: MiniatureData | FileData | HubData, label
     if isinstance(source, HubData):
         hub = DataConfig(origin="hub", **source.model_dump(exclude={"kind", "gated", "download_gb", "disk_gb"}), **fields)
         return job_of(setting, hub, label=label)
-    local = DataConfig(origin="file", revision=setting.digest(_existing(source.path)), **fields)
+    local = DataConfig(origin="file", revision=setting.digest(existing(source.path)), **fields)
     return job_of(setting, local, label=label, source=source.path)
 
 
@@ -226,7 +229,7 @@ def splitter_job(setting: Setting) -> Job:
     source, label = setting.profile.splitter, "data of nltk's Punkt"
     if isinstance(source, PunktDownload):
         return job_of(setting, SplitterConfig(origin="url", url=source.url, revision=source.sha256), label=label)
-    local = SplitterConfig(origin="folder", revision=setting.digest(_existing(source.path)))
+    local = SplitterConfig(origin="folder", revision=setting.digest(existing(source.path)))
     return job_of(setting, local, label=label, source=source.path)
 
 
@@ -244,10 +247,26 @@ def reward_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, wei
 
 
 def score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, data: Job, epoch: int = 0) -> Job:
-    found = choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
-    config = build(ScoringConfig, f"scoring on {name}", {**values(found), "benchmark": name, "epoch": epoch})
+    found = scoring_choices(setting, row)
+    config = build(ScoringConfig, f"scoring of {row.name} on {name}", {**values(found), "benchmark": name, "epoch": epoch})
     after = f" after epoch {epoch}" if epoch else ""
     return job_of(setting, config, label=f"scores of {row.name}{after} on {name}, seed {seed}", inputs={"model": model, "benchmark": data})
+
+
+def scoring_choices(setting: Setting, row: Row) -> dict[str, Choice]:
+    """The conditions under which a row is scored: a released model's recorded ones stand before the profile's own, `--set` before all."""
+    released = setting.profile.released.get(row.name) if setting.source == "released" else None
+    if released is None:
+        return choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
+    found = choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides={})
+    chosen = released.chosen
+    recorded = {**HARNESS, **chosen.scoring}
+    found |= {name: Choice(value=value, source=chosen.source) for name, value in recorded.items()}
+    given = setting.overrides.get("scoring", {})
+    found |= {name: Choice(value=value, source="--set") for name, value in given.items()}
+    if "batches" in given and given["batches"] != "dataset-order" and "batch_rows" not in given:
+        found["batch_rows"] = Choice(value=0, source="--set scoring.batches")
+    return found
 
 
 def contexts_job(setting: Setting, row: Row, seed: int, *, model: Job, data: Mapping[BenchmarkName, Job]) -> Job:

@@ -89,7 +89,7 @@ def from_scores(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
     """
     stored = read_results(path)
     found = with_verdicts(rebuilt(stored, path.parent), reference=stored.published)
-    return found, render(found, rendered / folder_name(stored.profile, stored.protocol))
+    return found, render(found, rendered / folder_name(stored.profile, stored.protocol, released=found.regime == "evaluation"))
 
 
 def from_authors(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
@@ -107,15 +107,16 @@ def from_authors(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
 
 
 def folder(rendered: Path, setting: Setting) -> Path:
-    """Where the tables of a setting lie: one folder for each profile, and another for each protocol but the paper's."""
-    return rendered / folder_name(setting.profile.name, setting.protocol.name)
+    """Where the tables of a setting lie: one folder for each profile, others for each protocol but the paper's and for released models."""
+    return rendered / folder_name(setting.profile.name, setting.protocol.name, released=setting.source == "released")
 
 
-def folder_name(profile: str, protocol: str) -> str:
-    """The name of that folder."""
-    return profile if protocol == "paper" else f"{profile}-{protocol}"
+def folder_name(profile: str, protocol: str, *, released: bool = False) -> str:
+    """The name of that folder; released checkpoints have tables of their own."""
+    name = profile if protocol == "paper" else f"{profile}-{protocol}"
+    return f"{name}-released" if released else name
 
 
 def measured(found: Report) -> bool:
-    """Whether anything of our own was measured."""
-    return any(cell.ours is not None for table in found.tables for row in table.rows if row.origin == "paper-ours" for cell in row.cells)
+    """Whether anything but a control was measured by us."""
+    return any(cell.ours is not None for table in found.tables for row in table.rows if row.origin != "control" for cell in row.cells)

@@ -9,7 +9,7 @@ from typing import Literal
 from replication.cost import Cost, Estimator, shared_passes
 from replication.launch.slurm_chain import tasks_of
 from replication.launch.slurm_clusters import Cluster, on_cluster
-from replication.recipes import BROUGHT_IN, Recipe, Setting, attempts, recipe
+from replication.recipes import BROUGHT_IN, Recipe, Setting, attempts, hub_sources_of, recipe, unpinned_revisions
 from sarm.artifacts import ArtifactStore
 from sarm.job import EnvironmentProblem, Job, topological_order
 from sarm.manifest import Manifest
@@ -23,6 +23,7 @@ STAGES = (
     "fetch_weights",
     "fetch_splitter",
     "pretrain_backbone",
+    "import_sae",
     "train_sae",
     "train_reward",
     "harvest_states",
@@ -132,10 +133,12 @@ def fresh(setting: Setting, store: ArtifactStore) -> Setting:
 def refuse_unpinned(settings: Sequence[Setting]) -> None:
     """Raises EnvironmentProblem when a hub revision is no commit (unknown, or a branch): such a run could not be repeated."""
     for setting in settings:
-        unpinned = [repository for repository, _ in setting.profile.unpinned()]
+        unpinned = [repository for repository, _ in unpinned_revisions(setting)]
         if unpinned:
             name = setting.profile.name
             fix = f"replicate fetch {setting.experiment.name} --profile {setting.profile_option}"
+            if setting.source == "released":
+                fix += " --from released" + (f" --rows '{setting.rows}'" if setting.rows else "")
             raise EnvironmentProblem(f"profile {name}: revisions are not pinned ({', '.join(unpinned)}); run: {fix}")
 
 
@@ -147,10 +150,9 @@ def brought_in(steps: Sequence[Step]) -> list[Job]:
 def _warnings(settings: Sequence[Setting]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for setting in settings:
-        profile = setting.profile
-        for repository, what in profile.unpinned():
+        for repository, what in unpinned_revisions(setting):
             found[f"{what} {repository}: revision is not pinned; `replicate fetch` pins it, a launch refuses before"] = None
-        for repository in profile.gated():
+        for repository in dict.fromkeys(source.repository for source, _ in hub_sources_of(setting) if source.gated):
             found[f"{repository} is gated: accept its licence on the hub and set HF_TOKEN"] = None
         for training in recipe(setting).trainings:
             if training.missing:

@@ -128,6 +128,13 @@ def _setting_problems(raw: Mapping[str, Any]) -> list[str]:
         values = raw.get(section, {})
         if isinstance(values, Mapping):
             found += [f"{section}.{key}: {what}" for key, what in section_problems(section, values)]
+    released = raw.get("released", {})
+    for name, model in released.items() if isinstance(released, Mapping) else ():
+        recorded = model.get("recorded", {}) if isinstance(model, Mapping) else {}
+        for which, one in recorded.items() if isinstance(recorded, Mapping) else ():
+            values = one.get("scoring", {}) if isinstance(one, Mapping) else {}
+            place = f"released.{name}.recorded.{which}.scoring"
+            found += [f"{place}.{key}: {what}" for key, what in section_problems("scoring", values)]
     resources = raw.get("resources", {})
     if isinstance(resources, Mapping):
         found += [f"resources.{kind}: {what}" for kind in resources for key, what in resources_problems(kind, {}) if not key]

@@ -7,12 +7,13 @@ units (layer 14 of 28, 16 x hidden, k 144); the profile maps them to its own bac
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sarm.config_imports import SAELayout
 from sarm.resources import Resources
 
 Slot = Literal["small", "large"]
@@ -150,6 +151,7 @@ class HeldOutPairs(Part):
     kind: Literal["preferences"]
 
 
+HubSource = tuple[HubBackbone | HubData, Literal["model", "dataset"]]
 Data = Annotated[MiniatureData | FileData | HubData, Field(discriminator="kind")]
 BenchmarkData = Annotated[MiniatureData | FileData | HubData | HeldOutPairs, Field(discriminator="kind")]
 
@@ -182,6 +184,47 @@ class Benchmark(Part):
     completions: int = Field(default=0, ge=0, description="Completions to score, for the cost estimate; 0 where unknown.")
 
 
+class Recorded(Part):
+    """Conditions under which somebody scored a model; what they leave out is as in the official script."""
+
+    scoring: Mapping[str, Any] = Field(default_factory=dict, description="Fields of ScoringConfig.")
+    source: str = Field(description="Where they are recorded.")
+
+
+class ReleasedModel(Part):
+    """A reward model that others trained and published, scored with `--from released`."""
+
+    source: Annotated[FolderBackbone | HubBackbone, Field(discriminator="kind")]
+    label: str = Field(default="", description="For models that the paper's table does not have.")
+    tokenizer: TokenizerChanges = TokenizerChanges()
+    recorded: Mapping[str, Recorded] = Field(default_factory=dict, description="Name -> conditions under which it was scored.")
+    conditions: str = Field(default="", description="The ones of `recorded` to take; empty for the official script's defaults.")
+
+    @model_validator(mode="after")
+    def _conditions_are_recorded(self) -> ReleasedModel:
+        if self.conditions and self.conditions not in self.recorded:
+            raise ValueError(f"conditions = {self.conditions!r} are not recorded; known: {', '.join(self.recorded) or 'none'}")
+        return self
+
+    @property
+    def chosen(self) -> Recorded:
+        """The conditions to take, with their source."""
+        if not self.conditions:
+            return Recorded(source="allenai/reward-bench run_v2.py: its defaults")
+        return self.recorded[self.conditions]
+
+
+class Start(Part):
+    """Where stage 2 begins in place of stage 1: backbone and SAE of one checkpoint, or another project's SAE on the slot's backbone."""
+
+    use: bool = Field(default=False, description="Whether rows with a pretrained SAE take it.")
+    source: Annotated[FolderBackbone | HubBackbone, Field(discriminator="kind")]
+    layout: SAELayout = Field(default="auto", description="`checkpoint` holds the backbone as well; the others an SAE alone.")
+    file: str = Field(default="", description="Folder or file of the SAE inside the source; empty for its root.")
+    layer: int = Field(default=0, ge=0, description="Blocks before its hidden states, for files that do not say so; 0 takes theirs.")
+    is_the_papers: bool = Field(default=False, description="Whether it is the SAE that the paper's own rows were trained on.")
+
+
 class Profile(Part):
     """A complete scale. `sae`, `reward`, `scoring`, `baseline`, `miniature` replace values of the protocol or of the config's default."""
 
@@ -197,6 +240,8 @@ class Profile(Part):
     preferences: Preferences
     benchmarks: Mapping[BenchmarkName, Benchmark]
     baselines: tuple[Literal["length", "bag-of-words"], ...] = Field(default=(), description="Scorers without a language model to print.")
+    released: Mapping[str, ReleasedModel] = Field(default_factory=dict, description="Row -> the published model, for --from released.")
+    starts: Mapping[Slot, Start] = Field(default_factory=dict, description="Slot -> where stage 2 begins in place of stage 1.")
     miniature: Mapping[str, Any] = Field(default_factory=dict, description="Fields of MiniatureConfig.")
     sae: Mapping[str, Any] = Field(default_factory=dict, description="Fields of SAETrainingConfig.")
     reward: Mapping[str, Any] = Field(default_factory=dict, description="Fields of RewardTrainingConfig.")
@@ -214,14 +259,22 @@ class Profile(Part):
 
     def unpinned(self) -> list[tuple[str, str]]:
         """(repository, model|dataset) of each hub source whose revision is no commit yet, each once."""
-        loose = [(source, what) for source, what in self.hub_sources() if not COMMIT.fullmatch(source.revision)]
-        return list(dict.fromkeys((source.repository, str(what)) for source, what in loose))
+        return unpinned_of(self.hub_sources())
 
-    def hub_sources(self) -> list[tuple[HubBackbone | HubData, Literal["model", "dataset"]]]:
+    def hub_sources(self) -> list[HubSource]:
         """Everything that comes from the hub: models, then data sets."""
-        models = [backbone.source for backbone in self.backbones.values() if isinstance(backbone.source, HubBackbone)]
+        sources = [backbone.source for backbone in self.backbones.values()]
+        sources += [start.source for start in self.starts.values() if start.use]
+        models = [source for source in sources if isinstance(source, HubBackbone)]
         data = [source for source in self.data_sources() if isinstance(source, HubData)]
         return [*((one, "model") for one in models), *((one, "dataset") for one in data)]
+
+    def sources_for_released(self, names: Collection[str]) -> list[HubSource]:
+        """What scoring these released models needs from the hub: they, the benchmarks and the pairs of the baselines."""
+        models = [self.released[name].source for name in names if name in self.released]
+        data = [*([self.preferences.source] if self.baselines else []), *(benchmark.source for benchmark in self.benchmarks.values())]
+        found: list[HubSource] = [(one, "model") for one in models if isinstance(one, HubBackbone)]
+        return [*found, *((one, "dataset") for one in data if isinstance(one, HubData))]
 
     def gated(self) -> list[str]:
         """Hub repositories whose licence must be accepted before a download."""
@@ -230,6 +283,12 @@ class Profile(Part):
     def data_sources(self) -> list[MiniatureData | FileData | HubData | HeldOutPairs]:
         """Where the text, the pairs and each benchmark come from."""
         return [self.text.source, self.preferences.source, *(benchmark.source for benchmark in self.benchmarks.values())]
+
+
+def unpinned_of(sources: Sequence[HubSource]) -> list[tuple[str, str]]:
+    """(repository, model|dataset) of each source whose revision is no commit yet, each once."""
+    loose = [(source.repository, str(what)) for source, what in sources if not COMMIT.fullmatch(source.revision)]
+    return list(dict.fromkeys(loose))
 
 
 def pin_name(repository: str, revision: str) -> str:

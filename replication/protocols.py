@@ -110,6 +110,18 @@ SCORING = {
     **_chosen("our choice: the benchmark's script cuts on the right, which loses the end of turn", truncation="left"),
     **_chosen("allenai/reward-bench run_v2.py with a Llama-3 template", bos="double-first-masked"),
 }
+# What the official script does with a model that has no entry of its own.
+HARNESS: Mapping[str, Any] = MappingProxyType(
+    {
+        "formatting": "harness",
+        "max_length": 2048,
+        "truncation": "tokenizer",
+        "bos": "double-first-masked",
+        "dtype": "float16",
+        "batches": "dataset-order",
+        "batch_rows": 64,
+    }
+)
 DRIVER_RULE = "our choice: S run_eval.py:103-120 scores every checkpoint on the test sets, which allows selection on test; the last one"
 
 SHARED_DEVIATIONS = (
@@ -117,6 +129,12 @@ SHARED_DEVIATIONS = (
     Deviation(text="Overlong conversations are cut on the left in scoring, so that the end of turn stays.", where="scoring.truncation"),
     Deviation(text="Reward head and losses are computed in float32.", where="sarm/model.py"),
     Deviation(text="Optimizer is AdamW; the release uses its paged form, which differs in memory only.", where="sarm/jobs/train_reward.py"),
+)
+
+RELEASED_DEVIATIONS = (
+    Deviation(text="Reward head in float32, whatever the backbone's precision.", where="sarm/model.py, sarm/baselines.py"),
+    Deviation(text="Rows are pooled by their length, never by the first pad token.", where="sarm/inference.py"),
+    Deviation(text="Templates that print today's date get a pinned one.", where="scoring.date_string"),
 )
 
 PAPER = Protocol(

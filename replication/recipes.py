@@ -33,12 +33,15 @@ from replication.problems import UsageProblems, nearest
 from replication.profiles import (
     Backbone,
     BenchmarkName,
+    HubSource,
     Profile,
+    unpinned_of,
 )
+from replication.released import hub_sources_for, released_job, rows_of_others, start_jobs, start_of, why_no_start, why_not_released
 from sarm.config import RewardTrainingConfig, SteeringConfig
 from sarm.job import Job
 
-__all__ = ["BROUGHT_IN", "Recipe", "Setting", "Training", "attempts", "recipe", "selected_rows"]
+__all__ = ["BROUGHT_IN", "Recipe", "Setting", "Training", "attempts", "recipe", "selected_rows", "unpinned_revisions"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Recipe:
 def recipe(setting: Setting) -> Recipe:
     """The jobs of an experiment. Raises UsageProblems for rows, layers or sizes that do not fit."""
     chosen = selected_rows(setting)
+    if setting.source == "released" and setting.seeds != (0,):
+        raise UsageProblems(["--seeds has no meaning with --from released: nothing is trained"])
     data: dict[BenchmarkName, Job] = {name: benchmark_job(setting, name) for name in setting.profile.benchmarks}
     trainings = [_training(setting, row, seed, data) for row in chosen for seed in setting.seeds]
     baselines: dict[str, Mapping[BenchmarkName, Job]] = {}
@@ -122,10 +127,11 @@ def selected_rows(setting: Setting) -> tuple[Row, ...]:
 
     Raises UsageProblems when a pattern matches nothing.
     """
-    rows = setting.experiment.rows
+    rows = (*setting.experiment.rows, *rows_of_others(setting))
     patterns = [one.strip() for one in setting.rows.split(",") if one.strip()]
     if not patterns:
-        return rows
+        # The models of others are hundreds of gigabytes in all: each is scored only when it is named.
+        return setting.experiment.rows
     idle = [one for one in patterns if not any(_matches(setting.profile, row, one) for row in rows)]
     if idle:
         names = [row.name for row in rows]
@@ -133,23 +139,27 @@ def selected_rows(setting: Setting) -> tuple[Row, ...]:
     return tuple(row for row in rows if any(_matches(setting.profile, row, one) for one in patterns))
 
 
+def unpinned_revisions(setting: Setting) -> list[tuple[str, str]]:
+    """(repository, model|dataset) of each hub source of a setting whose revision is not known yet."""
+    return unpinned_of(hub_sources_of(setting))
+
+
+def hub_sources_of(setting: Setting) -> list[HubSource]:
+    """Each hub source that a setting needs."""
+    return hub_sources_for(setting, selected_rows(setting))
+
+
 def _matches(profile: Profile, row: Row, pattern: str) -> bool:
     backbone = profile.backbones.get(row.slot)
     named = backbone is not None and pattern.lower() in backbone.stands_for.lower()
-    return fnmatch.fnmatchcase(row.name, pattern) or pattern == row.slot or named
+    return fnmatch.fnmatchcase(row.name, pattern) or ((pattern == row.slot or named) and not row.trained_by_others)
 
 
 def _training(setting: Setting, row: Row, seed: int, data: Mapping[BenchmarkName, Job]) -> Training:
-    backbone = setting.profile.backbones.get(row.slot)
-    missing = _why_missing(setting.profile, row, backbone)
-    if backbone is None or missing:
-        return Training(row=row, seed=seed, missing=missing)
-    weights = backbone_job(setting, row, backbone)
-    sae = sae_job(setting, row, seed, backbone, weights) if row.encoder == "sae" else None
-    if row.method != "reward" and sae is not None:
-        return _on_states(setting, row, seed, backbone=backbone, weights=weights, sae=sae, data=data)
-    model = reward_job(setting, row, seed, backbone=backbone, weights=weights, sae=sae)
-    trained = Training(row=row, seed=seed, sae=sae, model=model)
+    trained = _released(setting, row, seed) if setting.source == "released" else _trained(setting, row, seed, data)
+    model = trained.model
+    if model is None or trained.scores:
+        return trained
     if setting.experiment.product == "scores":
         scores = {name: score_job(setting, row, seed, name=name, model=model, data=one) for name, one in data.items()}
         return replace(trained, scores=scores, epochs=_epochs(setting, row, seed, model=model, data=data, last=scores))
@@ -184,6 +194,27 @@ def _on_states(
         states = states_job(setting, row, name, backbone=backbone, weights=weights, data=one)
         scores[name] = state_score_job(setting, row, seed, name=name, model=model, states=states, data=one)
     return Training(row=row, seed=seed, sae=sae, model=model, scores=scores)
+
+
+def _released(setting: Setting, row: Row, seed: int) -> Training:
+    model = released_job(setting, row)
+    return Training(row=row, seed=seed, model=model, missing="" if model is not None else why_not_released(setting, row))
+
+
+def _trained(setting: Setting, row: Row, seed: int, data: Mapping[BenchmarkName, Job]) -> Training:
+    backbone, start = setting.profile.backbones.get(row.slot), start_of(setting.profile, row)
+    missing = _why_missing(setting.profile, row, backbone) or (why_no_start(row) if start is not None else "")
+    if backbone is None or missing:
+        return Training(row=row, seed=seed, missing=missing)
+    weights = backbone_job(setting, row, backbone)
+    sae: Job | None = None
+    if start is not None:
+        weights, sae = start_jobs(setting, row, backbone, start, weights)
+    elif row.encoder == "sae":
+        sae = sae_job(setting, row, seed, backbone, weights)
+    if row.method != "reward" and sae is not None:
+        return _on_states(setting, row, seed, backbone=backbone, weights=weights, sae=sae, data=data)
+    return Training(row=row, seed=seed, sae=sae, model=reward_job(setting, row, seed, backbone=backbone, weights=weights, sae=sae))
 
 
 def _why_missing(profile: Profile, row: Row, backbone: Backbone | None) -> str:

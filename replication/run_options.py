@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from replication.data_folders import AUTHORS_REWARDS
 from replication.experiments import EXPERIMENTS, Experiment
+from replication.job_recipes import Source
 from replication.locks import read_pins
+from replication.places import pinned, placed, split
 from replication.problems import UsageProblems, unknown
 from replication.profile_files import load_profile
 from replication.protocols import PROTOCOLS
@@ -29,6 +32,11 @@ SeedsOption = Annotated[str, typer.Option("--seeds", help="Seeds of SAE and rewa
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE, for example reward.epochs=1; repeatable.")]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="SARM_STORE", help="Folder of the artifacts.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+SubsetOption = Annotated[str, typer.Option("--subset", help="Score only this subset; never comparable. Short for scoring.subset.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Score only the first so many items; never comparable.")]
+BatchTokensOption = Annotated[int, typer.Option("--batch-tokens", min=0, help="Padded tokens of one pass of scoring; 0 as configured.")]
+FROM_HELP = "train what is missing, or score released checkpoints."
+FromOption = Annotated[Source, typer.Option("--from", help=FROM_HELP)]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="A new attempt beside the old artifacts.")]
 AllowDirtyOption = Annotated[
     bool, typer.Option("--allow-dirty", envvar="SARM_ALLOW_DIRTY", help="Run at the paper's scale with code that is in no commit.")
@@ -46,6 +54,7 @@ class Chosen(BaseModel):
     rows: str = ""
     seeds: str = "0"
     assignments: tuple[str, ...] = ()
+    source: Source = "train"
 
 
 def experiments_named(names: Sequence[str]) -> list[Experiment]:
@@ -63,6 +72,7 @@ def settings_for(
     problems: list[str] = []
     if chosen.protocol not in PROTOCOLS:
         problems += unknown("protocol", chosen.protocol, PROTOCOLS).problems
+    places, values = split(chosen.assignments)
     seeds: tuple[int, ...] = ()
     overrides: dict[str, dict[str, object]] = {}
     try:
@@ -70,11 +80,12 @@ def settings_for(
     except UsageProblems as wrong:
         problems += wrong.problems
     try:
-        overrides = parse_overrides(chosen.assignments)
+        overrides = parse_overrides(values)
     except UsageProblems as wrong:
         problems += wrong.problems
     try:
-        profile = load_profile(chosen.profile, environment=environment, pins=read_pins(store))
+        pins = read_pins(store)
+        profile = pinned(placed(load_profile(chosen.profile, environment=environment, pins=pins), places), pins)
     except UsageProblems as wrong:
         problems += wrong.problems
     if problems:
@@ -92,9 +103,24 @@ def settings_for(
             digest=digest,
             authors=authors_rewards(environment),
             asked=chosen.profile,
+            source=chosen.source,
         )
         for experiment in experiments
     ]
+
+
+def trained_or_released(source: str) -> Source:
+    """The value of `--from` where tables are not rebuilt from scores."""
+    return "released" if source == "released" else "train"
+
+
+def scoring_assignments(*, subset: str, limit: int, batch_tokens: int) -> tuple[str, ...]:
+    """`--subset`, `--limit` and `--batch-tokens` as the assignments of `--set` that they are short for."""
+    found = [f"scoring.subset={json.dumps(subset)}"] if subset else []
+    found += [f"scoring.limit={limit}"] if limit else []
+    # The harness's fixed batches have rows and no tokens: asking for tokens asks for batches by tokens.
+    found += [f"scoring.batch_tokens={batch_tokens}", "scoring.batches=similar-lengths", "scoring.batch_rows=0"] if batch_tokens else []
+    return tuple(found)
 
 
 def authors_rewards(environment: Mapping[str, str], folder: Path | None = None) -> str:

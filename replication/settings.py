@@ -87,6 +87,7 @@ JOB_KINDS = (
     "fetch_weights",
     "prepare_data",
     "fetch_splitter",
+    "import_sae",
     "train_sae",
     "train_reward",
     "harvest_states",

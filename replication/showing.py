@@ -8,6 +8,7 @@ from typing import Any
 
 from replication.choices import choices, described, geometry, replacements
 from replication.experiments import EXPERIMENTS, Row
+from replication.job_recipes import scoring_choices
 from replication.problems import unknown
 from replication.protocols import Choice
 from replication.recipes import Setting, selected_rows
@@ -34,7 +35,10 @@ def values_of(setting: Setting) -> dict[str, dict[str, Choice]]:
     sections = {
         section: choices(section, protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides) for section in SECTIONS
     }
-    return {**sections, **{f"row {row.name}": _row_values(setting, row) for row in selected_rows(setting)}}
+    rows = selected_rows(setting)
+    if setting.source == "released":
+        return {f"scoring of {row.name}": scoring_choices(setting, row) for row in rows if row.name in setting.profile.released}
+    return {**sections, **{f"row {row.name}": _row_values(setting, row) for row in rows}}
 
 
 def _row_values(setting: Setting, row: Row) -> dict[str, Choice]:

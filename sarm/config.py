@@ -229,8 +229,7 @@ class ScoringConfig(JobConfig):
 
     benchmark: Literal["rewardbench2", "rmbench", "evaluation"] = Field(description="File of the input: `<benchmark>.jsonl`.")
     formatting: Literal["end-of-turn", "harness"] = Field(
-        default="end-of-turn",
-        description="Score the closed turn's last token; or, as RewardBench's script, the last token of the templated text, whatever it is.",
+        default="end-of-turn", description="Score the closed turn's last token; or, as RewardBench's script, the templated text's."
     )
     max_length: int = Field(default=2048, ge=2, description="Longest conversation, tokens.")
     truncation: Literal["left", "right", "tokenizer", "error"] = Field(
@@ -242,8 +241,7 @@ class ScoringConfig(JobConfig):
     dtype: Dtype = Field(default="float32", description="Precision of the forward pass.")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
     batches: Literal["similar-lengths", "dataset-order", "shared-prompts"] = Field(
-        default="similar-lengths",
-        description="Rows of one forward pass: like lengths; neighbours, padded; or an item's completions with their prompt computed once.",
+        default="similar-lengths", description="Rows of one pass: like lengths; neighbours; or an item's, with their prompt once."
     )
     batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass; unused with dataset-order.")
     batch_rows: int = Field(default=0, ge=0, description="Rows of one forward pass with dataset-order; 0 with the others.")
@@ -394,13 +392,3 @@ class ExplanationConfig(JobConfig):
         if (self.judge == "recorded") != bool(self.answers_digest):
             raise ValueError("judge = 'recorded' needs answers_digest, and only it")
         return self
-
-
-class WeightComparisonConfig(JobConfig):
-    """Which tensors differ between two checkpoints, and whether the SAE was frozen between them. Locations: `first`, `second`."""
-
-    kind: ClassVar[str] = "compare_weights"
-    version: ClassVar[int] = 1
-
-    first_digest: str = Field(description="SHA-256 over the files of the folder `first`, the earlier checkpoint.")
-    second_digest: str = Field(description="SHA-256 over the files of the folder `second`.")

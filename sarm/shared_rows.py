@@ -105,9 +105,15 @@ def _prompts(
         output = model.model(input_ids=ids, attention_mask=mask if hidden else None, past_key_values=cache, use_cache=True)
         for place, number in enumerate(batch):
             tokens = len(begun[number])
-            layers = [(layer.keys[place, :, :tokens], layer.values[place, :, :tokens]) for layer in cache.layers]
+            layers = [(_held(layer.keys)[place, :, :tokens], _held(layer.values)[place, :, :tokens]) for layer in cache.layers]  # type: ignore[union-attr]
             found[number] = Prompt(tokens, layers, output.last_hidden_state[place, :tokens])
     return [found[number] for number in range(len(begun))]
+
+
+def _held(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ValueError("a block kept no keys and values")
+    return tensor
 
 
 def _continued(
@@ -134,7 +140,11 @@ def _continued(
         use_cache=True,
     )
     pooled = output.last_hidden_state[torch.arange(len(tails), device=device), last]
-    features = _features(model, rows, chosen, kept, pooled, output.last_hidden_state)
+    if isinstance(model, GatedRewardModel):
+        whole = [rows[index] for index, _ in chosen]
+        features = model.gated_features(pooled, _prompt_ends(model.opening, whole, kept, output.last_hidden_state))
+    else:
+        features = model.features(pooled)
     return RowBatch([index for index, _ in chosen], model.reward_of(features).float().cpu(), features, pooled)
 
 
@@ -160,21 +170,10 @@ def _cache(kept: Sequence[Prompt]) -> DynamicCache:
     return cache
 
 
-def _features(
-    model: RewardModel,
-    rows: Sequence[Sequence[int]],
-    chosen: Sequence[tuple[int, int]],
-    kept: Sequence[Prompt],
-    pooled: Tensor,
-    states: Tensor,
-) -> Tensor:
-    """What the head sees; a gated model also needs the state at the end of the prompt, which lies before or after the split."""
-    if not isinstance(model, GatedRewardModel):
-        return model.features(pooled)
+def _prompt_ends(opening: Sequence[int], rows: Sequence[Sequence[int]], kept: Sequence[Prompt], states: Tensor) -> Tensor:
+    """The states that a gate reads, `[rows, hidden_size]`: at each row's last opening, which lies before or after the split."""
     ends = []
-    for place, ((index, _), prompt) in enumerate(zip(chosen, kept, strict=True)):
-        row = torch.tensor([rows[index]])
-        opening = int(last_opening(row, torch.tensor([row.shape[1] - 1]), model.opening))
-        inside = opening < prompt.tokens
-        ends.append(prompt.states[opening] if inside else states[place, opening - prompt.tokens])
-    return model.gated_features(pooled, torch.stack(ends))
+    for place, (row, prompt) in enumerate(zip(rows, kept, strict=True)):
+        found = int(last_opening(torch.tensor([row]), torch.tensor([len(row) - 1]), opening))
+        ends.append(prompt.states[found] if found < prompt.tokens else states[place, found - prompt.tokens])
+    return torch.stack(ends)

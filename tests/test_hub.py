@@ -230,10 +230,10 @@ def planned(file: Path, store: ArtifactStore) -> Any:
 
 def test_branches_are_pinned_to_the_commit_they_are_at(hub: Hub, tmp_path: Path) -> None:
     store, file = ArtifactStore(tmp_path / "store"), profile_file(tmp_path)
-    assert pin(load_profile(str(file), environment={}), store) == {"owner/model@main": COMMIT, "owner/text@main": COMMIT}
+    assert pin(load_profile(str(file), environment={}).hub_sources(), store) == {"owner/model@main": COMMIT, "owner/text@main": COMMIT}
     hub.models["owner/model"].commit = "e" * 40
     pinned = load_profile(str(file), environment={}, pins=read_pins(store))
-    assert {source.revision for source, _ in pinned.hub_sources()} == {COMMIT} and pin(pinned, store) == {}
+    assert {source.revision for source, _ in pinned.hub_sources()} == {COMMIT} and pin(pinned.hub_sources(), store) == {}
     assert hub_commit("owner/model", "model", "unknown") == "e" * 40
 
 
@@ -277,7 +277,7 @@ def test_a_broken_lock_file_is_told(tmp_path: Path) -> None:
 def test_a_dry_run_names_what_would_come_and_how_large_it_is(hub: Hub, tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     file = profile_file(tmp_path)
-    pin(load_profile(str(file), environment={}), store)
+    pin(load_profile(str(file), environment={}).hub_sources(), store)
     lines = downloads([planned(file, store)])
     assert any(line.startswith("fetch_weights backbone small") for line in lines)
     assert any(line.endswith(", 0.50 GB") and "text corpus" in line for line in lines)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Floors from the ground up. A module may import from lower floors, and from its own floor where the floor is not "apart".
 SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("values", frozenset({"resources", "job", "config", "config_related", "config_text", "data.preferences"})),
+    ("values", frozenset({"resources", "job", "config", "config_imports", "config_related", "config_text", "data.preferences"})),
     # Plain arithmetic and what lies on disk.
     (
         "math and files",
@@ -35,6 +35,7 @@ SHARED = frozenset(
         "sarm.artifacts",
         "sarm.checksums",
         "sarm.config",
+        "sarm.config_imports",
         "sarm.config_related",
         "sarm.config_text",
         "sarm.data.preferences",
@@ -59,11 +60,11 @@ REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"profile_files", "experiments", "protocols", "doctor", "standing"})
     | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
     frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
-    frozenset({"job_recipes", "report.steering_checks"}),
+    frozenset({"job_recipes", "released", "places", "report.steering_checks"}),
     frozenset({"recipes", "report.authors_figure"}),
     frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"})
     | {"report.selection"},
-    frozenset({"report.inputs", "report.figures", "report.statistics"}),
+    frozenset({"report.comparable", "report.inputs", "report.figures", "report.statistics"}),
     frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"})
     | {"work", "refusals", "calibration"},
     frozenset({"report.features", "report.hours", "report.stamps", "report.polarity", "report.detection", "report.related"}),

@@ -133,7 +133,7 @@ def test_inexact_counterparts_are_noted_in_their_row(mini: Setting, tmp_path: Pa
 
 
 def test_the_paper_profile_is_comparable_once_pinned_and_unchanged(tmp_path: Path) -> None:
-    from replication.report.results import why_not_comparable
+    from replication.report.comparable import why_not_comparable
 
     paper = Setting(experiment=TABLE1, profile=load_profile("paper", environment={}), protocol=PROTOCOLS["paper"])
     assert "not pinned" in why_not_comparable(paper)

@@ -11,8 +11,9 @@ import torch
 from baseline_checkpoints import rows_of, write_checkpoint
 from pydantic import ValidationError
 from test_score_benchmark import flat, items, score, tiny_sarm
-from tiny import HIDDEN, Stop, edit_tensors, job_context, llama_config, read_rows, save_word_tokenizer, write_rows
-from transformers import Gemma2Config
+from tiny import DATA, HIDDEN, Stop, edit_tensors, job_context, llama_config, read_rows, save_word_tokenizer, write_rows
+from transformers import Gemma2Config, PreTrainedTokenizerFast
+from transformers.utils import is_flash_attn_2_available
 
 from sarm.checkpoints import load_reward_model, load_tokenizer, save_reward_model
 from sarm.config import ScoringConfig
@@ -20,11 +21,12 @@ from sarm.data.harness import HarnessTokenizer
 from sarm.data.preferences import DataError, Message
 from sarm.data.tokens import ConversationTokenizer, TokenizerProblem
 from sarm.inference import begins_twice, score_batch
-from sarm.job import Interrupted, UsageProblem
+from sarm.job import EnvironmentProblem, Interrupted, UsageProblem
 from sarm.jobs.score_benchmark import score_benchmark
 from sarm.model import DenseRewardModel, RewardModel, truncated_backbone
 from sarm.shared_rows import chunks_of_groups, common_prefix, score_chunk
 
+LLAMA3 = DATA / "tokenizers" / "llama3"
 # Gemma's way: a newline after the turn's end.
 NEWLINE_TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.role + ' ' + m.content }}<|eot_id|> {{ 'on' }}{% endfor %}"
 
@@ -94,7 +96,7 @@ def test_a_stopped_scoring_goes_on_after_its_last_whole_batch_with_the_same_byte
     config = ScoringConfig(benchmark="rewardbench2", batch_tokens=64)
     whole = job_context(tmp_path / "whole", inputs=inputs, threads=1)
     score_benchmark(config, whole)
-    with pytest.raises(Interrupted, match="stopped after .* of 43 completions"):
+    with pytest.raises(Interrupted, match=r"stopped after \d+ of 43 completions"):
         score_benchmark(config, job_context(tmp_path / "cut", inputs=inputs, stop=Stop(after=2), threads=1))
     kept = tmp_path / "cut" / "checkpoint" / "rewards.partial.jsonl"
     batches = kept.read_text().splitlines()
@@ -168,7 +170,7 @@ def test_the_harness_cuts_where_it_is_told_and_scores_what_is_left(tokenizer: An
     assert encoded("tokenizer") == whole.ids[-4:]
     tokenizer.truncation_side = "right"
     assert encoded("tokenizer") == whole.ids[:4]
-    with pytest.raises(DataError, match="x: .* tokens exceed max_length = 4"):
+    with pytest.raises(DataError, match=r"x: \d+ tokens exceed max_length = 4"):
         encoded("error")
 
 
@@ -224,3 +226,24 @@ def test_a_partial_file_keeps_rewards_to_the_last_bit(tmp_path: Path, inputs: di
     kept = {row: reward for entry in _partial(tmp_path / "job") for row, reward in zip(entry["rows"], entry["rewards"], strict=True)}
     assert [kept[index] for index in range(len(kept))] == flat(read_rows(context.output / "rewards.jsonl"))
     assert all(torch.tensor(value, dtype=torch.float32).item() == value for value in kept.values())
+
+
+def test_a_kernel_that_is_not_installed_is_told_with_what_to_set(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    if is_flash_attn_2_available():
+        pytest.skip("flash attention is installed here")
+    with pytest.raises(EnvironmentProblem, match=r"attention = 'flash_attention_2' is not installed here; set scoring\.attention=sdpa"):
+        score(tmp_path, inputs, attention="flash_attention_2")
+
+
+@pytest.mark.skipif(not LLAMA3.is_dir(), reason=f"no Llama-3 tokenizer in {LLAMA3}; set SARM_DATA")
+def test_the_real_llama3_tokenizer_writes_two_bos_and_ends_with_the_turn() -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(LLAMA3 / "tokenizer.json"),
+        bos_token="<|begin_of_text|>",
+        eos_token="<|eot_id|>",
+        pad_token="<|finetune_right_pad_id|>",
+        chat_template=(LLAMA3 / "chat_template_llama3_1.jinja").read_text(encoding="utf-8"),
+    )
+    harness = HarnessTokenizer(tokenizer).encode_many([talk()], max_length=999, overlong="tokenizer", names=["x"])[0].ids
+    ours = ConversationTokenizer(tokenizer).encode(talk(), max_length=999).ids
+    assert harness[:2] == [128000, 128000] and harness[1:] == ours and harness[-1] == 128009

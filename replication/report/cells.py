@@ -11,6 +11,9 @@ Verdict = Literal[
 ]
 
 
+Origin = Literal["paper-ours", "paper-baseline", "control"]
+
+
 class Frozen(BaseModel):
     """A value that is never changed after it is built."""
 
@@ -46,7 +49,7 @@ class Row(Frozen):
     label: str
     size: str = Field(default="", description="As printed.")
     group: str = ""
-    origin: Literal["paper-ours", "paper-baseline", "control"] = Field(
+    origin: Origin = Field(
         description="A model that the paper trains, a baseline that it quotes, or a row that we add."
     )
     note: str = Field(default="", description="For example where a miniature's counterpart is not exact.")

@@ -68,10 +68,11 @@ def _own(report: Report, items: int, *, ties_groups: int) -> list[tuple[str, boo
     for row in report.tables[0].rows if report.tables else ():
         cells = {cell.column: cell.ours for cell in row.cells if cell.ours is not None}
         ours = cells.pop("Overall", None)
-        if ours is not None and ours.n == items and row.origin == "paper-ours":
+        if ours is not None and ours.n == items:
             errors = [binomial_error(one.value, ties_groups if name == "Ties" else one.n) for name, one in cells.items()]
             error = ours.standard_error if ours.standard_error is not None else math.hypot(*errors) / len(errors)
-            found.append((f"{row.label} (ours, {report.profile}, {report.protocol})", True, ours.value, error, max(1, len(ours.per_seed))))
+            how = "scored by us" if report.regime == "evaluation" else f"ours, {report.profile}, {report.protocol}"
+            found.append((f"{row.label} ({how})", True, ours.value, error, max(1, len(ours.per_seed))))
     return found
 
 

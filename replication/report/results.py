@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 
 from replication.choices import replacements
 from replication.experiments import Row as RegistryRow
+from replication.job_recipes import scoring_choices
 from replication.profiles import BenchmarkName
+from replication.protocols import RELEASED_DEVIATIONS, Deviation
 from replication.recipes import Recipe, Setting, Training
-from replication.report.cells import Cell, Listing, Provenance, Report, Row, Table, Verdict
+from replication.released import conditions_note
+from replication.report.cells import Cell, Listing, Origin, Provenance, Report, Row, Table, Verdict
+from replication.report.comparable import why_not_comparable
 from replication.report.inputs import inputs_of
 from replication.report.measurements import ALL_PAIRS, Measured, measured_jobs, measured_training
 from replication.report.published import PublishedRow, PublishedTable, load_published
@@ -19,8 +23,9 @@ from sarm.job import Job, topological_order
 
 RMBENCH_COLUMNS = ("Overall", "chat", "math", "code", "safety", "hard", "normal", "easy")
 CONTROLS = "Controls (ours)"
-# Fields that cut a run short; 0 means whole.
-PARTIAL = (("reward", "max_pairs"), ("reward", "max_steps"), ("scoring", "limit"))
+OTHERS = "Released by others"
+# What a reader must know of how a released model was scored.
+CONDITIONS = ("formatting", "dtype", "max_length", "truncation", "bos", "batches", "batch_rows", "attention")
 BASELINE_LABELS: Mapping[str, str] = {"length": "Length only", "bag-of-words": "Bag of words and length"}
 
 
@@ -35,6 +40,12 @@ class Sources:
     comparable: bool
     why_not: str
     epochs: Mapping[BenchmarkName, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def others(self) -> tuple[RegistryRow, ...]:
+        """Models of others that this run scores."""
+        rows = {training.row.name: training.row for training in self.recipe.trainings if training.row.trained_by_others}
+        return tuple(rows.values())
 
     @property
     def setting(self) -> Setting:
@@ -81,15 +92,34 @@ def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = ()
         profile=setting.profile.name,
         protocol=setting.protocol.name,
         seeds=setting.seeds,
+        regime="evaluation" if setting.source == "released" else "retrained",
         comparable=not why_not,
         why_not_comparable=why_not,
         tables=tuple(tables),
         listings=tuple(listings),
-        deviations=tuple(f"{one.text} ({one.where})" for one in setting.protocol.deviations),
+        deviations=tuple(f"{one.text} ({one.where})" for one in _deviations(setting)),
         provenance=_provenance(recipe, store),
         inputs=inputs_of(recipe, store),
-        notes=tuple(f"Instead of protocol {setting.protocol.name}: {line}" for line in replaced),
+        notes=_conditions(recipe) or tuple(f"Instead of protocol {setting.protocol.name}: {line}" for line in replaced),
     )
+
+
+def _deviations(setting: Setting) -> tuple[Deviation, ...]:
+    return RELEASED_DEVIATIONS if setting.source == "released" else setting.protocol.deviations
+
+
+def _conditions(recipe: Recipe) -> tuple[str, ...]:
+    """How each released model was scored, and where that is recorded; empty where we train."""
+    setting = recipe.setting
+    if setting.source != "released":
+        return ()
+    found = []
+    for row in (training.row for training in recipe.trainings if training.model is not None):
+        resolved = scoring_choices(setting, row)
+        told = ", ".join(f"{name} {resolved[name].value}" for name in CONDITIONS)
+        changed = [name for name in CONDITIONS if resolved[name].source == "--set"]
+        found.append(f"{row.name}: {told}; {resolved['formatting'].source}" + (f"; --set: {', '.join(changed)}" if changed else ""))
+    return tuple(f"Conditions of {line}" for line in found)
 
 
 def _measure_all(recipe: Recipe, store: ArtifactStore, command: str) -> dict[tuple[str, BenchmarkName], Measured]:
@@ -109,35 +139,17 @@ def _by_row(recipe: Recipe) -> dict[str, tuple[Training, ...]]:
     return {training.row.name: recipe.of_row(training.row.name) for training in recipe.trainings}
 
 
-def why_not_comparable(setting: Setting) -> str:
-    """Why the numbers may not be judged against the paper's; empty when they may."""
-    if not setting.profile.comparable:
-        return setting.profile.why_not_comparable
-    changed = [f"{section}.{name}" for section, given in setting.overrides.items() if "resources" not in section for name in given]
-    if changed:
-        return f"--set changes {', '.join(changed)}"
-    replaced = replacements(protocol=setting.protocol, profile=setting.profile, overrides={})
-    if replaced:
-        return f"profile {setting.profile.name} replaces values of protocol {setting.protocol.name}: {'; '.join(replaced)}"
-    cut = [f"{section}.{name}" for section, name in PARTIAL if getattr(setting.profile, section).get(name)]
-    if cut:
-        return f"profile {setting.profile.name} takes only a part: {', '.join(cut)}"
-    unpinned = setting.profile.unpinned()
-    if unpinned:
-        return f"revisions are not pinned: {', '.join(repository for repository, _ in unpinned)}"
-    return ""
-
-
 def _rewardbench2_table(sources: Sources) -> Table:
     experiment = sources.setting.experiment
     rows = []
     for published in sources.published.rows:
-        ours = experiment.row(published.name)
+        ours = experiment.row(published.name) or next((row for row in sources.others if row.name == published.name), None)
         if ours is None and experiment.compared_with:
             continue
         rows.append(_trained_row(sources, ours, published) if ours else _published_row(sources, published))
         rows += _best_rows(sources, ours, "rewardbench2", experiment.columns, group=published.group) if ours else []
-    for row in (row for row in experiment.rows if row.control):
+    known = {published.name for published in sources.published.rows}
+    for row in (row for row in (*experiment.rows, *sources.others) if row.name not in known):
         rows += [_trained_row(sources, row, None), *_best_rows(sources, row, "rewardbench2", experiment.columns, group=CONTROLS)]
     rows += _baseline_rows(sources, "rewardbench2", experiment.columns)
     return Table(
@@ -152,7 +164,7 @@ def _rewardbench2_table(sources: Sources) -> Table:
 
 def _rmbench_table(sources: Sources) -> Table:
     rows = []
-    for row in sources.setting.experiment.rows:
+    for row in (*sources.setting.experiment.rows, *sources.others):
         own = _unpublished_row(sources, row, "rmbench", RMBENCH_COLUMNS)
         rows += [own, *_best_rows(sources, row, "rmbench", RMBENCH_COLUMNS, group=own.group)]
     rows += _baseline_rows(sources, "rmbench", RMBENCH_COLUMNS)
@@ -171,7 +183,7 @@ def _pairs_table(sources: Sources) -> Table:
     """Held-out pairs: a line for each source, a column for each model."""
     profile = sources.setting.profile
     columns = {}
-    for row in sources.setting.experiment.rows:
+    for row in (*sources.setting.experiment.rows, *sources.others):
         columns[row.name] = sources.of(row.name, "evaluation")
         best = best_name(row.name)
         columns |= {best: sources.of(best, "evaluation")} if (best, "evaluation") in sources.measured else {}
@@ -223,11 +235,17 @@ def _trained_row(sources: Sources, row: RegistryRow, published: PublishedRow | N
         name=row.name,
         label=_label(sources, row),
         size=published.size if published else "",
-        group=published.group if published else row.group or CONTROLS,
-        origin="control" if row.control else "paper-ours",
+        group=published.group if published else row.group or (OTHERS if row.trained_by_others else CONTROLS),
+        origin=_origin_of(row, published is not None),
         note=_row_note(sources, row),
         cells=tuple(cells),
     )
+
+
+def _origin_of(row: RegistryRow, printed: bool) -> Origin:
+    if row.trained_by_others:
+        return "paper-baseline" if printed else "control"
+    return "control" if row.control else "paper-ours"
 
 
 def _unpublished_row(sources: Sources, row: RegistryRow, name: BenchmarkName, columns: tuple[str, ...]) -> Row:
@@ -235,8 +253,8 @@ def _unpublished_row(sources: Sources, row: RegistryRow, name: BenchmarkName, co
     return Row(
         name=row.name,
         label=_label(sources, row),
-        group=(row.group or CONTROLS) if row.control else "SARM",
-        origin="control" if row.control else "paper-ours",
+        group=OTHERS if row.trained_by_others else (row.group or CONTROLS) if row.control else "SARM",
+        origin=_origin_of(row, printed=False),
         note=_row_note(sources, row),
         cells=tuple(_own_cell(sources, measured, column, name) for column in columns),
     )
@@ -262,7 +280,7 @@ def _published_row(sources: Sources, published: PublishedRow) -> Row:
             published=sources.published.printed(published.name, column),
             reference=_reference(sources, published.name, column),
             verdict="PUBLISHED ONLY",
-            reason="a baseline that the paper quotes; we do not train it",
+            reason=_why_only_published(sources, published),
         )
         for column in sources.published.columns
     ]
@@ -275,6 +293,15 @@ def _published_row(sources: Sources, published: PublishedRow) -> Row:
         note=published.note,
         cells=tuple(cells),
     )
+
+
+def _why_only_published(sources: Sources, published: PublishedRow) -> str:
+    setting = sources.setting
+    if setting.source != "released":
+        return "a baseline that the paper quotes; we do not train it"
+    if published.name in setting.profile.released:
+        return f"not asked for; score it with --from released --rows {published.name}"
+    return f"no weights of it are named in profile {setting.profile.name} ([released.\"{published.name}\"]); closed models are judges"
 
 
 def _baseline_rows(sources: Sources, name: BenchmarkName, columns: tuple[str, ...]) -> list[Row]:
@@ -325,6 +352,8 @@ def _label(sources: Sources, row: RegistryRow) -> str:
 
 def _row_note(sources: Sources, row: RegistryRow) -> str:
     """What a reader must know of the row: its own note, and where the profile's counterpart is not exact."""
+    if sources.setting.source == "released":
+        return conditions_note(sources.setting, row.name)
     backbone = sources.setting.profile.backbones.get(row.slot)
     notes = [row.note]
     if backbone is not None:
@@ -337,7 +366,7 @@ def _notes(sources: Sources, name: BenchmarkName) -> tuple[str, ...]:
     absent = sources.absent(name)
     reasons = dict.fromkeys(absent.values())
     notes = [f"{', '.join(subset for subset in absent if absent[subset] == reason)}: {reason}" for reason in reasons]
-    for row in sources.setting.experiment.rows:
+    for row in (*sources.setting.experiment.rows, *sources.others):
         cut = sources.of(row.name, name).truncated
         notes += [f"{_label(sources, row)}: {cut} completions were cut to the longest length"] if cut else []
     notes += sources.epochs.get(name, ())

@@ -2,7 +2,7 @@
 
 from sarm.checkpoints.backbone import copy_tokenizer, load_config, load_tokenizer, load_truncated_backbone
 from sarm.checkpoints.reward_models import EPOCHS, import_authors_checkpoint, load_reward_model, save_reward_model
-from sarm.checkpoints.sae_files import SAEGeometry, import_authors_sae, load_sae, save_sae
+from sarm.checkpoints.sae_files import SAEGeometry, import_authors_sae, load_sae, sae_of_checkpoint, save_sae
 
 __all__ = [
     "EPOCHS",
@@ -15,6 +15,7 @@ __all__ = [
     "load_sae",
     "load_tokenizer",
     "load_truncated_backbone",
+    "sae_of_checkpoint",
     "save_reward_model",
     "save_sae",
 ]

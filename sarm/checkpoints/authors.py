@@ -6,8 +6,10 @@ section 1.2 and 1.3 (released code at 19dd4e2, later commits, and the hub checkp
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -77,3 +79,24 @@ def geometry_in_name(name: str) -> SARMGeometry:
         k=int(found["k"]),
         latents="pre_acts" if latents["wo"] else "topk",
     )
+
+
+def keep_geometry(folder: Path, source: Path) -> None:
+    """Write the geometry that stands in the name of `source` alone into `folder`'s `config.json`; nothing where it stands there.
+
+    A `checkpoint-N` folder is named by its parent. Raises UsageProblem for a name without geometry.
+    """
+    path = folder / "config.json"
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    if geometry_in_config(raw) is not None:
+        return
+    found = geometry_in_name(source.parent.name if source.name.startswith("checkpoint-") else source.name)
+    raw["sarm_param"] = {
+        "sae_source_layer": found.layer,
+        "sae_latent_size": found.n_latents,
+        "sae_k": found.k,
+        "sarm_use_activation": found.latents == "topk",
+    }
+    # Written anew: the old file may be a hard link to the user's own.
+    path.unlink()
+    path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")

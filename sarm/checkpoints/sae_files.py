@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sarm.checkpoints.tensors import read_tensor_file
+from sarm.checkpoints.authors import geometry_in_config
+from sarm.checkpoints.foreign_saes import holds_sparse_encoder, load_sparse_encoder
+from sarm.checkpoints.tensors import TensorFolder, read_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.sae import TopKSAE
 
@@ -57,9 +60,18 @@ def sae_from_tensors(tensors: dict[str, Tensor], geometry: SAEGeometry, *, what:
 
 
 def load_sae(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[TopKSAE, SAEGeometry]:
-    """An SAE saved by `save_sae`."""
+    """An SAE saved by `save_sae`, or another project's saved by `save_sparse_encoder` (its `k` is 0 where it has none).
+
+    Raises EnvironmentProblem for a folder without one, UsageProblem for tensors that do not fit the geometry.
+    """
     if not (folder / "sae.json").exists():
         raise EnvironmentProblem(f"{folder.name}: no sae.json; this is not an SAE artifact")
+    if holds_sparse_encoder(folder):
+        imported = load_sparse_encoder(folder, dtype)
+        encoder = imported.sae
+        standardizes = encoder.normalization == "standardize"
+        shape = {"hidden_size": encoder.hidden_size, "n_latents": encoder.n_latents, "k": encoder.convention["k"]}
+        return encoder, SAEGeometry(layer=imported.layer or 0, standardize=standardizes, **shape)
     geometry = SAEGeometry.model_validate_json((folder / "sae.json").read_text(encoding="utf-8"))
     sae = sae_from_tensors(read_tensor_file(folder / "sae.safetensors"), geometry, what=folder.name)
     return sae.to(dtype), geometry
@@ -81,3 +93,23 @@ def import_authors_sae(path: Path) -> tuple[TopKSAE, SAEGeometry]:
     geometry = SAEGeometry(layer=layer, hidden_size=tensors["pre_bias"].shape[0], n_latents=n_latents, k=k)
     return sae_from_tensors(tensors, geometry, what=path.name), geometry
 
+
+
+def sae_of_checkpoint(folder: Path) -> tuple[TopKSAE, SAEGeometry]:
+    """The SAE inside a reward model in the authors' layout, such as the released PostSAEPretrain.
+
+    Raises UsageProblem for a folder without `sae.*` tensors or without the SAE's geometry in its config.
+    """
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    source = TensorFolder(folder)
+    names = {name.removeprefix("sae."): name for name in source.names if name.startswith("sae.")}
+    found = geometry_in_config(raw)
+    if not names or found is None:
+        lacking = "tensors named 'sae.*'" if not names else "geometry of the SAE in config.json (sarm_param)"
+        raise UsageProblem(f"{folder.name}: no {lacking}; give a checkpoint in the authors' layout")
+    tensors: dict[str, Tensor] = {}
+    source.read(names.items(), tensors.__setitem__)
+    if "pre_bias" not in tensors:
+        raise UsageProblem(f"{folder.name}: tensor 'sae.pre_bias' is missing")
+    geometry = SAEGeometry(layer=found.layer, hidden_size=tensors["pre_bias"].shape[0], n_latents=found.n_latents, k=found.k)
+    return sae_from_tensors(tensors, geometry, what=folder.name), geometry

@@ -12,7 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sarm.checkpoints.authors import keep_geometry
 from sarm.checkpoints.backbone import TOKENIZER_FILES, load_tokenizer
+from sarm.checkpoints.reward_models import IMPORTED_MODEL_TYPE, OUR_MODEL_TYPE
 from sarm.checkpoints.tensors import INDEX, TensorFolder
 from sarm.config import WeightsConfig
 from sarm.hub import CACHE, download, write_record
@@ -21,6 +23,7 @@ from sarm.job import EnvironmentProblem, JobContext, UsageProblem
 # LDL-Reward keeps two heads in tensors-only files of their own.
 HEAD_FILES = ("regression_layer.pt", "gating_layer.pt")
 PATTERNS = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER_FILES, *HEAD_FILES)
+OUR_MODEL_TYPES = (OUR_MODEL_TYPE, IMPORTED_MODEL_TYPE)
 EMBEDDINGS = ("model.embed_tokens.weight", "embed_tokens.weight", "lm_head.weight")
 
 
@@ -35,7 +38,10 @@ def fetch_weights(config: WeightsConfig, context: JobContext) -> None:
     else:
         _copy(context.locations["source"], context.output)
     # Said here and not at the first use: a folder with nothing but pickles must not become an artifact.
-    _ = TensorFolder(context.output).names
+    names = TensorFolder(context.output).names
+    raw = json.loads((context.output / "config.json").read_text(encoding="utf-8"))
+    if config.origin == "folder" and "sae.encoder.weight" in names and raw.get("model_type") not in OUR_MODEL_TYPES:
+        keep_geometry(context.output, context.locations["source"])
     _adapt_tokenizer(config, context.output)
 
 

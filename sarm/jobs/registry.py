@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sarm import config, config_related, config_text
+from sarm import config, config_imports, config_related, config_text
 from sarm.job import EnvironmentProblem, IntegrityProblem, JobConfig, JobRequest, UsageProblem, job_key
 
 # `train_sae` offers `train_saes`, which feeds several SAEs from one pass over the backbone; the SAEs may differ in these fields only.
@@ -23,6 +23,7 @@ JOBS: Mapping[str, tuple[type[JobConfig], str]] = {
     "fetch_weights": (config.WeightsConfig, "sarm.jobs.fetch_weights:fetch_weights"),
     "fetch_splitter": (config_text.SplitterConfig, "sarm.jobs.fetch_splitter:fetch_splitter"),
     "prepare_data": (config.DataConfig, "sarm.jobs.prepare_data:prepare_data"),
+    "import_sae": (config_imports.ImportedSAEConfig, "sarm.jobs.import_sae:import_sae"),
     "train_sae": (config.SAETrainingConfig, "sarm.jobs.train_sae:train_sae"),
     "train_reward": (config.RewardTrainingConfig, "sarm.jobs.train_reward:train_reward"),
     "score_benchmark": (config.ScoringConfig, "sarm.jobs.score_benchmark:score_benchmark"),
@@ -30,7 +31,7 @@ JOBS: Mapping[str, tuple[type[JobConfig], str]] = {
     "score_conversations": (config.ConversationScoringConfig, "sarm.jobs.score_conversations:score_conversations"),
     "steer_rewards": (config.SteeringConfig, "sarm.jobs.steer_rewards:steer_rewards"),
     "collect_contexts": (config.ContextConfig, "sarm.jobs.collect_contexts:collect_contexts"),
-    "compare_weights": (config.WeightComparisonConfig, "sarm.jobs.compare_weights:compare_weights"),
+    "compare_weights": (config_imports.WeightComparisonConfig, "sarm.jobs.compare_weights:compare_weights"),
     "harvest_states": (config_related.HarvestConfig, "sarm.jobs.harvest_states:harvest_states"),
     "train_sparse_rm": (config_related.SparseRMConfig, "sarm.jobs.train_sparse_rm:train_sparse_rm"),
     "fit_safer": (config_related.SaferConfig, "sarm.jobs.fit_safer:fit_safer"),

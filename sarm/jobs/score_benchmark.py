@@ -17,7 +17,7 @@ from sarm.data.preferences import DataError, Preference, ScoredPreference, read_
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, TokenizerProblem, token_budget_batches
 from sarm.engine import device_of, torch_dtype, use_threads
 from sarm.inference import RowBatch, dataset_order_batches, padding_share, score_batch
-from sarm.job import Interrupted, JobContext, UsageProblem
+from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 from sarm.model import RewardModel
 from sarm.partial_rewards import PartialRewards
 from sarm.shared_rows import chunks_of_groups, computed_tokens, refuse_windows, score_chunk
@@ -37,7 +37,7 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
         rows = encode_completions(items, tokenizer, max_length=config.max_length, overlong=config.truncation, name=config.benchmark)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
-    model = load_reward_model(model_folder, dtype=torch_dtype(config.dtype), attention=config.attention).to(device_of(context.resources))
+    model = _loaded(config, model_folder).to(device_of(context.resources))
     batches = Batches(config, items, [row.ids for row in rows])
     rewards = all_rewards(model, batches, tokenizer.pad_id, context)
     scored = regroup(items, rows, rewards)
@@ -53,6 +53,13 @@ def model_after(epoch: int, folder: Path) -> Path:
     if not found.is_dir():
         raise UsageProblem(f"the reward model was not kept as it was after epoch {epoch}; train it with reward.selection=test")
     return found
+
+
+def _loaded(config: ScoringConfig, folder: Path) -> RewardModel:
+    try:
+        return load_reward_model(folder, dtype=torch_dtype(config.dtype), attention=config.attention)
+    except ImportError as error:
+        raise EnvironmentProblem(f"attention = {config.attention!r} is not installed here; set scoring.attention=sdpa") from error
 
 
 def chosen_items(items: list[Preference], config: ScoringConfig) -> list[Preference]:
