@@ -45,6 +45,9 @@ class Update(Protocol):
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint. Raises UsageProblem for one that this way of training cannot read."""
 
+    def close(self) -> None:
+        """Give back the memory; nothing can be asked afterwards."""
+
 
 def refuse_layout(saved: Checkpoint, layout: str, *, kind: str) -> None:
     """Raises UsageProblem when a checkpoint was written by another way of training than `layout`."""
@@ -125,3 +128,6 @@ class PlainUpdate:
         for index, (_, master) in enumerate(self._masters):
             master.copy_(saved.tensors[f"master.{index}"])
         restore_optimizer(self._optimizer, saved.tensors)
+
+    def close(self) -> None:
+        """Nothing: the memory goes with the object."""

@@ -5,6 +5,7 @@ The only file that may name DeepSpeed. It is imported by the first job that need
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -201,9 +202,26 @@ class ZeroUpdate:
         if self._universal:
             tag = UNIVERSAL
             self._convert(saved)
+        groups = self._engine.optimizer.param_groups
+        configured = [{name: value for name, value in one.items() if name != "params"} for one in groups]
         path, _ = self._engine.load_checkpoint(str(saved.folder), tag=tag)
         if path is None:
             raise IntegrityProblem(f"the checkpoint of step {saved.step} cannot be read by DeepSpeed; begin anew with --fresh")
+        # A universal checkpoint of stage 3 gives every group the first one's values and all of them one counter of steps, which
+        # each then advances (seen in DeepSpeed 0.19.8).
+        for one, values in zip(self._engine.optimizer.param_groups, configured, strict=True):
+            one.update(values)
+        for state in self._engine.basic_optimizer.state.values():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].clone()
+
+    def close(self) -> None:
+        """See Update. An engine's hooks keep it alive, and the next job of this process needs its memory."""
+        self._engine.destroy()
+        del self._engine
+        gc.collect()
+        if self._group.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _convert(self, saved: Checkpoint) -> None:
         """The first process rewrites a checkpoint for any number of processes. Raises UsageProblem in all where that fails."""

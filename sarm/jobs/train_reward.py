@@ -343,6 +343,7 @@ def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
     weights = training.run()
+    training.update.close()
     if not training.group.is_first:
         return
     model = training.whole(weights)

@@ -46,7 +46,7 @@ def train_saes(work: Sequence[tuple[SAETrainingConfig, JobContext]]) -> None:
     """
     config, context = work[0]
     use_threads(context.resources)
-    group = join(context.resources)
+    group = join(max((its.resources for _, its in work), key=lambda resources: resources.zero_stage))
     if config.batch_vectors % group.size:
         raise UsageProblem(f"batch_vectors = {config.batch_vectors} is not a multiple of {group.size} processes; choose sizes that divide")
     device = group.device
