@@ -12,11 +12,12 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import LlamaConfig
 
-from replication.cost import optimizer_bytes, truncated_parameters
+from replication.memory import reward_memory, training_states
 from replication.profiles import Shape
 from sarm.config import RewardTrainingConfig, SAETrainingConfig
 from sarm.data.pairs import EncodedPair
@@ -31,9 +32,6 @@ from sarm.sae_zero import ZeroSAEUpdate
 from sarm.shared_prefix import pack
 
 GB = 1e9
-# Bytes of activations for each token, block and unit of the hidden size. Source: reward-training.md section 4 (170 to 200 kB a token
-# and block of the 8B model without recompute; with it one state in bfloat16, and one live block).
-RECOMPUTED_BYTES, WHOLE_BYTES = 2, 45
 
 
 @dataclass(frozen=True)
@@ -87,18 +85,18 @@ def timed(group: ProcessGroup, step: Callable[[], object], repeats: int) -> dict
 
 def reward_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: int) -> dict[str, float]:
     """One step of reward training: all pairs of this process in one packed micro-batch."""
-    config = RewardTrainingConfig(layer=sizes.layer, batch_pairs=sizes.pairs, dtype="bfloat16", head_init="normal")
+    fields: dict[str, Any] = {"layer": sizes.layer, "batch_pairs": sizes.pairs, "max_length": sizes.tokens // 2}
+    config = RewardTrainingConfig(**fields, dtype="bfloat16", head_init="normal")
     shape = sizes.shape
-    fields = shape.model_dump(exclude={"head_dim"})
+    llama = LlamaConfig(**shape.model_dump(exclude={"head_dim"}), max_position_embeddings=8192)
     with torch.device(group.device):
-        backbone = truncated_backbone(LlamaConfig(**fields, max_position_embeddings=8192), sizes.layer).to(torch.bfloat16)
+        backbone = truncated_backbone(llama, sizes.layer).to(torch.bfloat16)
         sae = TopKSAE(hidden_size=shape.hidden_size, n_latents=sizes.n_latents, k=sizes.k).to(torch.bfloat16)
         model = SARM(backbone, sae)
     set_trainable(model, config)
     if needs.activation_checkpointing:
         backbone.gradient_checkpointing_enable({"use_reentrant": False})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    count = sum(parameter.numel() for parameter in trained)
     optimizer = torch.optim.AdamW([{"params": trained, "peak": 4e-6}], lr=0.0, foreach=True)
     update = ZeroUpdate(
         PairLosses(model, config),
@@ -124,12 +122,10 @@ def reward_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: in
         update.backward(update.forward(batch)[0] / sizes.pairs, last=True)
         update.step()
 
-    states = optimizer_bytes(truncated_parameters(shape, sizes.layer), needs) + 2 * 2 * shape.hidden_size * sizes.n_latents
-    unit = mine * sizes.tokens * shape.hidden_size
-    one_block = WHOLE_BYTES * unit
-    activations = one_block + RECOMPUTED_BYTES * unit * sizes.layer if needs.activation_checkpointing else one_block * sizes.layer
-    predicted = {"trainable": count / 1e9, "states_gb": states / GB, "activations_gb": activations / GB}
-    return {**timed(group, step, repeats), **predicted}
+    encoder = shape.hidden_size * sizes.n_latents
+    asked = needs.model_copy(update={"micro_batch_tokens": sizes.pairs * sizes.tokens})
+    predicted = reward_memory(config, shape, asked, encoder=encoder, pair_tokens=sizes.tokens)
+    return {**timed(group, step, repeats), "predicted_gb": predicted.total, **predicted.parts}
 
 
 def sae_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: int) -> dict[str, float]:
@@ -147,8 +143,9 @@ def sae_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: int) 
     found = timed(group, lambda: update.step(x, next(index)), repeats)
     parameters = 2 * hidden * sizes.n_latents
     # The SAE that the weights are brought back into, the engine's states, gradients in the workspace and scaled, pre-activations.
-    states = 2 * parameters + optimizer_bytes(parameters, needs) + 2 * 2 * parameters
-    return {**found, "trainable": parameters / 1e9, "states_gb": states / GB, "activations_gb": 2 * len(x) * sizes.n_latents / GB}
+    states = training_states(parameters, dtype="bfloat16", resources=needs).total
+    own, latents = 2 * 3 * parameters / GB, 2 * len(x) * sizes.n_latents / GB
+    return {**found, "predicted_gb": states + own + latents, "states": states, "own": own, "activations": latents}
 
 
 def main() -> None:

@@ -93,6 +93,8 @@ def test_what_set_says_wins_over_a_cluster_s_file() -> None:
     cluster = load_cluster("rtx3090")
     given = yielding(cluster, parse_overrides(["resources.train_reward.zero_stage=1"]))
     assert given.resources["train_reward"] == {"processes": 8, "gpus": 8} and cluster.resources["train_reward"]["zero_stage"] == 3
+    given = yielding(cluster, parse_overrides(["resources.processes=4", "resources.gpus=4"]))
+    assert given.resources["train_reward"] == {"zero_stage": 3}
 
 
 @pytest.mark.parametrize("cluster", ["a100", "rtx3090"])

@@ -125,9 +125,10 @@ def on_cluster(job: Job, cluster: Cluster) -> Job:
 
 
 def yielding(cluster: Cluster, overrides: Mapping[str, Mapping[str, Any]]) -> Cluster:
-    """The cluster without what `--set resources.<kind>.<field>` says otherwise: the option of a command wins over a file."""
+    """The cluster without what `--set resources.[<kind>.]<field>` says otherwise: the option of a command wins over a file."""
+    general = overrides.get("resources", {})
     kept = {
-        kind: {name: value for name, value in fields.items() if name not in overrides.get(f"resources.{kind}", {})}
+        kind: {name: value for name, value in fields.items() if name not in {**general, **overrides.get(f"resources.{kind}", {})}}
         for kind, fields in cluster.resources.items()
     }
     return cluster.model_copy(update={"resources": kept})
