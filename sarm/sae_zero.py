@@ -142,5 +142,6 @@ class ZeroSAEUpdate:
         self.silent_for = saved.tensors["silent_for"].to(self.silent_for.device)
 
     def collect(self) -> None:
-        """Bring the weights into the first process's SAE; all must call it."""
+        """Bring the weights into the first process's SAE, and end; all must call it."""
         write_back(self.update, self.sae)
+        self.update.close()
