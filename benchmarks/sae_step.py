@@ -117,30 +117,40 @@ def assert_losses_agree(losses: Mapping[str, list[float]], *, first: int) -> Non
         print(f"losses of {name} equal the dense loop's: within {worst:.1e} in the first {first} steps, {later:.1e} in all {len(theirs)}")
 
 
-def milliseconds(runs: list[Trial], steps: int) -> float:
-    """Median wall time of a step."""
-    return 1e3 * statistics.median(run.seconds for run in runs) / steps
+def milliseconds(runs: list[Trial], steps: int) -> tuple[float, float]:
+    """Median time of a step: on the wall, of the processor."""
+    wall, processor = statistics.median(run.seconds for run in runs), statistics.median(run.processor_seconds for run in runs)
+    return 1e3 * wall / steps, 1e3 * processor / steps
 
 
 def floor_report(trials: Mapping[str, list[Trial]], steps: int) -> str:
     """The parts that no version leaves out, each alone, and how far ours lies above their sum."""
     parts = {part: milliseconds(trials[FLOOR + part], steps) for part in PARTS}
     ours = milliseconds(trials[OURS], steps)
-    lines = ["floor, ms a step: " + ", ".join(f"{part} {value:.2f}" for part, value in parts.items())]
+    lines = ["floor, ms a step (wall; processor): " + ", ".join(f"{part} {wall:.2f}; {cpu:.2f}" for part, (wall, cpu) in parts.items())]
     for topk in ("topk", "grouped topk"):
-        floor = parts["encoder"] + parts[topk] + parts["adam"]
-        lines.append(f"encoder + {topk} + adam = {floor:.2f} ms; ours {ours:.2f} ms = {ours / floor:.2f} times that")
+        floor = [parts["encoder"][clock] + parts[topk][clock] + parts["adam"][clock] for clock in range(2)]
+        ratios = "; ".join(f"{mine / least:.2f}" for mine, least in zip(ours, floor, strict=True))
+        sums, own = (f"{times[0]:.2f}; {times[1]:.2f} ms" for times in (floor, ours))
+        lines.append(f"encoder + {topk} + adam = {sums}; ours {own} = {ratios} times that")
     return "\n".join(lines)
 
 
-def ablation_report(trials: Mapping[str, list[Trial]], steps: int) -> str:
+def factor(slow: list[Trial], fast: list[Trial]) -> str:
+    """How many times faster, round by round: median on the wall; of the processor."""
+    rounds = list(zip(slow, fast, strict=True))
+    wall = statistics.median(one.seconds / other.seconds for one, other in rounds)
+    processor = statistics.median(one.processor_seconds / other.processor_seconds for one, other in rounds)
+    return f"{wall:.2f}; {processor:.2f}"
+
+
+def ablation_report(trials: Mapping[str, list[Trial]]) -> str:
     """Each saving alone on the written-out dense step, and the whole without it."""
-    dense, whole = (milliseconds(trials[name], steps) for name in ("dense+", "ours-"))
-    lines = [f"{'saving':45}  alone: ms, times faster  without it: ms, times slower"]
-    lines.append(f"{'none; all':45}  {dense:9.2f}  {1:4.2f}               {whole:9.2f}  {1:4.2f}")
+    lines = [f"{'saving (wall; processor)':47}  alone: times faster   without it: times slower"]
     for saving, what in SAVINGS.items():
-        alone, without = (milliseconds(trials[name + saving], steps) for name in ("dense+", "ours-"))
-        lines.append(f"{what:45}  {alone:9.2f}  {dense / alone:4.2f}               {without:9.2f}  {without / whole:4.2f}")
+        alone, without = factor(trials["dense+"], trials[f"dense+{saving}"]), factor(trials[f"ours-{saving}"], trials["ours-"])
+        lines.append(f"{what:47}  {alone:20}  {without}")
+    lines.append(f"{'all':47}  {factor(trials['dense+'], trials['ours-'])}")
     return "\n".join(lines)
 
 
@@ -180,7 +190,7 @@ def main() -> None:
     print(report(whole, ours=OURS, units=options.steps * options.batch, unit="vectors"))
     print(floor_report(trials, options.steps))
     if options.ablation:
-        print(ablation_report(trials, options.steps))
+        print(ablation_report(trials))
 
 
 if __name__ == "__main__":
