@@ -17,8 +17,8 @@ from torch import Tensor
 
 from sarm import sparse_products
 from sarm.config import SAETrainingConfig
-from sarm.jobs.train_sae import SAEUpdate
 from sarm.sae import TopKSAE, normalized_mse, standardize
+from sarm.sae_update import SAEUpdate
 
 # Adam in float32 reads and writes 28 bytes a parameter; a weight read once in bfloat16 and once more in decoding, gradients written once.
 ADAM_BYTES, PRODUCT_BYTES = 28, 7

@@ -27,7 +27,8 @@ from replication.run_options import (
     settings_for,
 )
 from sarm.artifacts import ArtifactStore
-from sarm.config import ConversationScoringConfig, WeightComparisonConfig
+from sarm.config import ConversationScoringConfig
+from sarm.config_comparison import WeightComparisonConfig
 from sarm.job import Job
 from sarm.resources import Resources
 from sarm.scoring import Metric

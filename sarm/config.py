@@ -394,13 +394,3 @@ class ExplanationConfig(JobConfig):
         if (self.judge == "recorded") != bool(self.answers_digest):
             raise ValueError("judge = 'recorded' needs answers_digest, and only it")
         return self
-
-
-class WeightComparisonConfig(JobConfig):
-    """Which tensors differ between two checkpoints, and whether the SAE was frozen between them. Locations: `first`, `second`."""
-
-    kind: ClassVar[str] = "compare_weights"
-    version: ClassVar[int] = 1
-
-    first_digest: str = Field(description="SHA-256 over the files of the folder `first`, the earlier checkpoint.")
-    second_digest: str = Field(description="SHA-256 over the files of the folder `second`.")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tiny import Stop, edit_tensors, job_context
 
 from sarm.checkpoints import save_sae
-from sarm.config import WeightComparisonConfig
+from sarm.config_comparison import WeightComparisonConfig
 from sarm.job import Interrupted, UsageProblem
 from sarm.jobs.compare_weights import compare_weights, group_of, natural_order
 from sarm.sae import TopKSAE

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Floors from the ground up. A module may import from lower floors, and from its own floor where the floor is not "apart".
 SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("values", frozenset({"resources", "job", "config", "config_related", "config_text", "data.preferences"})),
+    ("values", frozenset({"resources", "job", "config", "config_related", "config_text", "config_comparison", "data.preferences"})),
     # Plain arithmetic and what lies on disk.
     (
         "math and files",
@@ -36,6 +36,7 @@ SHARED = frozenset(
         "sarm.checksums",
         "sarm.config",
         "sarm.config_related",
+        "sarm.config_comparison",
         "sarm.config_text",
         "sarm.data.preferences",
         "sarm.job",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sarm.checkpoints.tensors import TensorFolder, read_tensor_file
-from sarm.config import WeightComparisonConfig
+from sarm.config_comparison import WeightComparisonConfig
 from sarm.job import Interrupted, JobContext, UsageProblem
 
 Status = Literal["equal", "equal after rounding", "differs", "other shape", "only in first", "only in second"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sarm import config, config_related, config_text
+from sarm import config, config_comparison, config_related, config_text
 from sarm.job import EnvironmentProblem, IntegrityProblem, JobConfig, JobRequest, UsageProblem, job_key
 
 # `train_sae` offers `train_saes`, which feeds several SAEs from one pass over the backbone; the SAEs may differ in these fields only.
@@ -30,7 +30,7 @@ JOBS: Mapping[str, tuple[type[JobConfig], str]] = {
     "score_conversations": (config.ConversationScoringConfig, "sarm.jobs.score_conversations:score_conversations"),
     "steer_rewards": (config.SteeringConfig, "sarm.jobs.steer_rewards:steer_rewards"),
     "collect_contexts": (config.ContextConfig, "sarm.jobs.collect_contexts:collect_contexts"),
-    "compare_weights": (config.WeightComparisonConfig, "sarm.jobs.compare_weights:compare_weights"),
+    "compare_weights": (config_comparison.WeightComparisonConfig, "sarm.jobs.compare_weights:compare_weights"),
     "harvest_states": (config_related.HarvestConfig, "sarm.jobs.harvest_states:harvest_states"),
     "train_sparse_rm": (config_related.SparseRMConfig, "sarm.jobs.train_sparse_rm:train_sparse_rm"),
     "fit_safer": (config_related.SaferConfig, "sarm.jobs.fit_safer:fit_safer"),
