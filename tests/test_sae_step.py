@@ -10,10 +10,12 @@ import torch
 from dense_sae import dense_gradients, dense_loss, random_sae, tensors_of
 
 from sarm.config import SAETrainingConfig
+from sarm.engine_group import ALONE
 from sarm.job import UsageProblem
 from sarm.sae import TopKSAE, standardize
 from sarm.sae_step import AuxK, LossAndGradients, Objective, Workspace, loss_and_gradients
 from sarm.sae_update import SAEUpdate
+from sarm.sae_zero import ZeroSAEUpdate
 from sarm.sparse_products import decode, pairs_of, value_gradients, weight_gradients
 
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -205,3 +207,15 @@ def test_decoder_lies_by_latent_under_its_old_name_and_shape() -> None:
     assert sae.decoder_rows().data_ptr() == rows.data_ptr()
     rows[2] = 7.0
     assert (sae.decoder.weight[:, 2] == 7.0).all()
+
+
+def test_small_moments_are_refused_with_zero() -> None:
+    with pytest.raises(UsageProblem, match="moments = 'bfloat16' is not offered with ZeRO; choose moments = 'as-dtype' or stage 0"):
+        ZeroSAEUpdate(
+            config(moments="bfloat16"),
+            random_sae(hidden_size=16, n_latents=64, k=4),
+            group=ALONE,
+            stage=1,
+            workspace=Workspace(),
+            saved=None,
+        )
