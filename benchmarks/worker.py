@@ -106,6 +106,8 @@ class Worker:
 
     def __exit__(self, *problem: Any) -> None:
         assert self._process.stdin is not None
+        # It has nothing to put away, and twenty orderly ends of torch take a while.
+        self._process.kill()
         self._process.stdin.close()
         self._process.wait(timeout=60)
         self._answers.close()

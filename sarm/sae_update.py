@@ -81,7 +81,7 @@ class SAEUpdate:
             k=self.sae.k,
             objective=self.config.objective,
             auxk=auxk,
-            product_dtype=product_dtype(self.config, self.weights.encoder.dtype),
+            product_dtype=self.weights.encoder.dtype if self.config.products == "as-dtype" else torch_dtype(self.config.products),
             workspace=self.workspace,
         )
 
@@ -129,11 +129,6 @@ def together(group: ProcessGroup, loss: Tensor, fired: Tensor, index: int) -> tu
     counts = fired.float()
     group.add_up(counts)
     return mean, counts > 0
-
-
-def product_dtype(config: SAETrainingConfig, weights: torch.dtype) -> torch.dtype:
-    """What the step's products take their operands in."""
-    return weights if config.products == "as-dtype" else torch_dtype(config.products)
 
 
 def renormalizes(config: SAETrainingConfig, index: int, steps: int) -> bool:

@@ -15,7 +15,7 @@ from sarm.engine_zero import ZeroUpdate
 from sarm.job import UsageProblem
 from sarm.sae import TopKSAE
 from sarm.sae_step import AuxK, Objective, SAETensors, Workspace, loss_and_gradients
-from sarm.sae_update import StepResult, learning_rate_at, product_dtype, renormalizes, together
+from sarm.sae_update import StepResult, learning_rate_at, renormalizes, together
 
 
 class _GivenGradients(torch.autograd.Function):
@@ -41,12 +41,9 @@ class StepOutput(NamedTuple):
 class SAEModule(nn.Module):
     """The parameters of a TopK SAE as an engine wraps them; `forward` is the loss of some rows."""
 
-    def __init__(
-        self, sae: TopKSAE, *, objective: Objective, auxk_weight: float, product_dtype: torch.dtype, workspace: Workspace
-    ) -> None:
+    def __init__(self, sae: TopKSAE, *, objective: Objective, auxk_weight: float, workspace: Workspace) -> None:
         super().__init__()
         self.k, self._objective, self._auxk_weight, self._workspace = sae.k, objective, auxk_weight, workspace
-        self._product_dtype = product_dtype
         self.pre_bias = nn.Parameter(sae.pre_bias.detach().clone())
         self.latent_bias = nn.Parameter(sae.latent_bias.detach().clone())
         self.encoder = nn.Parameter(sae.encoder.weight.detach().clone())
@@ -57,8 +54,9 @@ class SAEModule(nn.Module):
         weights = SAETensors(self.pre_bias, self.latent_bias, self.encoder, self.decoder_rows)
         auxk = AuxK(weight=self._auxk_weight, dead=dead) if self._auxk_weight else None
         plain = SAETensors(*(weight.detach() for weight in weights))
+        dtype = plain.encoder.dtype
         found = loss_and_gradients(
-            plain, x, k=self.k, objective=self._objective, auxk=auxk, product_dtype=self._product_dtype, workspace=self._workspace
+            plain, x, k=self.k, objective=self._objective, auxk=auxk, product_dtype=dtype, workspace=self._workspace
         )
         loss = _GivenGradients.apply(found.loss, tuple(found.gradients), *weights)
         return StepOutput(loss, found.fired)
@@ -82,22 +80,22 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 
 class ZeroSAEUpdate:
-    """As SAEUpdate, with optimizer states, gradients and perhaps weights shared by the processes as a ZeRO stage says."""
+    """As SAEUpdate, with optimizer states, gradients and perhaps weights shared by the processes as a ZeRO stage says.
+
+    Raises UsageProblem for precisions of moments and products that only one process's own Adam has.
+    """
 
     def __init__(
         self, config: SAETrainingConfig, sae: TopKSAE, *, group: ProcessGroup, stage: int, workspace: Workspace, saved: Checkpoint | None
     ) -> None:
-        if config.moments != "as-dtype":
-            raise UsageProblem(f"moments = {config.moments!r} is not offered with ZeRO; choose moments = 'as-dtype' or stage 0")
+        if config.moments != "as-dtype" or config.products != "as-dtype":
+            raise UsageProblem(
+                f"sae.moments = {config.moments!r} and sae.products = {config.products!r} do not go with ZeRO stage {stage}; "
+                "set both to as-dtype, or resources.train_sae.zero_stage = 0"
+            )
         sae.normalize_decoder()
         self.config, self.sae, self.group, self.steps = config, sae, group, config.vectors // config.batch_vectors
-        self.module = SAEModule(
-            sae,
-            objective=config.objective,
-            auxk_weight=config.auxk_weight,
-            product_dtype=product_dtype(config, torch_dtype(config.dtype)),
-            workspace=workspace,
-        )
+        self.module = SAEModule(sae, objective=config.objective, auxk_weight=config.auxk_weight, workspace=workspace)
         betas = config.beta1, config.beta2
         optimizer = torch.optim.Adam([{"params": list(self.module.parameters()), "peak": config.learning_rate}], lr=0.0, betas=betas)
         self.update = ZeroUpdate(
@@ -142,6 +140,5 @@ class ZeroSAEUpdate:
         self.silent_for = saved.tensors["silent_for"].to(self.silent_for.device)
 
     def collect(self) -> None:
-        """Bring the weights into the first process's SAE, and end; all must call it."""
+        """Bring the weights into the first process's SAE; all must call it."""
         write_back(self.update, self.sae)
-        self.update.close()

@@ -209,10 +209,11 @@ def test_decoder_lies_by_latent_under_its_old_name_and_shape() -> None:
     assert (sae.decoder.weight[:, 2] == 7.0).all()
 
 
-def test_small_moments_are_refused_with_zero() -> None:
-    with pytest.raises(UsageProblem, match="moments = 'bfloat16' is not offered with ZeRO; choose moments = 'as-dtype' or stage 0"):
+@pytest.mark.parametrize("changes", [{"moments": "bfloat16"}, {"products": "bfloat16"}], ids=str)
+def test_precisions_of_their_own_are_refused_with_zero(changes: dict[str, str]) -> None:
+    with pytest.raises(UsageProblem, match="do not go with ZeRO stage 1; set both to as-dtype"):
         ZeroSAEUpdate(
-            config(moments="bfloat16"),
+            config(**changes),
             random_sae(hidden_size=16, n_latents=64, k=4),
             group=ALONE,
             stage=1,
