@@ -11,6 +11,7 @@ from dataclasses import replace
 from pydantic import Field
 
 from replication.cost import Cost
+from replication.experiments import Experiment, Row
 from replication.planning import Plan, ordered, passes_of, placed
 from replication.recipes import Training, recipe
 from replication.report.cells import Frozen
@@ -23,8 +24,8 @@ TRAINING = ("train_sae", "train_reward")
 class Amount(Frozen):
     """Rows and what is trained for them."""
 
-    rows: int = Field(description="Rows that we train, over all tables; a model that stands in two tables counts twice.")
-    trainings: int = Field(description="Different reward models.")
+    rows: int = Field(description="Rows that we train: those printed table by table, a model in two tables twice; ours once each.")
+    trainings: int = Field(description="Different reward models, heads on frozen states among them.")
     saes: int = Field(description="Different sparse autoencoders.")
     passes: int = Field(description="Passes over the text in which these are trained.")
 
@@ -55,10 +56,10 @@ def work_of(plan: Plan) -> Work:
     return Work(
         seeds=max((len(one.setting.seeds) for one in plan.recipes), default=0),
         printed=Amount(
-            rows=_rows(plan, printed=True), trainings=len(models), saes=len(saes), passes=sum(bool(group & saes) for group in passes)
+            rows=_printed_rows(plan), trainings=len(models), saes=len(saes), passes=sum(bool(group & saes) for group in passes)
         ),
         added=Amount(
-            rows=_rows(plan, printed=False),
+            rows=_added_rows(plan),
             trainings=len(_keys(added, "model") - models),
             saes=len(more_saes),
             passes=sum(bool(group & more_saes) and not group & saes for group in passes),
@@ -72,8 +73,7 @@ def _trainings(plan: Plan) -> tuple[list[Training], list[Training]]:
     added: list[Training] = []
     for one in plan.recipes:
         for training in one.trainings:
-            own = training.row.control or one.setting.experiment.product != "scores"
-            (added if own else printed).append(training)
+            (printed if _is_printed(one.setting.experiment, training.row) else added).append(training)
     return printed, added
 
 
@@ -82,10 +82,25 @@ def _keys(trainings: Sequence[Training], name: str) -> set[str]:
     return {job.key for job in jobs if isinstance(job, Job)}
 
 
-def _rows(plan: Plan, *, printed: bool) -> int:
-    """Rows of tables of accuracies, ours or the paper's, that this profile can train; figures and listings repeat them."""
-    tables = [one for one in plan.recipes if one.setting.experiment.product == "scores"]
-    return sum(len({each.row.name for each in one.trainings if each.row.control != printed and not each.missing}) for one in tables)
+def _is_printed(experiment: Experiment, row: Row) -> bool:
+    # A comparison of our own repeats a row of the paper's tables.
+    return experiment.product == "scores" and not experiment.compared_with and not row.control
+
+
+def _printed_rows(plan: Plan) -> int:
+    """Rows of the paper's tables of accuracies that this profile can train; other tables, figures and listings repeat them."""
+    tables = [(one.setting.experiment, one.trainings) for one in plan.recipes]
+    return sum(
+        len({each.row.name for each in trainings if _is_printed(experiment, each.row) and not each.missing})
+        for experiment, trainings in tables
+    )
+
+
+def _added_rows(plan: Plan) -> int:
+    """Different rows of ours, of whatever table of accuracies, whose models no printed row trains."""
+    printed, added = _trainings(plan)
+    known = _keys(printed, "model")
+    return len({each.row.name for each in added if each.model is not None and each.model.key not in known})
 
 
 def stages(plan: Plan) -> list[Stage]:

@@ -163,7 +163,7 @@ class RewardTrainingConfig(JobConfig):
     """
 
     kind: ClassVar[str] = "train_reward"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     data_parallel: ClassVar[bool] = True
 
     layer: int = Field(ge=1, description="Decoder blocks kept.")

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
+from sarm.short_rows import ShortRows, by_short_rows, short_rows
+
 # What the kernel of torch for packed sequences (Flash Attention) takes.
 VARLEN_DTYPES = (torch.bfloat16, torch.float16)
 
@@ -30,7 +32,8 @@ class Packed(NamedTuple):
     """One row: ids and positions `[tokens]`, its runs, and which tokens' hidden states are wanted, `kept [kept]`.
 
     `ends_only` says that `kept` is the last token of every sequence, in order. `masks` holds for each run what is added to the
-    attention scores `[length, shared + length]` where it shares, else None; one tensor for all blocks.
+    attention scores `[length, shared + length]` where it shares, else None; one tensor for all blocks. `rows` is how the attention is
+    computed in one call, where the sequences are short.
     """
 
     input_ids: Tensor
@@ -39,6 +42,7 @@ class Packed(NamedTuple):
     kept: Tensor
     ends_only: bool
     masks: tuple[Tensor | None, ...]
+    rows: ShortRows | None
 
 
 def packed(
@@ -67,6 +71,8 @@ def packed(
         kept=torch.tensor(rows, device=device),
         ends_only=ends,
         masks=tuple(_mask(run, device=device, dtype=dtype) for run in runs),
+        # Sequences that share nothing come sorted by length, many in a call, and need no padding.
+        rows=short_rows([len(ids) for ids in own], shared, device=device, dtype=dtype) if any(shared) else None,
     )
 
 
@@ -96,6 +102,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, row: Packed, *, ends: b
     """
     if query.is_cuda and query.dtype in VARLEN_DTYPES:
         return _by_one_kernel(query, key, value, row, ends=ends, scale=scale)
+    if row.rows is not None:
+        return by_short_rows(query, key, value, row.rows, ends=ends, scale=scale)
     return _by_runs(query, key, value, row, ends=ends, scale=scale)
 
 

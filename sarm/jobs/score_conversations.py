@@ -41,7 +41,7 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
         for place, index in enumerate(batch.indices):
             found[index] = {"reward": float(batch.rewards[place])}
         if config.attribution:
-            shares = attribution(batch.features, model.score.weight[0], config.attribution)
+            shares = attribution(batch.features, model.score.weight[0].detach(), config.attribution)
             for place, index in enumerate(batch.indices):
                 found[index]["attribution"] = [
                     {"latent": int(latent), "activation": float(activation), "weight": float(weight), "contribution": float(part)}

@@ -182,9 +182,10 @@ class RewardTraining:
 
     def _update(self, layout: str) -> Update:
         module, rows = PairLosses(self.model, self.config), self.config.batch_pairs
-        optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
         if layout == PLAIN:
+            optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, fused=True)
             return PlainUpdate(module, self.model, optimizer, max_norm=self.config.max_grad_norm, kind=self.config.kind)
+        optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
         return ZeroUpdate(
             module,
             self.model,
