@@ -10,8 +10,10 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import gpu_llama
 import torch
 from torch import Tensor
 
@@ -160,7 +162,7 @@ def step_rows(shape: Shape, batch: int, rates: Rates, device: torch.device, *, s
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
         step = make(shape, batch, device)
-        seconds = seconds_of(lambda step=step: step(x), device, steps)
+        seconds = seconds_of(partial(step, x), device, steps)
         row: dict[str, float | str] = {"what": f"SAE step, {name}", "hidden": shape.hidden, "latents": shape.latents, "k": shape.k}
         row |= {"batch": batch, "vectors/s": batch / seconds, "times the floor": seconds / floor}
         if device.type == "cuda":
@@ -193,7 +195,7 @@ def main() -> None:
     if not toy and not torch.cuda.is_available():
         parser.error("torch sees no GPU; --toy runs the script at toy sizes on the CPU")
     print("CPU, toy sizes: these figures mean nothing" if toy else torch.cuda.get_device_name(), f"torch {torch.__version__}", sep=", ")
-    for row in report(toy):
+    for row in (*report(toy), *gpu_llama.report(toy)):
         told = (f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items() if key != "what")
         print(f"{row['what']}: {', '.join(told)}", flush=True)
 

@@ -90,7 +90,8 @@ def reward_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: in
     shape = sizes.shape
     llama = LlamaConfig(**shape.model_dump(exclude={"head_dim"}), max_position_embeddings=8192)
     with torch.device(group.device):
-        backbone = truncated_backbone(llama, sizes.layer).to(torch.bfloat16)
+        backbone = truncated_backbone(llama, sizes.layer)
+        backbone.to(dtype=torch.bfloat16)  # type: ignore[call-arg]
         sae = TopKSAE(hidden_size=shape.hidden_size, n_latents=sizes.n_latents, k=sizes.k).to(torch.bfloat16)
         model = SARM(backbone, sae)
     set_trainable(model, config)
@@ -131,8 +132,15 @@ def reward_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: in
 def sae_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: int) -> dict[str, float]:
     """One step of SAE training on random vectors."""
     hidden = sizes.shape.hidden_size
-    batch = {"vectors": sizes.vectors * 1000, "batch_vectors": sizes.vectors, "buffer_vectors": sizes.vectors}
-    config = SAETrainingConfig(layer=sizes.layer, n_latents=sizes.n_latents, k=sizes.k, dtype="bfloat16", **batch)
+    config = SAETrainingConfig(
+        layer=sizes.layer,
+        n_latents=sizes.n_latents,
+        k=sizes.k,
+        dtype="bfloat16",
+        vectors=sizes.vectors * 1000,
+        batch_vectors=sizes.vectors,
+        buffer_vectors=sizes.vectors,
+    )
     with torch.device(group.device):
         sae = TopKSAE(hidden_size=hidden, n_latents=sizes.n_latents, k=sizes.k)
         sae.reset(torch.Generator(device=group.device).manual_seed(0))

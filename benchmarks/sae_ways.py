@@ -108,8 +108,7 @@ class WrittenOut:
             tensor.detach() for tensor in (self.sae.encoder.weight, self.sae.latent_bias, self.sae.pre_bias)
         )
         self.tensors = [self.pre_bias, self.latent_bias, self.encoder, self.rows]
-        which = {"fused": True} if "adam" in savings else {}
-        self.adam = torch.optim.Adam(self.tensors, lr=problem.learning_rate, **which)
+        self.adam = torch.optim.Adam(self.tensors, lr=problem.learning_rate, fused=True if "adam" in savings else None)
         self.kept_buffers: dict[str, Tensor] = {}
         self.done = 0
 
