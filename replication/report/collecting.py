@@ -83,7 +83,8 @@ def _overlaps(recipe: Recipe, store: ArtifactStore) -> list[Listing]:
     from replication.report.overlap import overlap_listing, overlap_of  # noqa: PLC0415 - as above
 
     listings = []
-    training = next((one for one in recipe.trainings if one.model is not None), None)
+    # A released model's training pairs are not at hand.
+    training = next((one for one in recipe.trainings if one.model is not None and "preferences" in one.model.inputs), None)
     if training is None or training.model is None:
         return []
     pairs = training.model.inputs["preferences"]
