@@ -1,0 +1,18 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """A runner in the background ignores SIGINT and SIGHUP, and so would everything that the tests interrupt."""
+    ordinary = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in ordinary.items() if signal.getsignal(number) == signal.SIG_IGN}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
