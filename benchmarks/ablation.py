@@ -21,9 +21,9 @@ import torch
 from harvest import build_models, padded_states, real_sentences
 from interleaved import BYTES_PER_MIB, Trial, assert_agree, conditions, measure
 from reward_problem import add_options, write_problem
-from reward_step import HERE, assert_losses_agree, environments, way_of
+from reward_step import HERE, assert_losses_agree, environments
 from torch import Tensor
-from worker import Worker
+from worker import Worker, way_of
 
 from sarm import harvest
 from sarm.data.sentences import TextSequence

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import torch
 import transformers
 from interleaved import BYTES_PER_MIB, Trial, conditions, measure, report
 from reward_problem import add_options, write_problem
-from worker import Worker
+from worker import Worker, way_of
 
 HERE = Path(__file__).resolve().parent
 TRL = "trl==1.16.0"
@@ -71,17 +71,6 @@ def workers(options: argparse.Namespace, folder: Path) -> Iterator[Mapping[str, 
             name: stack.enter_context(Worker(command, folder, threads=options.threads, environment=environment))
             for name, (command, environment) in started.items()
         }
-
-
-def way_of(worker: Worker, steps: int, losses: list[float]) -> Callable[[], Trial]:
-    """Some steps of a worker as a trial; its losses are added to the list."""
-
-    def run() -> Trial:
-        answer = worker.run(steps)
-        losses.extend(answer.losses)
-        return Trial(answer.seconds, answer.processor_seconds, answer.peak_growth)
-
-    return run
 
 
 def assert_losses_agree(losses: Mapping[str, list[float]], reference: str) -> None:

@@ -17,14 +17,14 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from interleaved import Trial, conditions, measure, report
 from sae_ways import PARTS, SAVINGS
-from worker import Problem, Worker, save_problem
+from worker import Problem, Worker, save_problem, way_of
 
 from sarm.sae import TopKSAE, standardize
 
@@ -92,17 +92,6 @@ def workers(options: argparse.Namespace) -> Iterator[Mapping[str, Worker]]:
             name: stack.enter_context(Worker(command, problem, threads=options.threads, environment=theirs if name == PEER else own))
             for name, command in commands(options).items()
         }
-
-
-def way_of(worker: Worker, steps: int, losses: list[float]) -> Callable[[], Trial]:
-    """Some steps of a worker as a trial; its losses are added to the list."""
-
-    def run() -> Trial:
-        answer = worker.run(steps)
-        losses.extend(answer.losses)
-        return Trial(answer.seconds, answer.processor_seconds, answer.peak_growth)
-
-    return run
 
 
 def assert_losses_agree(losses: Mapping[str, list[float]], *, first: int) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from interleaved import Trial
 from torch import Tensor
 
 Step = Callable[[Tensor], Tensor]
@@ -132,3 +133,14 @@ class Worker:
         if not answer:
             raise RuntimeError(f"worker {self._process.args!r} ended with code {self._process.wait()}; what it said is above")
         return Answer(*json.loads(answer))
+
+
+def way_of(worker: Worker, steps: int, losses: list[float]) -> Callable[[], Trial]:
+    """Some steps of a worker as a trial; its losses are added to the list."""
+
+    def run() -> Trial:
+        answer = worker.run(steps)
+        losses.extend(answer.losses)
+        return Trial(answer.seconds, answer.processor_seconds, answer.peak_growth)
+
+    return run
