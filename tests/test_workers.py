@@ -48,6 +48,18 @@ def test_two_processes_share_a_plan_and_each_job_is_done_once(
     assert len(workers) == 4 and len(set(workers)) == 2, "four jobs, two processes"
 
 
+def test_a_corrupt_artifact_is_built_again_by_one_of_them(store: ArtifactStore) -> None:
+    counts = {name: Job(CountConfig(seed=seed, steps=2), label=name) for seed, name in enumerate("ab")}
+    plan = topological_order([Job(SumConfig(), inputs=counts, label="total")])
+    assert pair([]).launch(plan, store, lambda event: None) == 0
+    chain = store.path(counts["a"]) / "deep" / "chain.json"
+    chain.write_text("[0]")
+    assert not store.has(counts["a"])
+    events: list[dict[str, Any]] = []
+    assert pair([]).launch([counts["a"], Job(CountConfig(seed=9, steps=2), label="c")], store, events.append) == 0
+    assert told(events, "done") == ["a", "c"] and store.has(counts["a"])
+
+
 def test_with_keep_going_a_job_fails_once_and_only_what_needs_it_is_skipped(store: ArtifactStore) -> None:
     bad, good = Job(CountConfig(trouble="usage"), label="bad"), Job(CountConfig(seed=1), label="good")
     plan = topological_order([Job(SumConfig(), inputs={"a": bad}, label="sum"), good])
