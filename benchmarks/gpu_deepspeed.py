@@ -83,20 +83,26 @@ def timed(group: ProcessGroup, step: Callable[[], object], repeats: int) -> dict
     return {"seconds_a_step": (time.perf_counter() - start) / repeats, "peak_gb": peak(group)}
 
 
+def random_sarm(sizes: Sizes, group: ProcessGroup, *, recompute: bool) -> SARM:
+    """A SARM of these sizes with random weights, in bfloat16, on the group's device."""
+    llama = LlamaConfig(**sizes.shape.model_dump(exclude={"head_dim"}), max_position_embeddings=8192)
+    with torch.device(group.device):
+        backbone = truncated_backbone(llama, sizes.layer)
+        backbone.to(dtype=torch.bfloat16)  # type: ignore[call-arg]
+        sae = TopKSAE(hidden_size=sizes.shape.hidden_size, n_latents=sizes.n_latents, k=sizes.k).to(torch.bfloat16)
+        model = SARM(backbone, sae)
+    if recompute:
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
 def reward_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: int) -> dict[str, float]:
     """One step of reward training: all pairs of this process in one packed micro-batch."""
     fields: dict[str, Any] = {"layer": sizes.layer, "batch_pairs": sizes.pairs, "max_length": sizes.tokens // 2}
     config = RewardTrainingConfig(**fields, dtype="bfloat16", head_init="normal")
     shape = sizes.shape
-    llama = LlamaConfig(**shape.model_dump(exclude={"head_dim"}), max_position_embeddings=8192)
-    with torch.device(group.device):
-        backbone = truncated_backbone(llama, sizes.layer)
-        backbone.to(dtype=torch.bfloat16)  # type: ignore[call-arg]
-        sae = TopKSAE(hidden_size=shape.hidden_size, n_latents=sizes.n_latents, k=sizes.k).to(torch.bfloat16)
-        model = SARM(backbone, sae)
+    model = random_sarm(sizes, group, recompute=needs.activation_checkpointing)
     set_trainable(model, config)
-    if needs.activation_checkpointing:
-        backbone.gradient_checkpointing_enable({"use_reentrant": False})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW([{"params": trained, "peak": 4e-6}], lr=0.0, foreach=True)
     update = ZeroUpdate(

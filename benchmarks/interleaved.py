@@ -45,25 +45,27 @@ def measure(ways: Mapping[str, Callable[[], Tensor | Trial]], *, repeats: int) -
 
 
 def _timed(way: Callable[[], Tensor | Trial]) -> Trial:
-    before = _peak_from_now()
+    before = peak_from_now()
     started, started_processor = time.perf_counter(), time.process_time()
     told = way()
     seconds, processor_seconds = time.perf_counter() - started, time.process_time() - started_processor
     if isinstance(told, Trial):
         return told
-    after = _status("VmHWM")
+    after = status("VmHWM")
     return Trial(seconds, processor_seconds, None if before is None or after is None else max(0, after - before))
 
 
-def _peak_from_now() -> int | None:
+def peak_from_now() -> int | None:
+    """Forget this process's largest memory so far; gives what it has now, bytes, None where that cannot be done."""
     # The kernel's own peak is set back to what is resident now; where that is not permitted there is no figure at all.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        return _status("VmRSS")
+        return status("VmRSS")
     return None
 
 
-def _status(field: str) -> int | None:
+def status(field: str) -> int | None:
+    """A size of this process by the kernel's name, bytes; None where it tells none."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(field + ":"):

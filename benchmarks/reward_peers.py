@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,28 @@ def padded(pairs: list[dict[str, list[int]]], pad_id: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def shared_arguments(facts: Mapping[str, Any], scratch: str, *, steps: int) -> dict[str, Any]:
+    """What both trainers are told."""
+    return {
+        "output_dir": scratch,
+        "per_device_train_batch_size": facts["batch_pairs"],
+        "max_steps": steps,
+        "learning_rate": facts["learning_rate"],
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "lr_scheduler_type": "constant",
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": facts["peer_checkpointing"],
+        "remove_unused_columns": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "seed": facts["seed"],
+    }
+
+
 def main() -> None:
     """Train as the requests ask."""
     name, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -91,24 +114,7 @@ def main() -> None:
     turns = Turns(Requests())
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     with tempfile.TemporaryDirectory() as scratch:
-        shared: dict[str, Any] = {
-            "output_dir": scratch,
-            "per_device_train_batch_size": facts["batch_pairs"],
-            "max_steps": len(ordered) // facts["batch_pairs"],
-            "learning_rate": facts["learning_rate"],
-            "weight_decay": 0.0,
-            "max_grad_norm": 1.0,
-            "lr_scheduler_type": "constant",
-            "use_cpu": True,
-            "bf16": False,
-            "gradient_checkpointing": facts["peer_checkpointing"],
-            "remove_unused_columns": False,
-            "report_to": [],
-            "disable_tqdm": True,
-            "logging_strategy": "no",
-            "save_strategy": "no",
-            "seed": facts["seed"],
-        }
+        shared = shared_arguments(facts, scratch, steps=len(ordered) // facts["batch_pairs"])
         if name == "hf":
             trainer = sequential(PairwiseTrainer, turns)(
                 model=model,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from interleaved import Trial
+from interleaved import Trial, peak_from_now, status
 from torch import Tensor
 
 Step = Callable[[Tensor], Tensor]
@@ -66,7 +66,7 @@ class Requests:
     def __init__(self) -> None:
         # The first optimizer of a process makes torch import its compiler: importing, too.
         torch.optim.Adam([torch.zeros(1)])
-        self._resting = _peak_from_now()
+        self._resting = peak_from_now()
         self._answers = os.fdopen(int(sys.argv[-1]), "w")
         self._started = (0.0, 0.0)
 
@@ -79,25 +79,9 @@ class Requests:
     def answer(self, losses: list[float]) -> None:
         """Tell the losses of the steps, their time, and the largest memory so far."""
         seconds, processor_seconds = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
-        peak = _status("VmHWM")
+        peak = status("VmHWM")
         growth = None if peak is None or self._resting is None else peak - self._resting
         print(json.dumps(Answer(losses, seconds, processor_seconds, growth)), file=self._answers, flush=True)
-
-
-def _peak_from_now() -> int | None:
-    # What importing needed for a moment must not count; where the kernel's peak cannot be set back there is no figure.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        return _status("VmRSS")
-    return None
-
-
-def _status(field: str) -> int | None:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 class Worker:

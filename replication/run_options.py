@@ -18,6 +18,7 @@ from replication.locks import read_pins
 from replication.places import pinned, placed, split
 from replication.problems import UsageProblems, unknown
 from replication.profile_files import load_profile
+from replication.profiles import Profile
 from replication.protocols import PROTOCOLS
 from replication.recipes import Setting
 from replication.settings import parse_overrides
@@ -69,6 +70,30 @@ def settings_for(
     experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, environment: Mapping[str, str]
 ) -> list[Setting]:
     """One setting for each experiment. Raises UsageProblems with everything that is wrong with the options at once."""
+    seeds, overrides, profile = _read_options(chosen, store, environment)
+    # Several rows read the same files: each is looked at once.
+    digest = cache(store.fingerprint)
+    return [
+        Setting(
+            experiment=experiment,
+            profile=profile,
+            protocol=PROTOCOLS[chosen.protocol],
+            seeds=seeds,
+            rows=chosen.rows,
+            overrides=overrides,
+            digest=digest,
+            authors=authors_rewards(environment),
+            asked=chosen.profile,
+            source=chosen.source,
+            stored=store.has,
+        )
+        for experiment in experiments
+    ]
+
+
+def _read_options(
+    chosen: Chosen, store: ArtifactStore, environment: Mapping[str, str]
+) -> tuple[tuple[int, ...], dict[str, dict[str, object]], Profile]:
     problems: list[str] = []
     if chosen.protocol not in PROTOCOLS:
         problems += unknown("protocol", chosen.protocol, PROTOCOLS).problems
@@ -90,24 +115,7 @@ def settings_for(
         problems += wrong.problems
     if problems:
         raise UsageProblems(problems)
-    # Several rows read the same files: each is looked at once.
-    digest = cache(store.fingerprint)
-    return [
-        Setting(
-            experiment=experiment,
-            profile=profile,
-            protocol=PROTOCOLS[chosen.protocol],
-            seeds=seeds,
-            rows=chosen.rows,
-            overrides=overrides,
-            digest=digest,
-            authors=authors_rewards(environment),
-            asked=chosen.profile,
-            source=chosen.source,
-            stored=store.has,
-        )
-        for experiment in experiments
-    ]
+    return seeds, overrides, profile
 
 
 def trained_or_released(source: str) -> Source:

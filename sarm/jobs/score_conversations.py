@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from sarm.checkpoints import load_reward_model, load_tokenizer
 from sarm.config import ConversationScoringConfig
 from sarm.data.preferences import Conversation, DataError, read_jsonl
-from sarm.data.tokens import ConversationTokenizer, TokenizerProblem
+from sarm.data.tokens import ConversationTokenizer, EncodedConversation, TokenizerProblem
 from sarm.engine import device_of, torch_dtype, use_threads
 from sarm.inference import RowBatch, score_rows
 from sarm.job import EnvironmentProblem, JobContext, UsageProblem
@@ -26,10 +27,8 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
     if not source.exists():
         raise EnvironmentProblem(f"{source.name}: no such file; give a JSONL file of conversations")
     try:
-        conversations = list(read_jsonl(source, Conversation))
         tokenizer = ConversationTokenizer(load_tokenizer(folder), date_string=config.date_string)
-        names = [f"{source.name}:{number}" for number in range(1, len(conversations) + 1)]
-        encoded = tokenizer.encode_many([row.messages for row in conversations], max_length=config.max_length, names=names)
+        conversations, encoded = _read(source, tokenizer, config.max_length)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
     model = load_reward_model(folder, dtype=torch_dtype(config.dtype)).to(device_of(context.resources))
@@ -57,3 +56,9 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
         for index, (row, ids) in enumerate(zip(conversations, encoded, strict=True)):
             head = {"id": row.id or str(index), **found[index], "tokens": len(ids.ids), "truncated": ids.truncated}
             out.write(json.dumps(head, ensure_ascii=False) + "\n")
+
+
+def _read(source: Path, tokenizer: ConversationTokenizer, max_length: int) -> tuple[list[Conversation], list[EncodedConversation]]:
+    conversations = list(read_jsonl(source, Conversation))
+    names = [f"{source.name}:{number}" for number in range(1, len(conversations) + 1)]
+    return conversations, tokenizer.encode_many([row.messages for row in conversations], max_length=max_length, names=names)
