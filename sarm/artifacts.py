@@ -189,6 +189,10 @@ class ArtifactStore:
                 return "present"
         return staging
 
+    def set_corrupt_aside(self, job: Named) -> None:
+        """Move an artifact aside that is there and not whole, so that what is there is whole."""
+        self._settle(job)
+
     def _settle(self, request: Named) -> bool:
         if not self.path(request).exists():
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -77,6 +78,21 @@ def test_a_failure_stops_the_other_process_with_its_checkpoint_kept(store: Artif
     assert "bad" in reports[0] and reports[0].endswith(f"resume with: {COMMAND}")
     state = store.state(long)
     assert state.status == "interrupted" and "checkpoint" in state.reason
+
+
+def test_a_process_that_is_killed_is_named_as_the_cause(store: ArtifactStore) -> None:
+    jobs = [Job(CountConfig(seed=seed, steps=600), label=str(seed)) for seed in range(2)]
+    killed: set[int] = set()
+
+    def watch(event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and not killed:
+            owner = next((store.root / ".staging" / "count").glob("*/*-*/heartbeat")).parent.name
+            killed.add(int(owner.split("-")[-3]))
+            os.kill(next(iter(killed)), signal.SIGKILL)
+
+    reports: list[str] = []
+    assert pair(reports).launch(jobs, store, watch) == 7
+    assert "was killed by signal 9; the system may have run out of memory" in reports[0]
 
 
 def test_a_signal_stops_both_processes_with_their_checkpoints(store: ArtifactStore) -> None:

@@ -88,7 +88,11 @@ class LocalLauncher:
             requests.write_text(json.dumps([JobRequest.of(job).model_dump(mode="json") for job in jobs]), encoding="utf-8")
             if segment.processes > 1:
                 return self._run_group(requests, store, log, follow, processes=segment.processes)
-            return self._run(requests, store, log, follow, workers=min(self.workers, len(jobs)))
+            workers = min(self.workers, len(jobs))
+            # Processes that share a plan take what is there for done; one of them moving it would race with another.
+            for job in jobs if workers > 1 else ():
+                store.set_corrupt_aside(job)
+            return self._run(requests, store, log, follow, workers=workers)
 
     def _new_log(self, store: ArtifactStore) -> Path:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -159,7 +163,8 @@ class LocalLauncher:
             if trouble["event"] == "failed" and trouble["message"] not in told:
                 lines += _tail(Path(trouble["log"]))
             told.add(trouble["message"])
-        if not troubles:
+        # One of several that was killed says nothing itself, while the others tell that they were stopped.
+        if not troubles or code < 0:
             cause = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
             lines += [f"the job process {cause}{hint}", *_tail(process_log)]

@@ -71,7 +71,6 @@ class JobProcess:
 
     def _run_together(self, pending: Sequence[JobRequest], failures: Failures) -> int:
         """Take groups whose inputs are there and that nobody holds, until none is left that this process could do."""
-        self._set_corrupt_aside(pending)
         groups, codes = self.registry.groups(pending), []
         wanted = {request.key for request in pending}
         while groups:
@@ -87,14 +86,6 @@ class JobProcess:
                 if taken == Interrupted.exit_code or not self.keep_going:
                     return taken
         return worst(codes)
-
-    def _set_corrupt_aside(self, pending: Sequence[JobRequest]) -> None:
-        # From here on an artifact that is there counts as done, so one that is there and not whole must go first.
-        for request in pending:
-            if self.store.path(request).exists():
-                outcome = self.store.try_claim(request)
-                if isinstance(outcome, Staging):
-                    self.store.release(outcome)
 
     def _left(self, group: Sequence[JobRequest], failures: Failures) -> list[JobRequest]:
         left = []
