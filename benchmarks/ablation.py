@@ -25,10 +25,10 @@ from reward_step import HERE, assert_losses_agree, environments
 from torch import Tensor
 from worker import Worker, way_of
 
-from sarm import harvest
+from sarm.backbone import harvest
+from sarm.backbone.harvest import Harvest
+from sarm.backbone.packed_tokens import Packed
 from sarm.data.sentences import TextSequence
-from sarm.harvest import Harvest
-from sarm.packed_tokens import Packed
 
 # The plain way: two pairs at a time in the order of the data, padded, the SAE at the scored token.
 PLAIN, OURS = "rows+unsorted", "packed"

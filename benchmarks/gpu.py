@@ -17,10 +17,10 @@ import gpu_llama
 import torch
 from torch import Tensor
 
-from sarm import sparse_products
-from sarm.config import SAETrainingConfig
-from sarm.sae import TopKSAE, normalized_mse, standardize
-from sarm.sae_update import SAEUpdate
+from sarm.config.train import SAETrainingConfig
+from sarm.sae import sparse_products
+from sarm.sae.model import TopKSAE, normalized_mse, standardize
+from sarm.sae.update import SAEUpdate
 
 # Adam in float32 reads and writes 28 bytes a parameter; a weight read once in bfloat16 and once more in decoding, gradients written once.
 ADAM_BYTES, PRODUCT_BYTES = 28, 7

@@ -17,19 +17,20 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
-from replication.memory import reward_memory, training_states
-from replication.profiles import Shape
-from sarm.config import RewardTrainingConfig, SAETrainingConfig
+from replication.plan.memory import reward_memory, training_states
+from replication.settings.profiles import Shape
+from sarm.backbone.decoder import truncated_backbone
+from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
 from sarm.data.pairs import EncodedPair
-from sarm.engine_group import ProcessGroup, join
-from sarm.engine_zero import ZeroUpdate
-from sarm.jobs.train_reward import PairLosses, set_trainable
-from sarm.model import SARM, truncated_backbone
+from sarm.engine.group import ProcessGroup, join
+from sarm.engine.zero import ZeroUpdate
+from sarm.jobs.train.reward import PairLosses, set_trainable
 from sarm.resources import Resources
-from sarm.sae import TopKSAE
-from sarm.sae_step import Workspace
-from sarm.sae_zero import ZeroSAEUpdate
-from sarm.shared_prefix import pack
+from sarm.reward.models import SARM
+from sarm.reward.shared_prefix import pack
+from sarm.sae.model import TopKSAE
+from sarm.sae.step import Workspace
+from sarm.sae.zero import ZeroSAEUpdate
 
 GB = 1e9
 

@@ -17,14 +17,15 @@ from typing import NamedTuple
 import torch
 from transformers import LlamaConfig
 
-from sarm.config import RewardTrainingConfig
+from sarm.backbone.decoder import hidden_states, truncated_backbone
+from sarm.backbone.harvest import Harvest
+from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.data.sentences import TextSequence
-from sarm.harvest import Harvest
-from sarm.model import SARM, hidden_states, truncated_backbone
-from sarm.pair_batches import collate, micro_batch_losses
-from sarm.sae import TopKSAE
-from sarm.shared_prefix import common_prefix, pack, shared_length
+from sarm.reward.models import SARM
+from sarm.reward.pair_batches import collate, micro_batch_losses
+from sarm.reward.shared_prefix import common_prefix, pack, shared_length
+from sarm.sae.model import TopKSAE
 
 Row = dict[str, float | str]
 MEAN_SENTENCE, SPREAD_SENTENCE = 2.87, 0.5

@@ -17,11 +17,11 @@ from interleaved import assert_agree, conditions, measure, report
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
-from sarm.checkpoints import load_tokenizer
+from sarm.backbone.decoder import truncated_backbone
+from sarm.backbone.harvest import Harvest
+from sarm.checkpoints.backbones import load_tokenizer
 from sarm.data.sentences import Corpus, Cursor, SentenceStream, SequenceRules, TextSequence
 from sarm.data.splitters import splitter
-from sarm.harvest import Harvest
-from sarm.model import truncated_backbone
 
 MEAN_LOG_LENGTH, SPREAD_LOG_LENGTH = 2.87, 0.5
 RULES = SequenceRules(tokens="last", context="sentence", min_tokens=3, max_tokens=96, latin1_only=False)

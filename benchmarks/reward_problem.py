@@ -12,14 +12,13 @@ import torch
 from reward_ways import settings_of
 from transformers import AutoConfig, LlamaConfig, LlamaForSequenceClassification, PretrainedConfig
 
-from sarm.checkpoints import load_tokenizer, load_truncated_backbone
-from sarm.checkpoints.backbone import copy_tokenizer
+from sarm.backbone.decoder import truncated_config
+from sarm.checkpoints.backbones import copy_tokenizer, load_tokenizer, load_truncated_backbone
 from sarm.data.pairs import EncodedPair, encode_pairs
 from sarm.data.sources import Place, preference_pair
 from sarm.data.tokens import ConversationTokenizer
-from sarm.jobs.train_reward import batches_of
-from sarm.model import truncated_config
-from sarm.shared_prefix import shared_length
+from sarm.jobs.train.reward import batches_of
+from sarm.reward.shared_prefix import shared_length
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -21,18 +21,19 @@ from torch import Tensor
 from transformers import AutoConfig
 from worker import Requests
 
-from sarm import shared_prefix
-from sarm.config import RewardTrainingConfig
+from sarm.backbone.decoder import truncated_backbone
+from sarm.backbone.packed_forward import packed_states
+from sarm.backbone.packed_tokens import Packed
+from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.data.tokens import ConversationTokenizer
 from sarm.job import JobContext
-from sarm.jobs.train_reward import RewardTraining
-from sarm.model import SARM, DenseRewardModel, PooledOutput, RewardModel, truncated_backbone
-from sarm.packed_forward import packed_states
-from sarm.packed_tokens import Packed
-from sarm.pair_batches import PairRows
+from sarm.jobs.train.reward import RewardTraining
 from sarm.resources import Resources
-from sarm.sae import TopKSAE
+from sarm.reward import shared_prefix
+from sarm.reward.models import SARM, DenseRewardModel, PooledOutput, RewardModel
+from sarm.reward.pair_batches import PairRows
+from sarm.sae.model import TopKSAE
 
 
 class PadOnly(NamedTuple):

@@ -26,7 +26,7 @@ from interleaved import Trial, conditions, measure, report
 from sae_ways import PARTS, SAVINGS
 from worker import Problem, Worker, save_problem, way_of
 
-from sarm.sae import TopKSAE, standardize
+from sarm.sae.model import TopKSAE, standardize
 
 HERE = Path(__file__).resolve().parent
 SPARSIFY = "eai-sparsify==1.3.3"

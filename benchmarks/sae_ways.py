@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from worker import Problem, Step, serve
 
-from sarm import sparse_products
-from sarm.config import SAETrainingConfig
-from sarm.sae import TopKSAE
-from sarm.sae_update import SAEUpdate
-from sarm.topk_selection import Selection, select_topk
+from sarm.config.train import SAETrainingConfig
+from sarm.sae import sparse_products
+from sarm.sae.model import TopKSAE
+from sarm.sae.topk_selection import Selection, select_topk
+from sarm.sae.update import SAEUpdate
 
 SAVINGS = {
     "decode": "decode from k columns",

@@ -19,14 +19,15 @@ from interleaved import assert_agree, conditions, measure, report
 from torch import Tensor
 from transformers import LlamaConfig
 
-from sarm.checkpoints import load_tokenizer, load_truncated_backbone
+from sarm.backbone.decoder import truncated_backbone
+from sarm.checkpoints.backbones import load_tokenizer, load_truncated_backbone
 from sarm.data.pairs import conversation
 from sarm.data.sources import Place, rewardbench2_preference
 from sarm.data.tokens import ConversationTokenizer, token_budget_batches
-from sarm.inference import RowBatch, score_rows
-from sarm.model import SARM, truncated_backbone
-from sarm.sae import TopKSAE
-from sarm.shared_rows import chunks_of_groups, computed_tokens, score_chunk
+from sarm.reward.models import SARM
+from sarm.sae.model import TopKSAE
+from sarm.scoring.inference import RowBatch, score_rows
+from sarm.scoring.shared_rows import chunks_of_groups, computed_tokens, score_chunk
 
 MEAN_LOG_PROMPT, MEAN_LOG_LENGTH, SPREAD_LOG_LENGTH = 4.1, 5.3, 0.8
 SIMILAR = "similar lengths: token budget, pooled"

@@ -20,10 +20,10 @@ from interleaved import conditions, measure, report
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sarm.config import SAETrainingConfig
-from sarm.data.word_tokenizer import build_tokenizer, tokenizer_settings
+from sarm.config.train import SAETrainingConfig
+from sarm.data.miniature.word_tokenizer import build_tokenizer, tokenizer_settings
 from sarm.job import JobContext
-from sarm.jobs.train_sae import train_saes
+from sarm.jobs.train.sae import train_saes
 from sarm.resources import Resources
 
 WORDS = [f"{first}{second}{third}" for first in "bdfgkl" for second in "aeiou" for third in "mnrst"]

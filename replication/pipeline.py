@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from replication.launch.launcher import Launcher, Watch
-from replication.planning import Plan, plan, refuse_unpinned
-from replication.recipes import Recipe, Setting
+from replication.launch.interface import Launcher, Watch
+from replication.plan.steps import Plan, plan, refuse_unpinned
+from replication.recipes.jobs_needed import Recipe
+from replication.recipes.setting import Setting
 from replication.report.cells import Report
 from replication.report.collecting import collect_any
-from replication.report.public_text import public_report
-from replication.report.result_files import write_results
-from replication.report.result_reading import read_results, rebuilt
-from replication.report.stamps import Kept, keep, kept, stamp
-from replication.report.tables import render, terminal
-from replication.report.verdicts import with_verdicts
-from sarm.artifacts import ArtifactStore
+from replication.report.provenance.public_text import public_report
+from replication.report.provenance.stamps import Kept, keep, kept, stamp
+from replication.report.render.tables import render, terminal
+from replication.report.results.files import write_results
+from replication.report.results.reading import read_results, rebuilt
+from replication.report.verdicts.report import with_verdicts
+from sarm.store.artifacts import ArtifactStore
 
 AUTHORS = "authors"
 
@@ -98,8 +99,8 @@ def from_authors(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
     Raises EnvironmentProblem and IntegrityProblem for a file that is not there or not what it should be.
     """
     # Loaded here: no other way through this file needs matplotlib.
-    from replication.report.figures import draw_figure3  # noqa: PLC0415
-    from replication.report.steering_tables import figure3_report  # noqa: PLC0415
+    from replication.report.steering.figure import draw_figure3  # noqa: PLC0415
+    from replication.report.steering.tables import figure3_report  # noqa: PLC0415
 
     found = figure3_report([], profile=AUTHORS, protocol=AUTHORS, why_not_comparable="", authors=path)
     where = rendered / AUTHORS

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from folders import ROOT
+
 STATED = re.compile(r"\bDeviation: (?P<words>.+)$", re.MULTILINE)
 TOLD = re.compile(r"^- `(?P<file>[^`]+\.py)`: \"(?P<words>.+)\"$", re.MULTILINE)
 

@@ -1,173 +1,152 @@
-"""Imports go down: the permitted ones are data, and any other fails. `replication` imports with torch blocked."""
+"""The house as data: rooms, their floors, and what may never meet. Any other import fails, late and type-only ones too."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import pytest
+from folders import ROOT
+from rooms import imported, imports, level, levels, modules
 
-ROOT = Path(__file__).resolve().parent.parent
-
-# Floors from the ground up. A module may import from lower floors, and from its own floor where the floor is not "apart".
-SARM_FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
-    (
-        "values",
-        frozenset({"resources", "job", "config", "data.preferences"})
-        | {"config_comparison", "config_explanations", "config_imports", "config_judges", "config_related", "config_text"},
+# The rooms of each folder that holds other rooms, from the ground up. A room imports only from the floors below its own,
+# and of these only what the docstring of its `__init__.py` says. Files of a room that holds no other import each other without a circle.
+FLOORS: Mapping[str, tuple[str, ...]] = {
+    "sarm": (
+        "resources",
+        "job",
+        "config data engine store",
+        "backbone judges metrics sae",
+        "explain reward",
+        "checkpoints scoring",
+        "jobs",
     ),
-    # Plain arithmetic and what lies on disk.
-    (
-        "math and files",
-        frozenset({"sae", "sparse_encoder", "sparse_rm", "reward", "steering", "scoring"})
-        | {"checksums", "manifest", "archive", "verification", "staging"},
+    "sarm.data": ("preferences prefetch", "miniature sources splitters states tokens", "harness pairs sentences"),
+    "sarm.sae": ("kernels model small_moments topk_selection", "sparse_encoder sparse_products", "step", "update", "zero"),
+    "sarm.checkpoints": ("hub sarm_geometry tensors", "backbones saes", "reward_models"),
+    "sarm.jobs": ("data latents process related score train weights", "__main__"),
+    "replication": (
+        "data_folders frozen usage_problems",
+        "lock_files settings",
+        "recipes",
+        "plan report",
+        "launch",
+        "hub_fetch pipeline",
+        "cli",
     ),
-    ("products", frozenset({"sparse_products", "topk_selection", "small_moments", "kernels.active_pairs", "kernels.small_moments"})),
-    ("steps", frozenset({"sae_step"})),
-    ("judges' words", frozenset({"judging", "judge_prompts"})),
-    ("store", frozenset({"artifacts"})),
+    "replication.launch": ("interface torchrun", "local slurm", "status"),
+    "replication.report": (
+        "cells counts statistics",
+        "measurements provenance published",
+        "audit latents steering",
+        "claims",
+        "render results",
+        "collecting verdicts",
+    ),
+}
+# What the tower that decides may take from `sarm`: whole rooms without torch, and the shape of comparison data.
+SHARED = ("sarm", "sarm.job", "sarm.resources", "sarm.config.", "sarm.store.", "sarm.metrics.", "sarm.data.preferences")
+# (who, whom, why): neither a module that begins with the first may import one that begins with the second.
+NEVER: tuple[tuple[str, str, str], ...] = (
+    ("sarm", "replication", "what computes does not know what decides"),
+    ("replication", "sarm.jobs", "the towers meet in request files and artifacts"),
+    ("replication", "torch", "what decides answers at once, on a login node"),
+    ("replication", "transformers", "what decides answers at once, on a login node"),
+    ("sarm.metrics", "torch", "metrics are shared by both towers"),
+    ("sarm.config", "torch", "configs are shared by both towers"),
+    ("sarm.store", "torch", "the store is shared by both towers"),
+    *((f"sarm.jobs.{room}", "sarm.store", "a job knows no store") for room in ("data", "latents", "related", "score", "train", "weights")),
 )
-GROUND = frozenset().union(*(modules for _, modules in SARM_FLOORS))
-MATH = frozenset({"sae", "reward", "steering", "scoring", "sparse_products", "topk_selection", "small_moments", "sae_step"})
-MATH |= {"sparse_encoder", "sparse_rm", "judging", "judge_prompts"}
-# What the tower that decides may take from `sarm`: the ground floor without torch.
-SHARED = frozenset(
-    {
-        "sarm",
-        "sarm.artifacts",
-        "sarm.checksums",
-        "sarm.config",
-        "sarm.config_comparison",
-        "sarm.config_explanations",
-        "sarm.config_imports",
-        "sarm.config_judges",
-        "sarm.config_related",
-        "sarm.config_text",
-        "sarm.data.preferences",
-        "sarm.job",
-        "sarm.manifest",
-        "sarm.resources",
-        "sarm.scoring",
-        "sarm.staging",
-        "sarm.verification",
+# Tensors and numbers in, tensors and numbers out: no config, no file, no environment.
+MATH = (
+    *("sarm.sae.model", "sarm.sae.step", "sarm.sae.sparse_encoder", "sarm.sae.sparse_products", "sarm.sae.topk_selection"),
+    *("sarm.sae.small_moments", "sarm.reward.losses", "sarm.reward.steering", "sarm.reward.sparse_rm"),
+    *("sarm.judges.verdicts", "sarm.judges.prompts", "sarm.metrics."),
+)
+# Libraries that one room may name.
+OWNED = {"deepspeed": ("sarm.engine.",), "accelerate": ("sarm.checkpoints.",)}
+MOST_ROOMS = 16
+GRAPH = imports(ROOT)
+FILES = modules(ROOT)
+
+
+def begins(module: str, prefixes: Iterable[str]) -> bool:
+    """Whether a module is one of these, or inside one that is written with a dot at its end."""
+    return any(module == prefix or (prefix.endswith(".") and module.startswith(prefix)) for prefix in prefixes)
+
+
+def everything(module: str) -> set[str]:
+    """All that a module imports, the world's packages too."""
+    return set(imported(FILES[module], FILES))
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_rooms_stand_on_their_floors(name: str) -> None:
+    found = level(name, GRAPH)
+    floors = {room: number for number, rooms in enumerate(FLOORS[name]) for room in rooms.split()}
+    assert found.rooms == floors.keys(), f"give each room of {name} a floor in FLOORS"
+    assert not [f"{one} -> {other}" for one, other in sorted(found.arrows) if floors[one] <= floors[other]]
+
+
+@pytest.mark.parametrize("found", levels(ROOT), ids=lambda found: found.name)
+def test_a_level_has_no_circle_and_few_rooms(found: object) -> None:
+    assert not found.circle and len(found.rooms) <= MOST_ROOMS  # type: ignore[attr-defined]
+    assert len(found.rooms) > 1, "a folder of a single file"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", [name for name, file in FILES.items() if file.name == "__init__.py" and "." in name])
+def test_a_room_says_in_its_docstring_what_it_may_import_and_imports_no_more(name: str) -> None:
+    docstring = ast.get_docstring(ast.parse(FILES[name].read_text(encoding="utf-8"))) or ""
+    first, _, rest = docstring.partition("\n")
+    said = re.fullmatch(r"\nMay import: ([a-z_, ]+)\.(?:\n.*)?", rest, re.DOTALL)
+    assert first.endswith(".") and said, f"{name}: one line on what lives here, a blank one, and 'May import: a, b.'"
+    may = set() if said[1] == "nothing beside it" else set(said[1].split(", "))
+    above, _, own = name.rpartition(".")
+    found = {other for one, other in level(above, GRAPH).arrows if one == own}
+    assert found == may, f"{name} imports {sorted(found)} of {above} and says {sorted(may)}"
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if name != "sarm.checkpoints.saes.sae_lens"])
+def test_files_do_not_repeat_the_name_of_their_folder(module: str) -> None:
+    folder, _, name = module.rpartition(".")
+    assert name.partition("_")[0] != folder.rpartition(".")[2].removesuffix("s")
+
+
+@pytest.mark.parametrize(("who", "whom", "why"), NEVER)
+def test_what_may_never_meet(who: str, whom: str, why: str) -> None:
+    meeting = {
+        module: name
+        for module in FILES
+        if begins(module, (who, f"{who}."))
+        for name in everything(module)
+        if begins(name, (whom, f"{whom}."))
     }
-)
-# The process of a job: the only modules below sarm/jobs that know of jobs as such.
-JOB_PROCESS = frozenset({"__init__", "__main__", "registry", "process", "ranks", "events", "measure", "tensorboard"})
-# Floors of `replication`, lowest first; a module imports only from floors below it, or from its own.
-REPLICATION_FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"", "data_folders", "problems", "report", "report.cells", "report.counts", "report.findings", "launch", "launch.launcher"})
-    | {"report.public_text", "report.check"},
-    frozenset({"settings", "profiles", "report.published", "launch.local", "report.paired_shifts", "report.steering"})
-    | {"launch.torchrun"}
-    | {"report.overlap", "launch.slurm_calls", "launch.slurm_records", "launch.slurm_clusters", "launch.slurm_script"}
-    | {"launch.slurm_status", "sizes", "memory", "machine", "locks"},
-    frozenset({"profile_files", "judge_rows", "experiments", "protocols", "doctor", "standing"})
-    | {"report.claim_file", "report.audit_references", "report.audit", "report.audit_page", "report.steering_accuracy"},
-    frozenset({"choices", "report.steering_controls", "report.steering_selection"}),
-    frozenset({"job_recipes", "judge_recipes", "released", "places", "report.steering_checks"}),
-    frozenset({"recipes", "report.authors_figure"}),
-    frozenset({"cost", "showing", "report.measurements", "report.score_files", "report.steering_tables", "report.paired_items"})
-    | {"report.selection"},
-    frozenset({"report.comparable", "report.framing", "report.inputs", "report.figures", "report.statistics", "report.judges"}),
-    frozenset({"planning", "report.results", "report.result_model", "launch.slurm_chain", "launch.slurm"})
-    | {"work", "refusals", "calibration"},
-    frozenset({"report.features", "report.hours", "report.stamps", "report.polarity", "report.detection", "report.related"}),
-    frozenset({"report.collecting"}),
-    frozenset({"report.verdict_rules", "report.cell_verdict", "report.verdicts", "report.claims"})
-    | {"report.own_claims", "report.result_files", "report.result_reading"},
-    frozenset({"report.claims_in_store"}),
-    frozenset({"report.view", "report.tables", "report.leaderboard", "report.page"}),
-    frozenset({"report.diff", "report.diff_formats"}),
-    frozenset({"pipeline", "run_options"}),
-    frozenset({"terminal", "plan_view", "fetch", "launch.slurm_files"}),
-    frozenset({"cli_files", "cli_judgement", "cli_judges", "cli_run", "cli_store", "launch.slurm_cli"}),
-    frozenset({"cli"}),
-)
+    assert not meeting, why
 
 
-def modules(package: str) -> list[str]:
-    files = sorted((ROOT / package).rglob("*.py"))
-    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
-    return [name.removesuffix(".__init__") for name in names]
+@pytest.mark.parametrize("module", [name for name in FILES if begins(name, ("replication.",))])
+def test_replication_takes_only_what_is_shared(module: str) -> None:
+    assert not [name for name in GRAPH[module] if begins(name, ("sarm", "sarm.")) and not begins(name, SHARED)]
 
 
-def imported(module: str) -> Iterator[str]:
-    """Every absolute import of a module, also those inside functions; `from a import b` counts as a.b where that is a module."""
-    base = ROOT / Path(*module.split("."))
-    file = base.with_suffix(".py") if base.with_suffix(".py").is_file() else base / "__init__.py"
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: relative import"
-            known = set(modules("sarm")) | set(modules("replication"))
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                yield full if full in known else str(node.module)
-
-
-def house(module: str) -> set[str]:
-    return {name for name in imported(module) if name.partition(".")[0] in ("sarm", "replication")}
-
-
-@pytest.mark.parametrize("module", modules("sarm"))
-def test_sarm_never_imports_the_tower_that_decides(module: str) -> None:
-    assert not [name for name in house(module) if name.startswith("replication")]
-
-
-@pytest.mark.parametrize("module", modules("replication"))
-def test_replication_takes_only_the_ground_floor_without_torch(module: str) -> None:
-    assert {name for name in house(module) if name.startswith("sarm")} <= SHARED
-
-
-@pytest.mark.parametrize("module", modules("replication"))
-def test_imports_within_replication_go_down(module: str) -> None:
-    floors = {name: number for number, names in enumerate(REPLICATION_FLOORS) for name in names}
-    own = module.removeprefix("replication").removeprefix(".")
-    assert own in floors, f"{module} has no floor: give it one in REPLICATION_FLOORS"
-    upward = [name for name in house(module) if name.startswith("replication.") and floors[name.removeprefix("replication.")] > floors[own]]
-    assert not upward
-
-
-@pytest.mark.parametrize("module", sorted(f"sarm.{name}" for name in GROUND))
-def test_the_ground_floor_rests_on_nothing_above_it(module: str) -> None:
-    allowed: set[str] = {"sarm"}
-    for _, names in SARM_FLOORS:
-        allowed |= {f"sarm.{name}" for name in names}
-        if module.removeprefix("sarm.") in names:
-            break
-    assert house(module) <= allowed
-
-
-@pytest.mark.parametrize("module", sorted(f"sarm.{name}" for name in MATH))
+@pytest.mark.parametrize("module", [name for name in FILES if begins(name, MATH)])
 def test_math_reads_no_config_no_files_and_no_environment(module: str) -> None:
-    assert "sarm.config" not in house(module)
-    assert not {"os", "pathlib", "json"} & set(imported(module))
+    assert not [name for name in everything(module) if begins(name, ("os", "pathlib", "json", "sarm.config", "sarm.config."))]
 
 
-@pytest.mark.parametrize("module", [name for name in modules("sarm") if name.startswith("sarm.jobs.")])
-def test_no_job_imports_another_and_none_knows_the_store(module: str) -> None:
-    name = module.removeprefix("sarm.jobs.")
-    below = {one for one in house(module) if one.startswith("sarm.jobs")}
-    if name in JOB_PROCESS:
-        assert {one.removeprefix("sarm.jobs.") for one in below} <= JOB_PROCESS | {"sarm.jobs"}
-    else:
-        assert not below
-        assert not {"sarm.artifacts", "sarm.staging"} & house(module)
+@pytest.mark.parametrize("library", OWNED)
+def test_a_library_is_named_in_its_room_alone(library: str) -> None:
+    naming = [module for module in FILES if any(begins(name, (library, f"{library}.")) for name in everything(module))]
+    assert all(begins(module, OWNED[library]) for module in naming)
 
 
-@pytest.mark.parametrize("module", [name for name in modules("sarm") if not name.startswith("sarm.jobs")])
-def test_only_jobs_stand_above_what_computes(module: str) -> None:
-    assert not [name for name in house(module) if name.startswith("sarm.jobs")]
-
-
-def test_only_the_engine_names_deepspeed_and_accelerate() -> None:
-    naming = [module for module in modules("sarm") if {name.partition(".")[0] for name in imported(module)} & {"deepspeed", "accelerate"}]
-    assert set(naming) <= {"sarm.engine_zero"}
+def test_a_job_imports_no_other_job() -> None:
+    kinds = [name for name in FILES if begins(name, ("sarm.jobs.",)) and not begins(name, ("sarm.jobs.process", "sarm.jobs.process."))]
+    kinds.remove("sarm.jobs.__main__")
+    assert not [(one, other) for one in kinds for other in GRAPH[one] if begins(other, ("sarm.jobs", "sarm.jobs."))]
 
 
 def test_every_module_of_replication_imports_with_torch_blocked() -> None:
@@ -178,7 +157,7 @@ def test_every_module_of_replication_imports_with_torch_blocked() -> None:
         "        if name.partition('.')[0] == 'torch': raise ImportError('torch is blocked')\n"
         "sys.meta_path.insert(0, NoTorch())\n"
         "import importlib\n"
-        f"for name in {modules('replication')!r}: importlib.import_module(name)\n"
+        f"for name in {[name for name in FILES if begins(name, ('replication', 'replication.'))]!r}: importlib.import_module(name)\n"
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)

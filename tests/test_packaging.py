@@ -12,8 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from folders import ROOT
 
-ROOT = Path(__file__).parents[1]
 WHERE = """
 import json, replication
 from replication.data_folders import published_folder, slurm_folder, templates_folder

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from folders import ROOT
 
-ROOT = Path(__file__).parents[1]
 # Spelled in parts, so that this file does not hold what it looks for.
 MACHINE = re.compile("|".join("/" + name + "/" for name in ("work", "root")))
 HOSTS = (("pypi", "org"), ("pythonhosted", "org"), ("registry", "npmjs"), ("deb", "debian"))

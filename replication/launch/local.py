@@ -19,10 +19,10 @@ from types import FrameType
 from typing import Any
 
 import sarm
-from replication.launch.launcher import Watch
+from replication.launch.interface import Watch
 from replication.launch.torchrun import Segment, Talk, segments, torchrun
-from sarm.artifacts import ArtifactStore
 from sarm.job import EnvironmentProblem, Interrupted, Job, JobRequest
+from sarm.store.artifacts import ArtifactStore
 
 TAIL_LINES = 20
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,7 +49,7 @@ class LocalLauncher:
     command: str
     keep_going: bool = False
     report: Callable[[str], None] = _to_stderr
-    registry: str = "sarm.jobs.registry:REGISTRY"
+    registry: str = "sarm.jobs.process.registry:REGISTRY"
     workers: int = 1
 
     def launch(self, plan: Sequence[Job], store: ArtifactStore, watch: Watch) -> int:

@@ -1,1 +1,4 @@
-"""Published numbers, our results, verdicts and their rendering."""
+"""From artifacts and published numbers to tables with verdicts.
+
+May import: data_folders, frozen, recipes, settings.
+"""

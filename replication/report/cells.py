@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from replication.frozen import Frozen
 
 Verdict = Literal[
     "MATCH", "EQUIVALENT", "CONSISTENT", "INCONCLUSIVE", "DIFFERS", "DEFECTIVE", "MISSING", "NOT COMPARABLE", "PUBLISHED ONLY"
@@ -12,12 +14,6 @@ Verdict = Literal[
 
 
 Origin = Literal["paper-ours", "paper-baseline", "control"]
-
-
-class Frozen(BaseModel):
-    """A value that is never changed after it is built."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Measurement(Frozen):

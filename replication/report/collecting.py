@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from replication.recipes import Recipe, Training
+from replication.recipes.jobs_needed import Recipe, Training
 from replication.report.cells import Listing, Report
-from replication.report.features import collect_features
-from replication.report.framing import framed
-from replication.report.hours import collect_hours
-from replication.report.results import collect
-from sarm.artifacts import ArtifactStore
+from replication.report.latents.features import collect_features
+from replication.report.provenance.framing import framed
+from replication.report.results.accuracies import collect
+from replication.report.results.hours import collect_hours
 from sarm.job import Job
+from sarm.store.artifacts import ArtifactStore
 
 # Held-out pairs are split off by prompt, so that there is nothing to count.
 BENCHMARK_TITLES = {"rewardbench2": "RewardBench 2", "rmbench": "RM-Bench"}
@@ -31,7 +31,7 @@ def collect_any(recipe: Recipe, store: ArtifactStore, *, command: str, figures: 
     if not recipe.setting.experiment.compared_with:
         return found
     # Loaded here: it resamples items, which no other table does.
-    from replication.report.related import with_related  # noqa: PLC0415
+    from replication.report.results.related import with_related  # noqa: PLC0415
 
     return with_related(found, recipe, store, command=command)
 
@@ -39,8 +39,8 @@ def collect_any(recipe: Recipe, store: ArtifactStore, *, command: str, figures: 
 def collect_steering(recipe: Recipe, store: ArtifactStore, *, command: str, folder: Path | None) -> Report:
     """The report of Figure 3; with a folder the figures are drawn into it."""
     # Loaded here: numpy, scipy and matplotlib are not needed by any other experiment's plan or table.
-    from replication.report.figures import draw_figure3  # noqa: PLC0415
-    from replication.report.steering_tables import SteeringRun, figure3_report  # noqa: PLC0415
+    from replication.report.steering.figure import draw_figure3  # noqa: PLC0415
+    from replication.report.steering.tables import SteeringRun, figure3_report  # noqa: PLC0415
 
     setting, frame = recipe.setting, framed(recipe, store)
     authors = Path(setting.authors) if setting.authors else None
@@ -80,7 +80,7 @@ def _overlaps(recipe: Recipe, store: ArtifactStore) -> list[Listing]:
     """Near-duplicates between training pairs and the prompts of each benchmark, where the experiment asks for them."""
     if not recipe.setting.experiment.overlap:
         return []
-    from replication.report.overlap import overlap_listing, overlap_of  # noqa: PLC0415 - as above
+    from replication.report.results.overlap import overlap_listing, overlap_of  # noqa: PLC0415 - as above
 
     listings = []
     # A released model's training pairs are not at hand.

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from replication.profiles import BenchmarkName
-from replication.recipes import Training
+from replication.recipes.jobs_needed import Training
 from replication.report.cells import Measurement
-from sarm.artifacts import ArtifactStore
+from replication.settings.profiles import BenchmarkName
 from sarm.data.preferences import DataError, ScoredPreference, read_jsonl
 from sarm.job import Job
-from sarm.scoring import Metric, ScoringError, pairwise_scores, rewardbench2_scores, rmbench_scores
+from sarm.metrics.credits import Metric, ScoringError
+from sarm.metrics.pairs import pairwise_scores
+from sarm.metrics.rewardbench2 import rewardbench2_scores
+from sarm.metrics.rmbench import rmbench_scores
+from sarm.store.artifacts import ArtifactStore
 
 REWARDS_FILE = "rewards.jsonl"
 ALL_PAIRS = "All pairs"

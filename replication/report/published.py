@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from replication.data_folders import published_folder
-from replication.report.cells import Frozen
+from replication.frozen import Frozen
 from replication.report.counts import Grain, Interval, Rounding, achievable_counts, interval_of
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?")

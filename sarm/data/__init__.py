@@ -1,1 +1,4 @@
-"""Preferences, tokens and public data sources."""
+"""Preferences, texts and benchmarks: the shapes that all data have here, and how they become tokens.
+
+May import: job.
+"""

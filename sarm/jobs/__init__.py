@@ -1,1 +1,4 @@
-"""One file, one kind of job, one function."""
+"""What computes: one file, one kind of job, one function `(config, context) -> None`. No job knows the store, a profile or a table.
+
+May import: backbone, checkpoints, config, data, engine, explain, job, judges, reward, sae, scoring, store.
+"""

@@ -19,13 +19,13 @@ from typing import TextIO
 
 from pydantic import ValidationError
 
-from sarm.artifacts import ArtifactStore
-from sarm.checksums import write_whole
 from sarm.job import Interrupted, JobError, JobRequest, UsageProblem
-from sarm.jobs.events import Events
-from sarm.jobs.process import JobProcess
-from sarm.jobs.ranks import Follower, Leader, place
-from sarm.jobs.registry import Registry, load
+from sarm.jobs.process.events import Events
+from sarm.jobs.process.lifecycle import JobProcess
+from sarm.jobs.process.ranks import Follower, Leader, place
+from sarm.jobs.process.registry import Registry, load
+from sarm.store.artifacts import ArtifactStore
+from sarm.store.checksums import write_whole
 
 STOP_FILE_SECONDS = 0.5
 
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--command", default="replicate table1", help="what builds a missing input, for messages")
     parser.add_argument("--keep-going", action="store_true", help="go on with jobs that do not need a failed one")
     parser.add_argument("--together", type=Path, help="folder shared by several processes at one list: each takes what is ready and free")
-    parser.add_argument("--registry", default="sarm.jobs.registry:REGISTRY", help=argparse.SUPPRESS)
+    parser.add_argument("--registry", default="sarm.jobs.process.registry:REGISTRY", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     stderr = sys.stderr
     store = ArtifactStore(options.store)
@@ -152,7 +152,7 @@ def _run(options: argparse.Namespace, store: ArtifactStore, state: StateFile, st
     stop.install()
     rank, size = place()
     if size > 1:
-        from sarm.engine_group import board  # noqa: PLC0415 - brings torch, which a process on its own may not need
+        from sarm.engine.group import board  # noqa: PLC0415 - brings torch, which a process on its own may not need
 
         if rank:
             return Follower(board=board(), rank=rank, registry=registry, stop_requested=stop, stderr=stderr).run()

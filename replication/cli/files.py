@@ -1,0 +1,214 @@
+"""Commands on files and finished results: render, score, reward, compare-weights, fetch, audit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from replication.cli.options import (
+    DEFAULT_STORE,
+    FromOption,
+    JsonOption,
+    ProfileOption,
+    ProtocolOption,
+    RowsOption,
+    SeedsOption,
+    SetOption,
+    StoreOption,
+)
+from replication.recipes.requested import Chosen, experiments_named, settings_for
+from replication.usage_problems import UsageProblems
+from sarm.config.score import ConversationScoringConfig
+from sarm.config.weights import WeightComparisonConfig
+from sarm.job import Job
+from sarm.metrics.credits import Metric
+from sarm.resources import Resources
+from sarm.store.artifacts import ArtifactStore
+
+MISSING_RESULTS = 5
+
+
+def render(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment.")],
+    output_format: Annotated[Literal["md", "tex", "html", "csv", "json"], typer.Option("--format", help="Format on stdout.")] = "md",
+    profile: ProfileOption = "mini",
+    protocol: ProtocolOption = "paper",
+    rows: RowsOption = "",
+    seeds: SeedsOption = "0",
+    assignments: SetOption = None,
+    source: FromOption = "train",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """A table from what the store has, on stdout. Starts nothing; exit code 5 when nothing of it was measured."""
+    from replication import pipeline  # noqa: PLC0415 - rendering and statistics are not needed by --help
+    from replication.recipes.jobs_needed import recipe  # noqa: PLC0415 - as above
+    from replication.report.render.tables import as_text  # noqa: PLC0415 - as above
+
+    given = tuple(assignments or ())
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=given, source=source)
+    place = ArtifactStore(store)
+    (setting,) = settings_for(experiments_named([experiment])[:1], chosen, place, os.environ)
+    command = shlex.join(["replicate", experiment, "--profile", profile, *(["--from", source] if source != "train" else [])])
+    report = pipeline.report(recipe(setting), place, command=command)
+    typer.echo(as_text(report, output_format), nl=False)
+    if not pipeline.measured(report):
+        typer.echo(f"replicate: nothing of {experiment} was measured yet; run: {command}", err=True)
+        raise typer.Exit(MISSING_RESULTS)
+
+
+def score(
+    rewards: Annotated[Path, typer.Argument(help="Per-item rewards, JSONL.")],
+    benchmark: Annotated[Literal["rewardbench2", "rmbench"], typer.Option("--benchmark", help="Whose metrics.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Metrics of a file of per-item rewards, ours or anyone's."""
+    from replication.report.results.score_files import score_file  # noqa: PLC0415 - not needed by --help
+
+    scores = score_file(rewards, benchmark)
+    if as_json:
+        content = {
+            "benchmark": benchmark,
+            "metrics": {name: metric._asdict() for name, metric in scores.metrics.items()},
+            "missing": dict(scores.missing),
+            "unknown": dict(scores.unknown),
+        }
+        typer.echo(json.dumps(content, indent=2))
+    else:
+        for name, metric in scores.metrics.items():
+            typer.echo(_metric_line(name, metric))
+        for name, reason in scores.missing.items():
+            typer.echo(f"{name:<16}{'-':>8}  {reason}")
+    for label, count in scores.unknown.items():
+        typer.echo(f"warning: {count} items of {label!r} belong to no known subset and are left out", err=True)
+    if not scores.metrics:
+        raise typer.Exit(MISSING_RESULTS)
+
+
+def _metric_line(name: str, metric: Metric) -> str:
+    error = f" ± {100 * metric.standard_error:.2f}" if metric.standard_error is not None else ""
+    ties = f"  {metric.ties} ties" if metric.ties else ""
+    return f"{name:<16}{100 * metric.value:>8.2f}{error}  n {metric.n}{ties}"
+
+
+def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    model: Annotated[Path, typer.Option("--model", help="Folder of a reward model.")],
+    conversations: Annotated[Path, typer.Option("--input", help="Conversations, JSONL: {id, messages}.")],
+    attribution: Annotated[bool, typer.Option("--attribution", help="Also the top latents and what they contribute.")] = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="Latents to list with --attribution.")] = 10,
+    max_length: Annotated[int, typer.Option("--max-length", min=2, help="Longest conversation, tokens.")] = 4096,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs to use; 0 runs on the CPU.")] = 0,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """A reward for each conversation, as JSONL on stdout. Runs as a job, so the same call again is answered from the store."""
+    missing = [f"{option} {path} does not exist" for option, path in (("--model", model), ("--input", conversations)) if not path.exists()]
+    if missing:
+        raise UsageProblems(missing)
+    place = ArtifactStore(store)
+    config = ConversationScoringConfig(
+        model_digest=place.fingerprint(model.resolve()),
+        conversations_digest=place.fingerprint(conversations.resolve()),
+        attribution=top if attribution else 0,
+        max_length=max_length,
+    )
+    locations = {"model": str(model.resolve()), "conversations": str(conversations.resolve())}
+    job = Job(config=config, resources=Resources(gpus=gpus), locations=locations, label=f"rewards of {conversations.name}")
+    run_alone(job, place)
+    typer.echo((place.path(job) / "rewards.jsonl").read_text(encoding="utf-8"), nl=False)
+
+
+def compare_weights(
+    first: Annotated[Path, typer.Argument(help="Folder of the earlier checkpoint.")],
+    second: Annotated[Path, typer.Argument(help="Folder of the later one.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Which tensors differ between two checkpoints and by how much, and whether the SAE was frozen between them. JSON on stdout."""
+    missing = [f"{path} does not exist" for path in (first, second) if not path.exists()]
+    if missing:
+        raise UsageProblems(missing)
+    place = ArtifactStore(store)
+    config = WeightComparisonConfig(
+        first_digest=place.fingerprint(first.resolve()), second_digest=place.fingerprint(second.resolve())
+    )
+    locations = {"first": str(first.resolve()), "second": str(second.resolve())}
+    run_alone(Job(config=config, locations=locations, label=f"weights of {first.name} and {second.name}"), place)
+    typer.echo((place.path(Job(config=config)) / "comparison.json").read_text(encoding="utf-8"), nl=False)
+
+
+def run_alone(job: Job, place: ArtifactStore) -> None:
+    """Run one job unless the store has it; exits with the launcher's code when it fails."""
+    from replication.cli.progress import watching  # noqa: PLC0415 - as above
+    from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
+
+    if place.has(job):
+        return
+    with watching(1) as watch:
+        code = LocalLauncher(command=shlex.join(["replicate", *sys.argv[1:]])).launch([job], place, watch)
+    if code:
+        raise typer.Exit(code)
+
+
+def fetch(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    experiments: Annotated[list[str], typer.Argument(help="Names of experiments, or all.")],
+    profile: ProfileOption = "paper",
+    protocol: ProtocolOption = "paper",
+    rows: RowsOption = "",
+    assignments: SetOption = None,
+    source: FromOption = "train",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Pin hub revisions, then bring weights and data into the store: for a machine with a network."""
+    from replication import hub_fetch as fetching  # noqa: PLC0415 - huggingface_hub is not needed by --help
+    from replication.cli.progress import watching  # noqa: PLC0415 - as above
+    from replication.plan.steps import brought_in, plan  # noqa: PLC0415 - as above
+    from replication.recipes.jobs_needed import hub_sources_of  # noqa: PLC0415 - as above
+    from replication.settings.profiles import unpinned_of  # noqa: PLC0415 - as above
+
+    place = ArtifactStore(store)
+    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, assignments=tuple(assignments or ()), source=source)
+    settings = settings_for(experiments_named(experiments), chosen, place, os.environ)
+    sources = [one for setting in settings for one in hub_sources_of(setting)]
+    if dry_run:
+        for repository, what in unpinned_of(sources):
+            typer.echo(f"pin {what} {repository}")
+        planned = plan(settings, place)
+        for line in fetching.downloads([planned]):
+            typer.echo(line)
+        for repository in dict.fromkeys(one.repository for one, _ in sources if one.gated):
+            typer.echo(f"{repository} is gated: accept its licence on the hub and set HF_TOKEN", err=True)
+        typer.echo(f"{planned.cost.download_gb:.1f} GB to download (as far as sizes are known)", err=True)
+        return
+    for repository, commit in fetching.pin(sources, place).items():
+        typer.echo(f"{repository} pinned to {commit}", err=True)
+    planned = plan(settings_for(experiments_named(experiments), chosen, place, os.environ), place)
+    with watching(len(brought_in(planned.steps))) as watch:
+        code = fetching.fetch(planned, place, watch=watch, command=shlex.join(["replicate", *sys.argv[1:]]))
+    if not code:
+        typer.echo("all is in the store, at the commits of revisions.json and with the checksums of fetched.json", err=True)
+    raise typer.Exit(code)
+
+
+def audit(as_json: JsonOption = False) -> None:
+    """Consistency of the paper's own numbers. Arithmetic on printed digits: no model, no GPU."""
+    from replication.report.audit.consistency import audit as findings  # noqa: PLC0415 - not needed by --help
+    from replication.report.audit.page import audit_text  # noqa: PLC0415 - as above
+
+    found = findings()
+    typer.echo(json.dumps([one.model_dump() for one in found], indent=2) if as_json else audit_text(found).rstrip())
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "render": render,
+    "score": score,
+    "reward": reward,
+    "compare-weights": compare_weights,
+    "fetch": fetch,
+    "audit": audit,
+}

@@ -1,0 +1,99 @@
+"""How work stands: what the store is building and has built, and what Slurm makes of the jobs that were submitted from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from replication.frozen import Frozen
+from replication.launch.slurm.calls import Queue
+from replication.launch.slurm.records import submissions
+from replication.launch.slurm.status import JobStatus
+from replication.launch.slurm.status import logs as slurm_logs
+from replication.launch.slurm.status import status as slurm_status
+from replication.usage_problems import UsageProblems
+from sarm.job import KEY_LENGTH, EnvironmentProblem
+from sarm.store.artifacts import ArtifactStore, MissingArtifact
+
+
+class Unfinished(Frozen):
+    """Work that a process is at, or that was stopped."""
+
+    kind: str
+    key: str
+    state: Literal["running", "interrupted"]
+    checkpoint: bool
+
+
+class Standing(Frozen):
+    """The store and Slurm at one moment. `silent` says why Slurm could not be asked, empty where it was or need not be."""
+
+    unfinished: tuple[Unfinished, ...]
+    done: int
+    submitted: tuple[JobStatus, ...] = ()
+    silent: str = Field(default="", description="Slurm's trouble; then `submitted` is empty although jobs were submitted.")
+
+
+def standing(store: ArtifactStore, queue: Queue) -> Standing:
+    """How everything stands; Slurm is asked only where jobs were submitted from this store."""
+    unfinished = tuple(
+        Unfinished(
+            kind=work.folder.parent.parent.name,
+            key=work.key[:KEY_LENGTH],
+            state="running" if work.running else "interrupted",
+            checkpoint=bool(work.checkpoint_time),
+        )
+        for work in store.staging.all()
+    )
+    silent = ""
+    submitted: tuple[JobStatus, ...] = ()
+    if submissions(store):
+        try:
+            submitted = tuple(slurm_status(store, queue))
+        except EnvironmentProblem as problem:
+            silent = str(problem)
+    return Standing(unfinished=unfinished, done=len(store.entries()), submitted=submitted, silent=silent)
+
+
+def lines(found: Standing) -> list[str]:
+    """A standing as text: submitted jobs that are not done, unfinished work, sums."""
+    told = []
+    for one in found.submitted:
+        if one.artifact == "present":
+            continue
+        reason = f" ({one.reason})" if one.reason else ""
+        told.append(f"{one.state.lower() + reason:<24}{one.slurm:<12}{one.key[:KEY_LENGTH]}  {one.label} {one.progress}".rstrip())
+    for each in found.unfinished:
+        told.append(f"{each.state:<12}{each.key}  {each.kind}, " + ("with a checkpoint" if each.checkpoint else "no checkpoint yet"))
+    if found.submitted:
+        there = sum(one.artifact == "present" for one in found.submitted)
+        told.append(f"{len(found.submitted)} jobs submitted to Slurm, {there} of them in the store")
+    return [*told, f"{found.done} artifacts done, {len(found.unfinished)} unfinished"]
+
+
+def logs_of(store: ArtifactStore, name: str) -> list[Path]:
+    """The logs of a job by the first digits of its key (as `kind/key` or `kind-key` too) or its Slurm id: its own, then its script's.
+
+    Raises MissingArtifact, or UsageProblems when several jobs fit.
+    """
+    if any(name in (one.slurm, one.slurm.partition("_")[0]) for one in submissions(store).values()):
+        return _existing(store, name, slurm_logs(store, name))
+    key = name.rpartition("/")[2].rpartition("-")[2]
+    running = [work.folder / "log.txt" for work in store.staging.all() if work.key.startswith(key)]
+    kept = sorted((store.root / ".logs").glob(f"*-{key[:KEY_LENGTH]}*.txt"))
+    found = [path for path in running or kept if path.is_file()]
+    if len({path.stem for path in found}) > 1 and not running:
+        raise UsageProblems([f"{key!r} fits several jobs: {', '.join(path.stem for path in found)}; give more digits"])
+    try:
+        submitted = slurm_logs(store, key if found else name)
+    except MissingArtifact:
+        submitted = []
+    return _existing(store, name, list(dict.fromkeys([*found[:1], *submitted])))
+
+
+def _existing(store: ArtifactStore, name: str, paths: list[Path]) -> list[Path]:
+    if not paths:
+        raise MissingArtifact(f"no log of a job {name!r} in {store.root} (yet); see: replicate status, replicate store list")
+    return paths

@@ -1,0 +1,172 @@
+"""A plan as a reader sees it: each job, sums by stage, what is trained, what controls and seeds add; on a terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from replication.plan.calibration import Compared
+from replication.plan.cost import PEAK_FLOPS, UTILISATION, Cost
+from replication.plan.refusals import memory_parts
+from replication.plan.steps import Plan, Step
+from replication.plan.totals import Amount, Work, added_cost, further_seed, stages, work_of
+from replication.settings.clusters import Cluster
+
+
+def peaks(cluster: Cluster | None) -> Mapping[str, float]:
+    """GPU -> its peak, FLOP/s: the cluster's where it says so, else the cards that we know."""
+    if cluster is not None and cluster.gpu_tflops:
+        return {cluster.name: cluster.gpu_tflops * 1e12}
+    return PEAK_FLOPS
+
+
+def plan_table(plan: Plan, console: Console) -> None:
+    """Each job with why it runs or is reused, and what is expected of it; then stages, amounts and sums."""
+    table = _table("action", "job", "key", "estimate")
+    for step in plan.steps:
+        table.add_row(step.action, f"{step.job.label}\n  {step.why}", step.job.short_key[:8], _estimate(step, plan.cluster))
+    console.print(table)
+    console.print()
+    console.print(_stage_table(plan))
+    for line in [*memory_lines(plan), *work_lines(plan), *summary(plan)]:
+        console.print(line)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=column != "job", overflow="fold")
+    return table
+
+
+def _stage_table(plan: Plan) -> Table:
+    devices = peaks(plan.cluster)
+    table = _table("stage", "jobs", "to run", "tokens", *(f"{name}-h" for name in devices), "GB a process", "disk GB", "download GB")
+    for stage in stages(plan):
+        cost = stage.cost
+        gpus = any(step.job.resources.gpus for step in plan.steps if step.job.kind == stage.kind)
+        hours = [f"{cost.hours_at(peak):.1f}" if gpus else "-" for peak in devices.values()]
+        sizes = [f"{value:.2f}" if value else "-" for value in (cost.memory_gb, cost.disk_gb, cost.download_gb)]
+        tokens = f"{cost.tokens:.2g}" if cost.tokens else "-"
+        table.add_row(stage.kind, str(stage.jobs), str(stage.to_run), tokens, *hours, *sizes)
+    return table
+
+
+def memory_lines(plan: Plan) -> list[str]:
+    """For each stage on GPUs the job whose process needs most, part by part."""
+    found: dict[str, Step] = {}
+    for step in plan.steps:
+        if step.job.resources.gpus:
+            largest = found.setdefault(step.job.kind, step)
+            found[step.job.kind] = max(largest, step, key=lambda one: one.cost.memory_gb)
+    card = f" of {plan.cluster.gpu_memory_gb:.0f}" if plan.cluster is not None else ""
+    return [
+        f"largest {kind}: {step.cost.memory_gb:.1f}{card} GB a card ({memory_parts(step.cost)}), {step.job.label}"
+        for kind, step in found.items()
+    ]
+
+
+def work_lines(plan: Plan) -> list[str]:
+    """What is trained for the paper's rows, what for ours, and what another seed adds."""
+    work = work_of(plan)
+    lines = [f"the paper's: {_amount(work.printed)}"] if work.printed.rows else []
+    if work.added.rows or work.added.trainings:
+        lines.append(f"added by us: {_amount(work.added)}; {_hours(added_cost(plan), plan)}")
+    if work.printed.trainings or work.added.trainings:
+        lines.append(f"each further seed: {_hours(further_seed(plan), plan)}")
+    return lines
+
+
+def _amount(amount: Amount) -> str:
+    return (
+        f"{amount.rows} rows, {amount.trainings} different trainings of reward models, {amount.saes} SAEs in {amount.passes} passes "
+        "over the text"
+    )
+
+
+def _hours(cost: Cost, plan: Plan) -> str:
+    if not any(step.job.resources.gpus for step in plan.steps):
+        return f"about {duration(cost.cpu_seconds)} on this machine"
+    hours = ", ".join(f"{cost.hours_at(peak):.1f} h of one {name}" for name, peak in peaks(plan.cluster).items())
+    return f"{hours} (at {UTILISATION:.0%} of the peak)"
+
+
+def summary(plan: Plan) -> list[str]:
+    """How much runs and is reused, and the estimate."""
+    todo, cost = plan.todo, plan.cost
+    lines = [f"{len(todo)} jobs to run, {len(plan.steps) - len(todo)} reused"]
+    if todo:
+        room = f"{cost.disk_gb:.2g} GB of artifacts" + (f", {cost.checkpoint_gb:.0f} GB of checkpoints" if cost.checkpoint_gb >= 1 else "")
+        lines.append(
+            f"estimate: {cost.flops:.2g} FLOP, {_hours(cost, plan)}; largest process {cost.memory_gb:.2g} GB; {room}"
+            + (f"; {cost.download_gb:.0f} GB of downloads" if cost.download_gb else "")
+        )
+    return lines
+
+
+def _estimate(step: Step, cluster: Cluster | None) -> str:
+    cost, needs = step.cost, step.job.resources
+    if step.job.kind in ("fetch_weights", "prepare_data") and cost.download_gb:
+        return f"{cost.download_gb:.2f} GB to download"
+    if not needs.gpus:
+        return duration(cost.cpu_seconds)
+    hours = " / ".join(f"{cost.hours_at(peak):.1f} {name}-h" for name, peak in peaks(cluster).items() if name != "H200")
+    card = f" of {cluster.gpu_memory_gb:.0f}" if cluster is not None else ""
+    cards = f" on each of {needs.gpus}" if needs.gpus > 1 else ""
+    return f"{hours}, {cost.memory_gb:.0f}{card} GB{cards}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that a reader wants."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"
+
+
+def measured_table(found: Sequence[Compared], console: Console) -> None:
+    """Predicted beside measured, one line for each kind of job."""
+    table = _table("kind", "jobs", "predicted s", "measured s", "measured / predicted", "predicted GB", "measured GB")
+    for one in found:
+        times = [f"{one.predicted_seconds:.1f}", f"{one.measured_seconds:.1f}", f"{one.ratio:.2f}" if one.ratio else "-"]
+        table.add_row(one.kind, str(one.jobs), *times, f"{one.predicted_gb:.2f}" if one.predicted_gb else "-", f"{one.measured_gb:.2f}")
+    console.print(table)
+
+
+def values(plan: Plan) -> dict[str, Any]:
+    """A plan as plain values for JSON: every job, sums by stage, amounts, the cost of our additions and of one more seed."""
+    work: Work = work_of(plan)
+    return {
+        "jobs": [_step_values(step, plan.cluster) for step in plan.steps],
+        "stages": [
+            {**stage.model_dump(exclude={"cost"}), "cost": _cost_values(stage.cost, plan.cluster)} for stage in stages(plan)
+        ],
+        "work": work.model_dump(),
+        "added_by_us": _cost_values(added_cost(plan), plan.cluster),
+        "each_further_seed": _cost_values(further_seed(plan), plan.cluster),
+        "cluster": plan.cluster.name if plan.cluster else None,
+        "gpu_memory_gb": plan.cluster.gpu_memory_gb if plan.cluster else None,
+        "warnings": list(plan.warnings),
+        "summary": summary(plan),
+    }
+
+
+def _step_values(step: Step, cluster: Cluster | None) -> dict[str, Any]:
+    return {
+        "kind": step.job.kind,
+        "key": step.job.key,
+        "label": step.job.label,
+        "action": step.action,
+        "why": step.why,
+        "inputs": {name: needed.key for name, needed in step.job.inputs.items()},
+        "config": step.job.config.model_dump(mode="json"),
+        "resources": step.job.resources.model_dump(mode="json"),
+        "cost": _cost_values(step.cost, cluster),
+    }
+
+
+def _cost_values(cost: Cost, cluster: Cluster | None) -> dict[str, Any]:
+    hours = {name: cost.hours_at(peak) for name, peak in peaks(cluster).items()}
+    return {**cost.model_dump(), "memory_gb": cost.memory_gb, "gpu_hours": hours}

@@ -1,0 +1,127 @@
+"""What was asked for on a command line, read into settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from replication.data_folders import AUTHORS_REWARDS
+from replication.lock_files import read_pins
+from replication.recipes.setting import Setting, Source
+from replication.settings.experiments import EXPERIMENTS, Experiment
+from replication.settings.model_locations import pinned, placed, split
+from replication.settings.overrides import parse_overrides
+from replication.settings.profile_files import load_profile
+from replication.settings.profiles import Profile
+from replication.settings.protocols import PROTOCOLS
+from replication.usage_problems import UsageProblems, unknown
+from sarm.store.artifacts import ArtifactStore
+
+ALL = "all"
+
+
+class Chosen(BaseModel):
+    """What was asked for on the command line, still as text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: str = "mini"
+    protocol: str = "paper"
+    rows: str = ""
+    seeds: str = "0"
+    assignments: tuple[str, ...] = ()
+    source: Source = "train"
+
+
+def experiments_named(names: Sequence[str]) -> list[Experiment]:
+    """The experiments of these names; `all` stands for every one. Raises UsageProblems with the nearest names."""
+    wrong = [name for name in names if name != ALL and name not in EXPERIMENTS]
+    if wrong:
+        raise UsageProblems([problem for name in wrong for problem in unknown("experiment", name, [*EXPERIMENTS, ALL]).problems])
+    return list(EXPERIMENTS.values()) if ALL in names else [EXPERIMENTS[name] for name in dict.fromkeys(names)]
+
+
+def settings_for(
+    experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, environment: Mapping[str, str]
+) -> list[Setting]:
+    """One setting for each experiment. Raises UsageProblems with everything that is wrong with the options at once."""
+    seeds, overrides, profile = _read_options(chosen, store, environment)
+    # Several rows read the same files: each is looked at once.
+    digest = cache(store.fingerprint)
+    return [
+        Setting(
+            experiment=experiment,
+            profile=profile,
+            protocol=PROTOCOLS[chosen.protocol],
+            seeds=seeds,
+            rows=chosen.rows,
+            overrides=overrides,
+            digest=digest,
+            authors=authors_rewards(environment),
+            asked=chosen.profile,
+            source=chosen.source,
+            stored=store.has,
+        )
+        for experiment in experiments
+    ]
+
+
+def _read_options(
+    chosen: Chosen, store: ArtifactStore, environment: Mapping[str, str]
+) -> tuple[tuple[int, ...], dict[str, dict[str, object]], Profile]:
+    problems: list[str] = []
+    if chosen.protocol not in PROTOCOLS:
+        problems += unknown("protocol", chosen.protocol, PROTOCOLS).problems
+    places, values = split(chosen.assignments)
+    seeds: tuple[int, ...] = ()
+    overrides: dict[str, dict[str, object]] = {}
+    try:
+        seeds = parse_seeds(chosen.seeds)
+    except UsageProblems as wrong:
+        problems += wrong.problems
+    try:
+        overrides = parse_overrides(values)
+    except UsageProblems as wrong:
+        problems += wrong.problems
+    try:
+        pins = read_pins(store)
+        profile = pinned(placed(load_profile(chosen.profile, environment=environment, pins=pins), places), pins)
+    except UsageProblems as wrong:
+        problems += wrong.problems
+    if problems:
+        raise UsageProblems(problems)
+    return seeds, overrides, profile
+
+
+def trained_or_released(source: str) -> Source:
+    """The value of `--from` where tables are not rebuilt from scores."""
+    return "released" if source == "released" else "train"
+
+
+def scoring_assignments(*, subset: str, limit: int, batch_tokens: int) -> tuple[str, ...]:
+    """`--subset`, `--limit` and `--batch-tokens` as the assignments of `--set` that they are short for."""
+    found = [f"scoring.subset={json.dumps(subset)}"] if subset else []
+    found += [f"scoring.limit={limit}"] if limit else []
+    # The harness's fixed batches have rows and no tokens: asking for tokens asks for batches by tokens.
+    found += [f"scoring.batch_tokens={batch_tokens}", "scoring.batches=similar-lengths", "scoring.batch_rows=0"] if batch_tokens else []
+    return tuple(found)
+
+
+def authors_rewards(environment: Mapping[str, str], folder: Path | None = None) -> str:
+    """The authors' own rewards behind Figure 3: in the folder, where one is named, else where `SARM_DATA` has them; empty if nowhere."""
+    data = environment.get("SARM_DATA", "")
+    named = () if folder is None else (folder / AUTHORS_REWARDS.name, folder / AUTHORS_REWARDS)
+    own = (Path(data) / AUTHORS_REWARDS,) if data and folder is None else ()
+    return next((str(path) for path in (*named, *own) if path.is_file()), "")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`0,1,2` as numbers, each once. Raises UsageProblems."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise UsageProblems([f"--seeds {text!r}: expected whole numbers from 0, comma-separated, for example 0,1,2"])
+    return tuple(dict.fromkeys(int(part) for part in parts))

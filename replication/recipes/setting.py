@@ -1,0 +1,52 @@
+"""A setting: all that decides which jobs an experiment needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from replication.settings.experiments import Experiment
+from replication.settings.judges import NOBODY, Judging
+from replication.settings.overrides import Overrides
+from replication.settings.profiles import Profile
+from replication.settings.protocols import Protocol
+from sarm.job import Job
+from sarm.store.checksums import fingerprint
+
+Source = Literal["train", "released"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that decides which jobs an experiment needs.
+
+    `rows` are comma-separated patterns (empty: all); `overrides` come from `--set`; `attempt` > 0 is `--fresh`;
+    `digest` gives the SHA-256 of a local file or folder. `endpoint` (settings of a chat endpoint, a JSON file) and `answers`
+    (recorded ones) are files for the explanations, `authors` holds the rewards behind the paper's Figure 3; empty for none.
+    `asked` is what the user gave as --profile, for messages; empty where that is the profile's name.
+    `source`: train our own models, or score released checkpoints. `judging` says which judges are asked, `stored` whether an artifact is
+    there: answers once paid for are shown without being asked for.
+    """
+
+    experiment: Experiment
+    profile: Profile
+    protocol: Protocol
+    seeds: tuple[int, ...] = (0,)
+    rows: str = ""
+    overrides: Overrides = field(default_factory=dict)
+    attempt: int = 0
+    digest: Callable[[Path], str] = fingerprint
+    endpoint: str = ""
+    answers: str = ""
+    authors: str = ""
+    source: Source = "train"
+    asked: str = ""
+    judging: Judging = NOBODY
+    stored: Callable[[Job], bool] = lambda job: False
+
+    @property
+    def profile_option(self) -> str:
+        """What to type after --profile to get this profile again."""
+        return self.asked or self.profile.name

@@ -1,0 +1,4 @@
+"""Explained latents: their table, how well explanations detect, and whether a latent does what its weight says.
+
+May import: cells, provenance, statistics.
+"""

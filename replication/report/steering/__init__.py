@@ -1,0 +1,4 @@
+"""The steering experiment (Figure 3): checks S0 to S12, controls, the authors' rewards, tables and figure.
+
+May import: cells, published.
+"""

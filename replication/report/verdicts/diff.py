@@ -1,0 +1,254 @@
+"""Our results against a reference: the paper, the leaderboard, the released checkpoint's row, or another results file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from replication.frozen import Frozen
+from replication.report.cells import Cell, Input, Measurement, Report, Row, Table, Verdict
+from replication.report.published import PublishedTable, load_published
+from replication.report.render.view import cells_of, decimals_of
+from replication.report.results.files import OWN_MODEL
+from replication.report.results.reading import MISSING, USAGE, ResultsError, read_object, read_results, validated
+from replication.report.statistics import binomial_error
+from replication.report.verdicts.report import with_verdicts
+from replication.report.verdicts.rules import VerdictRules, load_rules
+
+REFERENCES: Mapping[str, str] = {"leaderboard": "leaderboard", "release": "released"}
+SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
+SEVERITY: tuple[Verdict, ...] = (
+    "DIFFERS", "MISSING", "INCONCLUSIVE", "DEFECTIVE", "NOT COMPARABLE", "CONSISTENT", "EQUIVALENT", "MATCH", "PUBLISHED ONLY",
+)  # fmt: skip
+# In the documented order of precedence: what is missing comes before what differs.
+EXIT_CODES: tuple[tuple[Verdict, int], ...] = (("MISSING", 5), ("DIFFERS", 3), ("INCONCLUSIVE", 4))
+
+
+class DiffRow(Frozen):
+    """One compared cell."""
+
+    table: str
+    row: str
+    label: str
+    column: str
+    ours: str = Field(description="As shown; empty where there is none.")
+    reference: str = Field(description="As printed by the reference; empty where it has none.")
+    verdict: Verdict
+    reason: str
+
+
+class Diff(Frozen):
+    """All compared cells, in the order of the report."""
+
+    experiment: str
+    profile: str
+    against: str
+    rows: tuple[DiffRow, ...]
+    notes: tuple[str, ...] = ()
+
+    def count(self, verdict: Verdict) -> int:
+        """How many cells have a verdict."""
+        return sum(row.verdict == verdict for row in self.rows)
+
+    def worst_first(self) -> tuple[DiffRow, ...]:
+        """The rows by severity of their verdict, else in order."""
+        return tuple(sorted(self.rows, key=lambda row: SEVERITY.index(row.verdict)))
+
+
+def diff(report: Report, against: str, *, folder: Path | None = None) -> Diff:
+    """The verdicts of a report against `paper`, `leaderboard`, `release` or the path of another results file.
+
+    Raises ResultsError for a file that is no results file, PublishedError and VerdictError as the verdicts do.
+    """
+    if against == "paper":
+        judged = with_verdicts(report, folder=folder)
+    elif against in REFERENCES:
+        judged = with_verdicts(report, reference=REFERENCES[against], folder=folder)
+    else:
+        judged = against_report(report, load_results(Path(against)), rules=load_rules(folder))
+    return Diff(experiment=report.experiment, profile=report.profile, against=against, rows=_rows(judged), notes=judged.notes)
+
+
+def only_row(report: Report, name: str) -> Report:
+    """The report cut down to one row. Raises ResultsError for a name that no table has."""
+    if all(row.name != name for table in report.tables for row in table.rows):
+        names = sorted({row.name for table in report.tables for row in table.rows if row.origin != "paper-baseline"})
+        raise ResultsError(f"--row {name}: no such row in {report.experiment} (rows: {', '.join(names)})", exit_code=USAGE)
+    tables = [table.model_copy(update={"rows": tuple(row for row in table.rows if row.name == name)}) for table in report.tables]
+    return report.model_copy(update={"tables": tuple(table for table in tables if table.rows)})
+
+
+def exit_code(found: Diff, fail_on: Collection[str] = ("differs", "missing")) -> int:
+    """0, or the code of the first verdict of `fail_on` that occurs: missing 5, differs 3, inconclusive 4."""
+    for verdict, code in EXIT_CODES:
+        if verdict.lower() in fail_on and found.count(verdict):
+            return code
+    return 0
+
+
+def _rows(report: Report) -> tuple[DiffRow, ...]:
+    rows = []
+    for table in report.tables:
+        for row in table.rows:
+            for cell in cells_of(row, table.columns):
+                if cell.verdict == "PUBLISHED ONLY":
+                    continue
+                ours = "" if cell.ours is None else f"{cell.ours.value:.{max(decimals_of(cell), 1)}f}"
+                if cell.ours is not None and cell.ours.standard_error is not None:
+                    ours += f" ± {cell.ours.standard_error:.1f}"
+                rows.append(
+                    DiffRow(
+                        table=table.name,
+                        row=row.name,
+                        label=row.label,
+                        column=cell.column,
+                        ours=ours,
+                        reference=cell.published or "",
+                        verdict=cell.verdict,
+                        reason=cell.reason,
+                    )
+                )
+    return tuple(rows)
+
+
+def against_report(report: Report, other: Report, *, rules: VerdictRules) -> Report:
+    """The report judged by another run of the same profile, protocol and seeds.
+
+    Such runs are the same computation: identical on one machine, apart by last digits on another. Training carries these on, so retrained
+    results may be as far apart as two seeds (twice their standard deviation, assumed from `seed_dispersion`); evaluations of the same
+    weights keep the noise budget. Raises ResultsError where the two rest on different data.
+    """
+    _refuse_other_data(report, other)
+    why = ""
+    if (report.experiment, report.profile, report.protocol) != (other.experiment, other.profile, other.protocol):
+        theirs, mine = (f"{one.experiment}, {one.profile}, {one.protocol}" for one in (other, report))
+        why = f"the reference is of {theirs}, ours of {mine}"
+    elif report.seeds != other.seeds:
+        why = f"the reference has seeds {list(other.seeds)}, ours {list(report.seeds)}"
+    known = {
+        (table.name, row.name, cell.column): cell.ours
+        for table in other.tables
+        for row in table.rows
+        for cell in row.cells
+        if cell.ours is not None
+    }
+    tables = []
+    for table in report.tables:
+        rows = []
+        for row in table.rows:
+            cells = [
+                _against_measurement(
+                    cell, known.get((table.name, row.name, cell.column)), why=why, rules=rules, retrained=report.regime == "retrained"
+                )
+                for cell in cells_of(row, table.columns)
+            ]
+            rows.append(row.model_copy(update={"cells": tuple(cells)}))
+        tables.append(table.model_copy(update={"rows": tuple(rows)}))
+    return report.model_copy(update={"tables": tuple(tables), "notes": ()})
+
+
+def _refuse_other_data(report: Report, other: Report) -> None:
+    def stamps(inputs: tuple[Input, ...]) -> dict[tuple[str, str], Input]:
+        return {(one.kind, one.id): one for one in inputs if one.kind != "model"}
+
+    theirs = stamps(other.inputs)
+    for place, ours in stamps(report.inputs).items():
+        known = theirs.get(place)
+        if known is None:
+            continue
+        if known.revision != ours.revision:
+            raise ResultsError(f"{ours.kind} {ours.id}: revision {ours.revision[:12]}, the reference has {known.revision[:12]}; no verdict")
+        if ours.kind == "benchmark" and known.sha256 and ours.sha256 and known.sha256 != ours.sha256:
+            raise ResultsError(f"benchmark {ours.id}: its items differ from those of the reference (SHA-256); no verdict")
+
+
+def _budget(ours: Measurement, theirs: Measurement, *, floor: float, scale: float, rules: VerdictRules, retrained: bool) -> float:
+    """How far apart two runs may be, in points times `scale`: at least `floor`."""
+    if not retrained:
+        return floor
+    errors = [one.standard_error if one.standard_error is not None else binomial_error(one.value, one.n) for one in (ours, theirs)]
+    return max(floor, 2 * math.sqrt(2 * rules.seed_dispersion) * scale * math.fsum(errors) / 2)
+
+
+def _against_measurement(cell: Cell, theirs: Measurement | None, *, why: str, rules: VerdictRules, retrained: bool) -> Cell:
+    def judged(verdict: Verdict, reason: str) -> Cell:
+        printed = None if theirs is None else f"{theirs.value:.4f}"
+        return cell.model_copy(update={"published": printed, "reference": None, "verdict": verdict, "reason": reason})
+
+    ours = cell.ours
+    if ours is None:
+        return judged("PUBLISHED ONLY", "") if theirs is None else judged("MISSING", cell.reason or "not measured")
+    if theirs is None:
+        return judged("NOT COMPARABLE", "the reference has no such number")
+    if why or ours.n != theirs.n:
+        return judged("NOT COMPARABLE", why or f"{ours.n} items, the reference has {theirs.n}")
+    if ours.value == theirs.value:
+        return judged("MATCH", "identical")
+    counted = ours.correct is not None and theirs.correct is not None
+    scale, floor = (ours.n / 100, rules.noise_budget_items) if counted else (1.0, rules.ties_budget)
+    budget = _budget(ours, theirs, floor=floor, scale=scale, rules=rules, retrained=retrained)
+    apart = abs((ours.correct or 0.0) - (theirs.correct or 0.0)) if counted else abs(ours.value - theirs.value)
+    reason = f"{apart:.3g} {'items' if counted else 'points'} apart, budget {budget:.3g}"
+    return judged("MATCH" if apart <= budget else "DIFFERS", reason)
+
+
+def load_results(path: Path, *, row: str = "") -> Report:
+    """A report from results.json, a rendered report's JSON, or the official RewardBench 2 shape (one model, six subsets as fractions).
+
+    `row` says which row an official file is; without it the model's name must be one of the leaderboard's. Raises ResultsError.
+    """
+    data = read_object(path)
+    if "schema_version" in data:
+        return read_results(path).report
+    if "tables" in data:
+        return validated(Report, data, path)
+    if set(SUBSETS) & set(data):
+        return _official(data, path=path, row=row)
+    raise ResultsError(
+        f"{path}: neither results of replicate (keys schema_version or tables) nor a RewardBench 2 result (keys {', '.join(SUBSETS)})"
+    )
+
+
+def _official(data: Mapping[str, Any], *, path: Path, row: str) -> Report:
+    published = load_published("table1")
+    shares = {}
+    for subset in SUBSETS:
+        if subset not in data:
+            raise ResultsError(f"{path}: {subset}: not there; a RewardBench 2 result has six subsets", exit_code=MISSING)
+        value = data[subset]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not -0.0101 <= value <= 1.0101:
+            raise ResultsError(f"{path}: {subset}: {value!r} is no fraction", exit_code=USAGE)
+        shares[subset] = float(value)
+    origin, _, rest = str(data.get("model", "")).partition("/")
+    scale, _, own = rest.partition("/") if origin == OWN_MODEL else ("", "", "")
+    name = row or own or _row_of_model(str(data.get("model", "")), published=published, path=path)
+    percent = {"Overall": 100 * sum(shares.values()) / len(shares)} | {subset: 100 * share for subset, share in shares.items()}
+    cells = tuple(
+        Cell(
+            column=column,
+            ours=Measurement(value=round(percent[column], 10), n=published.n[column], per_seed=(round(percent[column], 10),)),
+            published=published.printed(name, column),
+            verdict="MISSING",
+        )
+        for column in published.columns
+    )
+    line = Row(name=name, label=published.row(name).label, size=published.row(name).size, origin="paper-ours", cells=cells)
+    return Report(
+        experiment="table1", title=published.title, profile="results file", protocol="as the file's", seeds=(0,),
+        regime="retrained" if own else "evaluation", comparable=scale in ("", "paper"),
+        why_not_comparable="" if scale in ("", "paper") else f"a model of profile {scale}, which is another scale than the reference's",
+        tables=(Table(name="table1", title=published.title, columns=published.columns, rows=(line,)),),
+    )  # fmt: skip
+
+
+def _row_of_model(model: str, *, published: PublishedTable, path: Path) -> str:
+    names = {row.name for row in published.rows}
+    for row in load_published("leaderboard").rows:
+        if row.name in names and model and model in (row.model, row.model.partition("/")[2]):
+            return row.name
+    valid = ", ".join(sorted(names))
+    raise ResultsError(f"{path}: model {model!r} is no row of Table 1; say which row it is: --row NAME ({valid})", exit_code=USAGE)

@@ -1,0 +1,48 @@
+"""The numbers of the verdict rule, read from `tables/published/margins.toml`: margins are data, fixed before any result."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from replication.data_folders import published_folder
+from replication.frozen import Frozen
+from replication.report.published import PublishedError
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class VerdictRules(Frozen):
+    """What separates one verdict from another."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    alpha: float = Field(gt=0, lt=0.5)
+    prediction_seeds: int = Field(ge=3, description="Fewest seeds for a prediction interval.")
+    noise_budget_items: Positive = Field(description="Items a subset, for evaluations of the same weights.")
+    ties_budget: Positive = Field(description="Points, since Ties is no count.")
+    seed_dispersion: Positive = Field(description="Assumed seed variance over binomial variance, before there are seeds.")
+    margin: Mapping[str, Positive] = Field(description="Points, by column.")
+
+    def margin_of(self, column: str) -> float:
+        """The margin of a column in points. Raises PublishedError where none is fixed."""
+        if column not in self.margin:
+            raise PublishedError(f"margins.toml: margin.{column}: no margin is fixed for this column, so there is no verdict")
+        return self.margin[column]
+
+
+def load_rules(folder: Path | None = None) -> VerdictRules:
+    """The rule on file. Raises PublishedError with file and key, for example for a margin of zero."""
+    file = (folder or published_folder()) / "margins.toml"
+    try:
+        return VerdictRules.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise PublishedError(f"{file}: no such file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise PublishedError(f"{file}: {error}") from error
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
+        raise PublishedError(f"{file}: {'; '.join(lines)}") from error

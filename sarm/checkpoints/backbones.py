@@ -1,0 +1,73 @@
+"""Backbones and tokenizers in Hugging Face layout; only the blocks that are kept are read from disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
+
+from sarm.backbone.decoder import truncated_backbone
+from sarm.checkpoints.tensors import TensorFolder, fill
+from sarm.job import EnvironmentProblem, UsageProblem
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
+
+
+def load_config(folder: Path) -> PretrainedConfig:
+    """The model's configuration; remote code is refused. Raises UsageProblem or EnvironmentProblem."""
+    if not (folder / "config.json").exists():
+        raise EnvironmentProblem(f"{folder.name}: no config.json; give a model folder in Hugging Face layout")
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError) as error:
+        extra = " (its auto_map asks for remote code, which is never run)" if "auto_map" in raw else ""
+        raise UsageProblem(f"{folder.name}: model_type {raw.get('model_type')!r} is not known to transformers{extra}") from error
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer. Raises EnvironmentProblem where there is none."""
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        raise EnvironmentProblem(f"{folder.name}: no tokenizer files; copy the tokenizer beside the weights")
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer's files, byte for byte."""
+    for name in TOKENIZER_FILES:
+        if (source / name).exists():
+            (target / name).write_bytes((source / name).read_bytes())
+
+
+def load_truncated_backbone(
+    folder: Path, *, layer: int, dtype: torch.dtype, attention: str = "sdpa", keep_final_norm: bool = False
+) -> PreTrainedModel:
+    """The first `layer` blocks of a causal LM, base model or reward model, in `dtype`; deeper blocks are never read.
+
+    Raises UsageProblem for a layer beyond the model or for missing and wrongly shaped tensors.
+    """
+    config = load_config(folder)
+    try:
+        model = truncated_backbone(config, layer, keep_final_norm=keep_final_norm, attention=attention)
+    except ValueError as error:
+        raise UsageProblem(f"{folder.name}: {error}") from error
+    model.to(dtype=dtype)  # type: ignore[call-arg]
+    source = TensorFolder(folder)
+    prefix = next((start for start in ("model.", "", "model.language_model.") if f"{start}embed_tokens.weight" in source.names), None)
+    if prefix is None:
+        raise UsageProblem(f"{folder.name}: no tensor 'model.embed_tokens.weight'; is this a decoder in Hugging Face layout?")
+    fill(model, source, {name: prefix + name for name in model.state_dict()}, what=folder.name)
+    return model.eval()

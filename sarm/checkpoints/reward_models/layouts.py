@@ -1,0 +1,198 @@
+"""Reward models on disk: our own layout, the authors', plain sequence classifiers of transformers, and published heads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+from sarm.backbone.decoder import truncated_backbone
+from sarm.checkpoints.backbones import copy_tokenizer
+from sarm.checkpoints.reward_models.published import load_published, published_layout
+from sarm.checkpoints.reward_models.sparse_heads import SPARSE_MODEL_TYPE, load_sparse_reward_model
+from sarm.checkpoints.sarm_geometry import SARMGeometry, geometry_in_config, geometry_in_name
+from sarm.checkpoints.tensors import TensorFolder, fill
+from sarm.job import EnvironmentProblem, UsageProblem
+from sarm.reward.baselines import PublishedRewardModel
+from sarm.reward.models import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel
+from sarm.reward.sparse_model import SparseRewardModel
+from sarm.sae.model import TopKSAE
+from sarm.sae.sparse_encoder import SparseEncoder
+
+OUR_MODEL_TYPE = "sarm"
+# Below a reward model's folder: the model as it was after each epoch but the last, in a folder of the epoch's number.
+EPOCHS = "epochs"
+# A SARM on another project's SAE: a type of its own, as sarm.reward.hf, which knows TopK alone, must not open it.
+IMPORTED_MODEL_TYPE = "sarm_imported"
+CLASSIFIER_CODE = ("AutoModelForSequenceClassification", "AutoModel")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The raw `config.json`."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise EnvironmentProblem(f"{folder.name}: no config.json; give the folder of a reward model")
+    raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return raw
+
+
+def backbone_config(raw: dict[str, Any], *, what: str) -> PretrainedConfig:
+    """The decoder's configuration of a checkpoint; one without `model_type` (the goldens) is a Llama if its architecture says so."""
+    architecture = str((raw.get("architectures") or [raw.get("architecture", "")])[0])
+    model_type = raw.get("model_type") or ("llama" if architecture.startswith("Llama") else None)
+    if model_type is None:
+        raise UsageProblem(f"{what}: config.json has no model_type; say which architecture the backbone is")
+    fields = {key: value for key, value in raw.items() if key not in ("model_type", "auto_map", "architecture")}
+    try:
+        return AutoConfig.for_model(model_type, **fields)
+    except ValueError as error:
+        raise UsageProblem(f"{what}: model_type {model_type!r} is not known to transformers; remote code is never run") from error
+
+
+def load_reward_model(folder: Path, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> RewardModel:
+    """A reward model in any of the layouts, in evaluation mode; backbone and SAE in `dtype`, the head in float32.
+
+    Raises UsageProblem that names what does not fit: a missing or wrongly shaped tensor, more than one label, an unknown layout.
+    """
+    raw = read_config(folder)
+    source = TensorFolder(folder)
+    if raw.get("model_type") == SPARSE_MODEL_TYPE:
+        config = backbone_config(raw["backbone"], what=folder.name)
+        return load_sparse_reward_model(folder, config=config, source=source, dtype=dtype, attention=attention)
+    if raw.get("model_type") in (OUR_MODEL_TYPE, IMPORTED_MODEL_TYPE):
+        model = _from_ours(raw, attention=attention, what=folder.name)
+    elif "sae.encoder.weight" in source.names:
+        geometry = geometry_in_config(raw)
+        if geometry is None:
+            raise UsageProblem(f"{folder.name}: config.json has no SAE geometry; import it with import_authors_checkpoint of this file")
+        model = _sarm(backbone_config(raw, what=folder.name), geometry, attention=attention, what=folder.name)
+    elif layout := published_layout(folder, source):
+        config = backbone_config(raw, what=folder.name)
+        return load_published(folder, layout, raw=raw, config=config, source=source, dtype=dtype, attention=attention)
+    else:
+        model = _scalar(raw, source, attention=attention, what=folder.name)
+    return _filled(model, source, dtype=dtype, what=folder.name)
+
+
+def import_authors_checkpoint(folder: Path, target: Path) -> None:
+    """Rewrite an authors' run whose geometry stands only in the directory's name into our own layout.
+
+    The name is read once, here; from then on `config.json` says it. A `checkpoint-N` folder is named by its parent.
+    """
+    raw = read_config(folder)
+    name = folder.parent.name if folder.name.startswith("checkpoint-") else folder.name
+    geometry = geometry_in_config(raw) or geometry_in_name(name)
+    config = backbone_config(raw, what=folder.name)
+    sarm = _sarm(config, geometry, attention="sdpa", what=folder.name)
+    model = _filled(sarm, TensorFolder(folder), dtype=torch.float32, what=folder.name)
+    save_reward_model(target, model, encoder="sae", tokenizer=folder)
+
+
+def save_reward_model(
+    folder: Path, model: RewardModel, *, encoder: str, tokenizer: Path | None, pad_id: int | None = None
+) -> None:
+    """Write `config.json`, `model.safetensors` and the tokenizer's files.
+
+    A scalar model becomes a plain sequence classifier that `AutoModelForSequenceClassification` reads; a SARM or linear-encoder
+    model opens there after `import sarm.reward.hf`. `pad_id` is the tokenizer's, for a backbone whose config names none (Llama 3.1):
+    transformers refuses to pool a batch without it. Raises UsageProblem for a head that has files of its own.
+    """
+    if isinstance(model, PublishedRewardModel | SparseRewardModel):
+        raise UsageProblem(f"a {type(model).__name__} keeps the files that it was published in; copy them instead")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = model.model.config
+    config = text.to_dict()
+    # A path of this machine.
+    config.pop("_name_or_path", None)
+    # The weights' own precision: transformers opens a folder in the one that its config names.
+    config["dtype"] = str(next(model.model.parameters()).dtype).removeprefix("torch.")
+    if pad_id is not None:
+        config["pad_token_id"] = pad_id
+    config.update(num_labels=1, id2label={"0": "reward"}, label2id={"reward": 0}, use_cache=False)
+    if isinstance(model, DenseRewardModel):
+        config["architectures"] = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[text.model_type]]
+    else:
+        config = _our_config(config, model, encoder=encoder)
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    if tokenizer is not None:
+        copy_tokenizer(tokenizer, folder)
+
+
+def _our_config(backbone: dict[str, Any], model: RewardModel, *, encoder: str) -> dict[str, Any]:
+    ours: dict[str, Any] = {
+        "model_type": OUR_MODEL_TYPE,
+        "architectures": ["SarmForSequenceClassification"],
+        "backbone": backbone,
+        "encoder": encoder,
+        "layer": model.layer,
+        "num_labels": 1,
+        "id2label": {"0": "reward"},
+        "label2id": {"reward": 0},
+    }
+    ours.update({key: backbone.get(key) for key in ("dtype", "pad_token_id", "bos_token_id", "eos_token_id", "hidden_size", "vocab_size")})
+    if isinstance(model, SARM):
+        ours.update(n_latents=model.sae.n_latents, k=model.sae.k, latents=model.latents, standardize=model.sae.standardizes)
+        if isinstance(model.sae, SparseEncoder):
+            ours.update(model_type=IMPORTED_MODEL_TYPE, architectures=[], sae_convention=model.sae.convention)
+    else:
+        ours.update(n_latents=model.score.weight.shape[1])
+    return ours
+
+
+def _from_ours(raw: dict[str, Any], *, attention: str, what: str) -> RewardModel:
+    config = backbone_config(raw["backbone"], what=what)
+    if raw["encoder"] == "linear":
+        backbone = truncated_backbone(config, raw["layer"], attention=attention)
+        return LinearEncoderRewardModel(backbone, hidden_size=config.hidden_size, n_latents=raw["n_latents"])
+    if raw["model_type"] == IMPORTED_MODEL_TYPE:
+        imported = SparseEncoder(hidden_size=config.hidden_size, n_latents=raw["n_latents"], **raw["sae_convention"])
+        return SARM(truncated_backbone(config, raw["layer"], attention=attention), imported, latents=raw["latents"])
+    fields = {key: raw[key] for key in ("layer", "n_latents", "k", "latents", "standardize", "encoder")}
+    return _sarm(config, SARMGeometry(**fields), attention=attention, what=what)
+
+
+def _sarm(config: PretrainedConfig, geometry: SARMGeometry, *, attention: str, what: str) -> SARM:
+    try:
+        backbone = truncated_backbone(config, geometry.layer, attention=attention)
+        sae = TopKSAE(hidden_size=config.hidden_size, n_latents=geometry.n_latents, k=geometry.k, standardizes=geometry.standardize)
+    except ValueError as error:
+        raise UsageProblem(f"{what}: {error}") from error
+    return SARM(backbone, sae, latents=geometry.latents)
+
+
+def _scalar(raw: dict[str, Any], source: TensorFolder, *, attention: str, what: str) -> RewardModel:
+    if "score.weight" not in source.names:
+        raise UsageProblem(f"{what}: no tensor 'score.weight'; this is not a reward model{_remote_code(raw)}")
+    if _remote_code(raw):
+        raise UsageProblem(f"{what}: unknown layout{_remote_code(raw)}, so its score is not known; give a model of a known layout")
+    config = backbone_config(raw, what=what)
+    if config.num_labels != 1:
+        raise UsageProblem(f"{what}: {config.num_labels} labels; a reward model has exactly one")
+    backbone = truncated_backbone(config, config.get_text_config().num_hidden_layers, keep_final_norm=True, attention=attention)
+    return DenseRewardModel(backbone, hidden_size=config.hidden_size)
+
+
+def _remote_code(raw: dict[str, Any]) -> str:
+    """Which class of its own repository a config asks for, as words for a message; empty for none."""
+    code = next((raw["auto_map"][name] for name in CLASSIFIER_CODE if name in (raw.get("auto_map") or {})), None)
+    return f" (config.json asks for the remote code {code}, which is never run)" if code else ""
+
+
+def _filled(model: RewardModel, source: TensorFolder, *, dtype: torch.dtype, what: str) -> RewardModel:
+    model.to(dtype)
+    model.score.to(torch.float32)
+    state = model.state_dict()
+    # The released layout stores the final norm but never applies it; some conversions leave it out.
+    names = {name: name for name in state if name != "model.norm.weight" or name in source.names}
+    extra = sorted(source.names - set(state))
+    if extra:
+        raise UsageProblem(f"{what}: unknown tensor {extra[0]!r} ({len(extra)} in all); the config and the weights do not belong together")
+    fill(model, source, names, what=what)
+    return model.eval()

@@ -1,0 +1,87 @@
+"""dictionary_learning: `config.json` (`trainer.dict_class`) + `ae.pt`, tensors alone, in one of its class layouts.
+
+Converted as `load_dictionary` opens them: `AutoEncoder` with decoder columns scaled to 1, the batch top-k classes by their global
+threshold, `AutoEncoderTopK` by its k (its saved threshold is not used on encoding). Tested against dictionary-learning 0.1.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, read_settings, transposed
+from sarm.checkpoints.tensors import read_tensor_file
+from sarm.job import UsageProblem
+from sarm.sae.sparse_encoder import Activation
+
+CLASSES: dict[str, Activation] = {
+    "AutoEncoder": "relu",
+    "AutoEncoderNew": "relu",
+    "AutoEncoderTopK": "relu_topk",
+    "BatchTopKSAE": "jumprelu",
+    "MatryoshkaBatchTopKSAE": "jumprelu",
+    "JumpReluAutoEncoder": "jumprelu",
+}
+WITHOUT_INPUT_BIAS = ("AutoEncoderNew", "JumpReluAutoEncoder")
+NAMES = {
+    *("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias", "bias", "b_dec", "b_enc", "W_enc", "W_dec"),
+    *("threshold", "k", "group_sizes"),
+}
+
+
+def read_dictionary_learning(folder: Path) -> ImportedSAE:
+    """The dictionary of a folder. Raises UsageProblem for a class that cannot be converted and for disagreeing k."""
+    what = folder.name
+    trainer = read_settings(folder / "config.json").get("trainer", {})
+    name = str(trainer.get("dict_class", ""))
+    if name not in CLASSES:
+        raise UsageProblem(f"{what}: dict_class {name!r} cannot be converted; known: {', '.join(CLASSES)}")
+    tensors = read_tensor_file(folder / "ae.pt")
+    known_tensors(tensors, NAMES, what)
+    k = _k(trainer.get("k"), tensors.get("k"), what) if CLASSES[name] == "relu_topk" else 0
+    sae = encoder_from(
+        _parts(tensors),
+        activation=CLASSES[name],
+        k=k,
+        normalization="none",
+        subtracts_bias=name not in WITHOUT_INPUT_BIAS,
+        what=what,
+    )
+    # The library leaves a decoder alone whose columns are all but 1, and so do we: the division would only add rounding.
+    if name == "AutoEncoder" and not torch.allclose(norms := sae.decoder.weight.norm(dim=0), torch.ones_like(norms)):
+        sae.fold_decoder_norms()
+    return ImportedSAE(sae=sae, layer=_layer(trainer, what), layout="dictionary_learning")
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> Parts:
+    encoder = tensors["encoder.weight"] if "encoder.weight" in tensors else transposed(tensors.get("W_enc"))
+    decoder = tensors["decoder.weight"] if "decoder.weight" in tensors else transposed(tensors.get("W_dec"))
+    threshold = tensors.get("threshold")
+    if threshold is not None and threshold.ndim == 0 and encoder is not None:
+        threshold = threshold.expand(len(encoder))
+    return Parts(
+        encoder=encoder,
+        decoder=decoder,
+        pre_bias=next((tensors[name] for name in ("b_dec", "bias", "decoder.bias") if name in tensors), None),
+        latent_bias=next((tensors[name] for name in ("encoder.bias", "b_enc") if name in tensors), None),
+        threshold=threshold,
+    )
+
+
+def _k(stated: object, stored: Tensor | None, what: str) -> int:
+    if stored is not None and stated is not None and int(stored) != stated:
+        raise UsageProblem(f"{what}: config.json says k = {stated}, ae.pt says {int(stored)}; which is right?")
+    if stored is None and not isinstance(stated, int):
+        raise UsageProblem(f"{what}: neither config.json nor ae.pt says k")
+    return int(stored) if stored is not None else int(str(stated))
+
+
+def _layer(trainer: Mapping[str, object], what: str) -> int | None:
+    submodule = str(trainer.get("submodule_name") or "")
+    if submodule and not submodule.startswith("resid_post"):
+        raise UsageProblem(f"{what}: trained at {submodule!r}; only SAEs of the residual stream between blocks can be used here")
+    layer = trainer.get("layer")
+    return layer + 1 if isinstance(layer, int) else None

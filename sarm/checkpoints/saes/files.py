@@ -1,0 +1,114 @@
+"""SAEs on disk: `sae.safetensors` with `sae.json`, and the authors' tensors-only `.pt` whose name carries the geometry."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sarm.checkpoints.saes.foreign import holds_sparse_encoder, load_sparse_encoder
+from sarm.checkpoints.sarm_geometry import geometry_in_config
+from sarm.checkpoints.tensors import TensorFolder, read_tensor_file
+from sarm.job import EnvironmentProblem, UsageProblem
+from sarm.sae.model import TopKSAE
+
+AUTHORS_NAME = re.compile(r"_Latent(\d+)_Layer(\d+)_K(\d+)_")
+PARAMETERS = ("pre_bias", "latent_bias", "encoder.weight", "decoder.weight")
+
+
+class SAEGeometry(BaseModel):
+    """What the tensors alone do not say."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    layer: int
+    hidden_size: int
+    n_latents: int
+    k: int
+    standardize: bool = True
+
+
+def save_sae(folder: Path, sae: TopKSAE, *, layer: int) -> None:
+    """Write `sae.safetensors` and `sae.json`."""
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in sae.state_dict().items()}, folder / "sae.safetensors")
+    geometry = SAEGeometry(layer=layer, hidden_size=sae.hidden_size, n_latents=sae.n_latents, k=sae.k, standardize=sae.standardizes)
+    (folder / "sae.json").write_text(geometry.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def sae_from_tensors(tensors: dict[str, Tensor], geometry: SAEGeometry, *, what: str) -> TopKSAE:
+    """An SAE of the given geometry. Raises UsageProblem that names a missing, extra or wrongly shaped tensor."""
+    if not 1 <= geometry.k <= geometry.n_latents:
+        raise UsageProblem(f"{what}: k = {geometry.k} must lie between 1 and the width {geometry.n_latents}; correct the geometry")
+    sae = TopKSAE(hidden_size=geometry.hidden_size, n_latents=geometry.n_latents, k=geometry.k, standardizes=geometry.standardize)
+    for name in PARAMETERS:
+        if name not in tensors:
+            raise UsageProblem(f"{what}: tensor {name!r} is missing")
+        expected = sae.state_dict()[name].shape
+        if tensors[name].shape != expected:
+            raise UsageProblem(f"{what}: tensor {name!r} has shape {list(tensors[name].shape)}, the geometry asks for {list(expected)}")
+    extra = sorted(set(tensors) - set(PARAMETERS))
+    if extra:
+        raise UsageProblem(f"{what}: unknown tensor {extra[0]!r}; a TopK SAE has {', '.join(PARAMETERS)}")
+    sae.to(next(iter(tensors.values())).dtype)
+    sae.load_state_dict(tensors)
+    return sae
+
+
+def load_sae(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[TopKSAE, SAEGeometry]:
+    """An SAE saved by `save_sae`, or another project's saved by `save_sparse_encoder` (its `k` is 0 where it has none).
+
+    Raises EnvironmentProblem for a folder without one, UsageProblem for tensors that do not fit the geometry.
+    """
+    if not (folder / "sae.json").exists():
+        raise EnvironmentProblem(f"{folder.name}: no sae.json; this is not an SAE artifact")
+    if holds_sparse_encoder(folder):
+        imported = load_sparse_encoder(folder, dtype)
+        encoder = imported.sae
+        standardizes = encoder.normalization == "standardize"
+        shape = {"hidden_size": encoder.hidden_size, "n_latents": encoder.n_latents, "k": encoder.convention["k"]}
+        return encoder, SAEGeometry(layer=imported.layer or 0, standardize=standardizes, **shape)
+    geometry = SAEGeometry.model_validate_json((folder / "sae.json").read_text(encoding="utf-8"))
+    sae = sae_from_tensors(read_tensor_file(folder / "sae.safetensors"), geometry, what=folder.name)
+    return sae.to(dtype), geometry
+
+
+def import_authors_sae(path: Path) -> tuple[TopKSAE, SAEGeometry]:
+    """The authors' stage-1 file, for example `..._sequence_Latent65536_Layer16_K192_1B.pt`.
+
+    The geometry is parsed from the file name once, here, and written into our own config when saved; the widths must agree with
+    the tensors. Source: bradley_terry.py:258.
+    """
+    found = AUTHORS_NAME.search(path.name)
+    if not found:
+        raise UsageProblem(f"{path.name}: the name carries no _Latent<M>_Layer<l>_K<k>_; rename the file as the authors' code does")
+    n_latents, layer, k = (int(part) for part in found.groups())
+    tensors = read_tensor_file(path)
+    if "pre_bias" not in tensors:
+        raise UsageProblem(f"{path.name}: tensor 'pre_bias' is missing")
+    geometry = SAEGeometry(layer=layer, hidden_size=tensors["pre_bias"].shape[0], n_latents=n_latents, k=k)
+    return sae_from_tensors(tensors, geometry, what=path.name), geometry
+
+
+def sae_of_checkpoint(folder: Path) -> tuple[TopKSAE, SAEGeometry]:
+    """The SAE inside a reward model in the authors' layout, such as the released PostSAEPretrain.
+
+    Raises UsageProblem for a folder without `sae.*` tensors or without the SAE's geometry in its config.
+    """
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    source = TensorFolder(folder)
+    names = {name.removeprefix("sae."): name for name in source.names if name.startswith("sae.")}
+    found = geometry_in_config(raw)
+    if not names or found is None:
+        lacking = "tensors named 'sae.*'" if not names else "geometry of the SAE in config.json (sarm_param)"
+        raise UsageProblem(f"{folder.name}: no {lacking}; give a checkpoint in the authors' layout")
+    tensors: dict[str, Tensor] = {}
+    source.read(names.items(), tensors.__setitem__)
+    if "pre_bias" not in tensors:
+        raise UsageProblem(f"{folder.name}: tensor 'sae.pre_bias' is missing")
+    geometry = SAEGeometry(layer=found.layer, hidden_size=tensors["pre_bias"].shape[0], n_latents=found.n_latents, k=found.k)
+    return sae_from_tensors(tensors, geometry, what=folder.name), geometry

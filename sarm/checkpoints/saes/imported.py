@@ -1,0 +1,109 @@
+"""What every reader of another project's SAE gives back, and the checks that all of them share."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sarm.job import UsageProblem
+from sarm.sae.sparse_encoder import Activation, Normalization, SparseEncoder
+
+RESIDUAL_HOOK = re.compile(r"(?:blocks|model\.layers|layers|gpt_neox\.layers)\.(\d+)(?:\.hook_resid_(pre|post))?")
+
+
+class ImportedSAE(NamedTuple):
+    """An encoder, the decoder blocks before its hidden states (None where the files do not say), and the layout's name."""
+
+    sae: SparseEncoder
+    layer: int | None
+    layout: str
+
+
+class Parts(NamedTuple):
+    """Tensors in our shapes; None for one that the layout lacks.
+
+    `encoder` `[n_latents, hidden_size]`, `decoder` `[hidden_size, n_latents]`, `pre_bias` `[hidden_size]`, the rest `[n_latents]`.
+    """
+
+    encoder: Tensor | None
+    decoder: Tensor | None
+    pre_bias: Tensor | None
+    latent_bias: Tensor | None
+    threshold: Tensor | None = None
+
+
+def encoder_from(
+    parts: Parts, *, activation: Activation, k: int, normalization: Normalization, subtracts_bias: bool, what: str
+) -> SparseEncoder:
+    """An encoder with these tensors, in float32. Raises UsageProblem that names a missing or wrongly shaped one."""
+    if parts.encoder is None or parts.encoder.ndim != 2:
+        raise UsageProblem(f"{what}: the encoder's weight is missing or no matrix; this is not an SAE")
+    n_latents, hidden_size = parts.encoder.shape
+    try:
+        sae = SparseEncoder(
+            hidden_size=hidden_size,
+            n_latents=n_latents,
+            activation=activation,
+            k=k,
+            normalization=normalization,
+            subtracts_bias=subtracts_bias,
+        )
+    except ValueError as error:
+        raise UsageProblem(f"{what}: {error}") from error
+    state = {
+        "encoder.weight": parts.encoder,
+        "decoder.weight": parts.decoder,
+        "pre_bias": parts.pre_bias,
+        "latent_bias": parts.latent_bias,
+        **({"threshold": parts.threshold} if activation == "jumprelu" else {}),
+    }
+    for name, tensor in state.items():
+        expected = sae.state_dict()[name].shape
+        if tensor is None:
+            raise UsageProblem(f"{what}: no tensor for {name!r} (shape {list(expected)}); this is not a whole SAE")
+        if tensor.shape != expected:
+            raise UsageProblem(f"{what}: the tensor for {name!r} has shape {list(tensor.shape)}, the encoder asks for {list(expected)}")
+    sae.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items() if tensor is not None})
+    return sae
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises UsageProblem for a file that is none."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UsageProblem(f"{path.parent.name}/{path.name}: not JSON ({error}); fetch it again") from error
+    if not isinstance(raw, dict):
+        raise UsageProblem(f"{path.parent.name}/{path.name}: a JSON object is expected; fetch it again")
+    return raw
+
+
+def known_tensors(tensors: Mapping[str, Tensor], names: set[str], what: str) -> None:
+    """Raises UsageProblem that names a tensor outside `names`."""
+    extra = sorted(set(tensors) - names)
+    if extra:
+        raise UsageProblem(f"{what}: unknown tensor {extra[0]!r} ({len(extra)} in all); this kind of SAE cannot be converted")
+
+
+def layer_of_hook(hook: str, what: str) -> int | None:
+    """Blocks before the states of a hook: `blocks.15.hook_resid_post` and `layers.15` give 16, `...hook_resid_pre` 15.
+
+    None for no hook. Raises UsageProblem for a hook that is not on the residual stream.
+    """
+    if not hook:
+        return None
+    found = RESIDUAL_HOOK.fullmatch(hook)
+    if not found:
+        raise UsageProblem(f"{what}: trained at {hook!r}; only SAEs of the residual stream between blocks can be used here")
+    return int(found[1]) + (found[2] != "pre")
+
+
+def transposed(tensor: Tensor | None) -> Tensor | None:
+    """A matrix the other way round; None stays None, for `encoder_from` to name."""
+    return tensor.T if tensor is not None and tensor.ndim == 2 else tensor

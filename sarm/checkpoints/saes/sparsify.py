@@ -1,0 +1,69 @@
+"""EleutherAI sparsify: `cfg.json` + `sae.safetensors` (`encoder.weight` `[M, d]`, `encoder.bias`, `W_dec` `[M, d]`, `b_dec`).
+
+Its TopK is ReLU and then the k largest, on `x - b_dec`. Tested against eai-sparsify 1.3.3.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook, read_settings, transposed
+from sarm.checkpoints.tensors import read_tensor_file
+from sarm.job import UsageProblem
+from sarm.sae.model import TopKSAE
+from sarm.sae.sparse_encoder import SparseEncoder
+
+
+def read_sparsify(folder: Path) -> ImportedSAE:
+    """An SAE saved by `save_to_disk`; the layer comes from a folder named like the hook (`layers.15`).
+
+    Raises UsageProblem for transcoders, skip connections and group-max.
+    """
+    what = folder.name
+    raw = read_settings(folder / "cfg.json")
+    for setting in ("transcode", "skip_connection"):
+        if raw.get(setting):
+            raise UsageProblem(f"{what}: {setting} is on; it predicts other states than it reads, so it is no SAE")
+    activation = str(raw.get("activation", "topk"))
+    if activation != "topk":
+        raise UsageProblem(f"{what}: activation {activation!r} cannot be converted; only topk can")
+    tensors = read_tensor_file(folder / "sae.safetensors")
+    known_tensors(tensors, {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}, what)
+    parts = Parts(
+        encoder=tensors.get("encoder.weight"),
+        decoder=transposed(tensors.get("W_dec")),
+        pre_bias=tensors.get("b_dec"),
+        latent_bias=tensors.get("encoder.bias"),
+    )
+    k = int(raw.get("k", 0))
+    sae = encoder_from(parts, activation="relu_topk", k=k, normalization="none", subtracts_bias=True, what=what)
+    return ImportedSAE(sae=sae, layer=layer_of_hook(what, what) if what.startswith("layers.") else None, layout="sparsify")
+
+
+def export_sparsify(folder: Path, sae: TopKSAE) -> None:
+    """Write an SAE of ours so that `sparsify.SparseCoder.load_from_disk` opens it and encodes *prepared* states the same.
+
+    The layout has no input normalisation: hand it `sae.prepare(hidden_states)`. Raises UsageProblem for activations it lacks.
+    """
+    if isinstance(sae, SparseEncoder) and (sae.activation not in ("topk", "relu_topk") or not sae.subtracts_bias):
+        raise UsageProblem("sparsify has only TopK on the input minus the decoder's bias; export to SAELens instead")
+    config: dict[str, Any] = {
+        "activation": "topk",
+        "expansion_factor": max(1, sae.n_latents // sae.hidden_size),
+        "normalize_decoder": True,
+        "num_latents": sae.n_latents,
+        "k": sae.k,
+        "multi_topk": False,
+        "skip_connection": False,
+        "transcode": False,
+        "d_in": sae.hidden_size,
+    }
+    tensors = {"encoder.weight": sae.encoder.weight, "encoder.bias": sae.latent_bias, "W_dec": sae.decoder.weight.T, "b_dec": sae.pre_bias}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cfg.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    plain = {name: value.detach().float().cpu().contiguous().clone() for name, value in tensors.items()}
+    save_file(plain, folder / "sae.safetensors")

@@ -1,0 +1,33 @@
+"""Where a job computes and in which precision: threads, device, dtype."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from sarm.job import EnvironmentProblem
+from sarm.resources import Resources
+
+
+def use_threads(resources: Resources) -> None:
+    """Set torch's intra-op threads; 0 leaves the default."""
+    if resources.threads:
+        torch.set_num_threads(resources.threads)
+
+
+def device_of(resources: Resources) -> torch.device:
+    """`cuda` when GPUs are asked for, else `cpu`. Raises EnvironmentProblem when the machine has none."""
+    if not resources.gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise EnvironmentProblem("resources.gpus > 0 but torch sees no CUDA device; set resources.gpus = 0 or run on a GPU node")
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= count:
+        raise EnvironmentProblem(f"process {local} of this machine has no GPU of its own: torch sees {count}; lower resources.gpus")
+    return torch.device("cuda", local)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """`float32`, `bfloat16` or `float16` as torch knows it."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

@@ -1,0 +1,273 @@
+"""Rows of a hub data set or of local files, brought into our own JSONL shapes and counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import pyarrow
+import pyarrow.parquet
+from datasets import load_dataset
+from datasets.exceptions import DatasetsError
+from pydantic import BaseModel, ValidationError
+
+from sarm.checkpoints.hub import download, write_record
+from sarm.config.data import DataConfig
+from sarm.data.preferences import DataError, Preference, TextDocument
+from sarm.data.sources import (
+    DivergingHistories,
+    EmptyPrompt,
+    Place,
+    Row,
+    is_evaluation,
+    preference_pair,
+    rewardbench2_preference,
+    rmbench_preference,
+    text_document,
+)
+from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
+
+DATA_FILES = (".jsonl", ".json", ".parquet")
+DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
+POLL_EVERY = 256
+
+FILES = {
+    "text": ("corpus.jsonl",),
+    "pairs": ("train.jsonl", "evaluation.jsonl"),
+    "rewardbench2": ("rewardbench2.jsonl",),
+    "rmbench": ("rmbench.jsonl",),
+}
+
+
+class RawRows(NamedTuple):
+    """Rows with their places, and how many there will be (for the progress display only)."""
+
+    total: int
+    rows: Iterable[tuple[Place, Row]]
+
+
+@dataclass
+class Tally:
+    """What became of the rows; grouped by subset or source."""
+
+    read: int = 0
+    written: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    groups: Counter[str] = field(default_factory=Counter)
+    identical_completions: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """The content of `counts.json`."""
+        return {
+            "read": self.read,
+            "kept": sum(self.written.values()),
+            "dropped": dict(sorted(self.dropped.items())),
+            "written": dict(self.written),
+            "kept_by_group": dict(sorted(self.groups.items())),
+            "identical_completions": self.identical_completions,
+        }
+
+
+def prepare_data(config: DataConfig, context: JobContext) -> None:
+    """Location `source` (a file or a folder of files) or the hub. Writes the shape's files and `counts.json`.
+
+    Left out and counted: empty texts; pairs whose conversations differ before the last reply; with `skip_prompts`, empty
+    prompts. Pairs of two equal replies are kept and counted. Raises UsageProblem for a row that cannot be what it should,
+    IntegrityProblem for a file that is not what the hub says, EnvironmentProblem where the rows cannot be reached,
+    Interrupted when asked to stop.
+    """
+    try:
+        raw = _hub_rows(config, context) if config.origin == "hub" else _local_rows(context)
+        tally = _write(config, context, raw)
+    except DataError as error:
+        raise UsageProblem(str(error)) from error
+    except (pyarrow.ArrowException, UnicodeError) as error:
+        raise UsageProblem(f"{_origin(config, context)}: {_first_line(error)}; save it as UTF-8 JSONL or as Parquet") from error
+    for reason, count in sorted(tally.dropped.items()):
+        context.log(f"left out {count} of {tally.read} rows: {reason}")
+    if not sum(tally.written.values()):
+        raise UsageProblem(f"{_origin(config, context)}: no row was kept ({dict(tally.dropped) or 'it is empty'}); check shape and columns")
+    counts = json.dumps(tally.facts(), indent=1, ensure_ascii=False) + "\n"
+    (context.output / "counts.json").write_text(counts, encoding="utf-8")
+
+
+def _write(config: DataConfig, context: JobContext, raw: RawRows) -> Tally:
+    tally = Tally(written=Counter(dict.fromkeys(FILES[config.shape], 0)))
+    check = _duplicate_check(config.shape)
+    with ExitStack() as stack:
+        outputs = {name: stack.enter_context((context.output / name).open("w", encoding="utf-8")) for name in FILES[config.shape]}
+        for place, row in raw.rows:
+            if tally.read % POLL_EVERY == 0:
+                if context.stop_requested():
+                    raise Interrupted("stopped before all rows were read; the same command starts this step again")
+                context.progress(tally.read, max(raw.total, tally.read + 1), "rows", "")
+            tally.read += 1
+            item = _item(config, tally, row, place)
+            if item is None:
+                continue
+            check(item, place)
+            try:
+                _keep(item, _target(config, item), outputs, tally)
+            except UnicodeEncodeError as error:
+                raise DataError(f"{place.file}:{place.row}: row: {error}; remove the character") from error
+    context.progress(tally.read, tally.read, "rows", "")
+    return tally
+
+
+def _item(config: DataConfig, tally: Tally, row: Row, place: Place) -> Preference | TextDocument | None:
+    """The row in our shape, or None where it is left out (counted with its reason)."""
+    try:
+        item = _convert(config, row, place)
+    except EmptyPrompt:
+        if not config.skip_prompts:
+            raise
+        tally.dropped["empty prompt"] += 1
+        return None
+    # Deviation: the released code trains on such pairs too, since it reads two separate conversations; ours need one prompt.
+    except DivergingHistories:
+        tally.dropped["conversations differ before the last reply"] += 1
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{place.file}:{place.row}: {key}: {first['msg']}; mend the row or remove it") from error
+    if isinstance(item, TextDocument) and not item.text.strip():
+        tally.dropped["empty text"] += 1
+        return None
+    return item
+
+
+def _convert(config: DataConfig, row: Row, place: Place) -> Preference | TextDocument:
+    if config.shape == "text":
+        return text_document(row, place, column=config.text_column)
+    convert: dict[str, Callable[[Row, Place], Preference]] = {
+        "pairs": preference_pair,
+        "rewardbench2": rewardbench2_preference,
+        "rmbench": rmbench_preference,
+    }
+    return convert[config.shape](row, place)
+
+
+def _target(config: DataConfig, item: Preference | TextDocument) -> str:
+    if config.shape != "pairs" or isinstance(item, TextDocument):
+        return FILES[config.shape][0]
+    held_out = config.evaluation_split == "all" or (config.evaluation_split == "prompt-sha256-mod-5" and is_evaluation(item))
+    return "evaluation.jsonl" if held_out else "train.jsonl"
+
+
+def _keep(item: BaseModel, name: str, outputs: Mapping[str, TextIO], tally: Tally) -> None:
+    outputs[name].write(json.dumps(item.model_dump(mode="json"), ensure_ascii=False) + "\n")
+    tally.written[name] += 1
+    if isinstance(item, Preference):
+        tally.groups[item.source or item.subset] += 1
+        tally.identical_completions += bool(set(item.chosen) & set(item.rejected))
+    elif isinstance(item, TextDocument):
+        tally.groups[item.source] += 1
+
+
+def _duplicate_check(shape: str) -> Callable[[BaseModel, Place], None]:
+    """Refuses a benchmark item that is there twice, as where a folder holds a whole and its parts. Ties rows may share an id."""
+    seen: dict[tuple[Any, ...], Place] = {}
+
+    def check(item: BaseModel, place: Place) -> None:
+        if shape not in ("rewardbench2", "rmbench") or not isinstance(item, Preference) or item.subset == "Ties":
+            return
+        # RM-Bench's ids are only known to be unique together with the prompt.
+        key = (item.subset, item.id, item.prompt if shape == "rmbench" else ())
+        if key in seen:
+            first = seen[key]
+            raise DataError(
+                f"{place.file}:{place.row}: id: {item.id!r} of {item.subset} is already at {first.file}:{first.row}; "
+                "remove one, or give the folder either the whole or its parts"
+            )
+        seen[key] = place
+
+    return check
+
+
+def _hub_rows(config: DataConfig, context: JobContext) -> RawRows:
+    """Rows of the repository's files at the pinned commit: downloaded and checked first, then read from this disk alone."""
+    folder = context.checkpoint / "hub"
+    record = download(config.repository, config.revision, folder, what="dataset")
+    try:
+        # The folder reads like the repository: the same card, the same names of splits.
+        rows = load_dataset(str(folder), config.subset or None, split=config.split, cache_dir=str(context.checkpoint / "arrow"))
+    except (OSError, ValueError, DatasetsError) as error:
+        name = f"{config.repository}{f' ({config.subset})' if config.subset else ''}, split {config.split}, at {config.revision}"
+        raise UsageProblem(
+            f"hub data set {name} cannot be read: {_first_line(error)}; correct subset and split in the profile"
+        ) from error
+    write_record(context.output, record)
+    name = f"{config.repository}@{config.revision}"
+    return RawRows(len(rows), ((Place(name, number), row) for number, row in enumerate(rows, start=1)))
+
+
+def _local_rows(context: JobContext) -> RawRows:
+    source = context.locations.get("source")
+    if source is None or not source.exists():
+        raise EnvironmentProblem(
+            f"source.path: {source or 'no path given'} does not exist; mend the path in the profile or put the data there"
+        )
+    files = _data_files(source) if source.is_dir() else [source]
+    if not files:
+        raise EnvironmentProblem(f"source.path: {source} holds no {', '.join(DATA_FILES)} file; put the data there")
+    parts = [_file_rows(path) for path in files]
+    return RawRows(sum(part.total for part in parts), (row for part in parts for row in part.rows))
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """Files with rows, sorted by name; hidden ones and the hub's descriptions are none."""
+    names = {path.relative_to(folder): path for path in folder.rglob("*") if path.suffix in DATA_FILES and path.is_file()}
+    hidden = {name for name in names if name.name in DESCRIPTIONS or any(part.startswith(".") for part in name.parts)}
+    return [names[name] for name in sorted(names) if name not in hidden]
+
+
+def _file_rows(path: Path) -> RawRows:
+    if path.suffix == ".parquet":
+        table = pyarrow.parquet.ParquetFile(path)
+        return RawRows(table.metadata.num_rows, _numbered(path, (row for batch in table.iter_batches() for row in batch.to_pylist())))
+    with path.open("rb") as content:
+        if content.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"[":
+            content.seek(0)
+            return RawRows(sum(1 for _ in content), _json_lines(path))
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: row: {error.msg}; mend the JSON") from error
+    return RawRows(len(rows), _numbered(path, rows))
+
+
+def _numbered(path: Path, rows: Iterable[Any]) -> Iterator[tuple[Place, Row]]:
+    for number, row in enumerate(rows, start=1):
+        yield _placed(path, number, row)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[Place, Row]]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}:{number}: row: {error.msg}; mend the JSON") from error
+            yield _placed(path, number, row)
+
+
+def _placed(path: Path, number: int, row: Any) -> tuple[Place, Row]:
+    if not isinstance(row, dict):
+        raise DataError(f"{path}:{number}: row: is no object with keys; give one object a row")
+    return Place(str(path), number), row
+
+
+def _origin(config: DataConfig, context: JobContext) -> str:
+    return config.repository if config.origin == "hub" else str(context.locations.get("source"))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

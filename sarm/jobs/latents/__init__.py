@@ -1,0 +1,4 @@
+"""Jobs that look into a SARM: steering, contexts, explanations.
+
+May import: nothing beside it.
+"""

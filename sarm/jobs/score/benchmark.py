@@ -1,0 +1,173 @@
+"""A reward for each completion of a benchmark or of a file of pairs; metrics are computed when a table is rendered."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sarm.checkpoints.backbones import load_tokenizer
+from sarm.checkpoints.reward_models.layouts import EPOCHS, load_reward_model
+from sarm.config.score import ScoringConfig
+from sarm.data.harness import HarnessTokenizer
+from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl, write_jsonl
+from sarm.data.tokens import ConversationTokenizer, EncodedConversation, TokenizerProblem, token_budget_batches
+from sarm.engine.devices import device_of, torch_dtype, use_threads
+from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
+from sarm.reward.models import RewardModel
+from sarm.scoring.completions import completions_of, encode_completions
+from sarm.scoring.inference import RowBatch, dataset_order_batches, padding_share, score_batch
+from sarm.scoring.partial_rewards import PartialRewards
+from sarm.scoring.shared_rows import chunks_of_groups, computed_tokens, refuse_windows, score_chunk
+
+
+def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
+    """Inputs: `model`, `benchmark`. Writes `rewards.jsonl` in the benchmark's order and `conditions.json`.
+
+    Resumes after its last whole batch. Raises UsageProblem for a conversation that loses its end of turn, for a subset that is not
+    there and for a reward that is not finite.
+    """
+    use_threads(context.resources)
+    model_folder = model_after(config.epoch, context.inputs["model"])
+    try:
+        items = chosen_items(list(read_jsonl(context.inputs["benchmark"] / f"{config.benchmark}.jsonl", Preference)), config)
+        tokenizer = tokenizer_of(config, model_folder)
+        rows = encode_completions(items, tokenizer, max_length=config.max_length, overlong=config.truncation, name=config.benchmark)
+    except (DataError, TokenizerProblem) as error:
+        raise UsageProblem(str(error)) from error
+    model = _loaded(config, model_folder).to(device_of(context.resources))
+    batches = Batches(config, items, [row.ids for row in rows])
+    rewards = all_rewards(model, batches, tokenizer.pad_id, context)
+    scored = regroup(items, rows, rewards)
+    write_jsonl(context.output / "rewards.jsonl", scored)
+    _write_conditions(context.output, config, scored, rows, batches)
+
+
+def model_after(epoch: int, folder: Path) -> Path:
+    """The folder of a model as it was after an epoch (1-based); 0 is the one that was kept. Raises UsageProblem where there is none."""
+    if not epoch:
+        return folder
+    found = folder / EPOCHS / str(epoch)
+    if not found.is_dir():
+        raise UsageProblem(f"the reward model was not kept as it was after epoch {epoch}; train it with reward.selection=test")
+    return found
+
+
+def _loaded(config: ScoringConfig, folder: Path) -> RewardModel:
+    try:
+        return load_reward_model(folder, dtype=torch_dtype(config.dtype), attention=config.attention)
+    except ImportError as error:
+        raise EnvironmentProblem(f"attention = {config.attention!r} is not installed here; set scoring.attention=sdpa") from error
+
+
+def chosen_items(items: list[Preference], config: ScoringConfig) -> list[Preference]:
+    """The items of the subset that is asked for, cut to the limit. Raises UsageProblem where the file has no such subset."""
+    if config.subset:
+        known = sorted({item.subset for item in items})
+        items = [item for item in items if item.subset == config.subset]
+        if not items:
+            raise UsageProblem(f"{config.benchmark}.jsonl has no item of subset {config.subset!r}; it has {', '.join(map(repr, known))}")
+    return items[: config.limit] if config.limit else items
+
+
+def tokenizer_of(config: ScoringConfig, folder: Path) -> ConversationTokenizer | HarnessTokenizer:
+    """The folder's tokenizer with the config's formatting. Raises TokenizerProblem where it cannot hold a conversation."""
+    kind = HarnessTokenizer if config.formatting == "harness" else ConversationTokenizer
+    return kind(load_tokenizer(folder), date_string=config.date_string, bos=config.bos)
+
+
+class Batches:
+    """The units in which rows are scored, each known by its number: a forward pass, or a chunk of items with their prompts kept."""
+
+    def __init__(self, config: ScoringConfig, items: Sequence[Preference], rows: Sequence[Sequence[int]]) -> None:
+        self.config, self.rows = config, rows
+        lengths = [len(row) for row in rows]
+        self.chunks: list[list[list[int]]] = []
+        self.plain: list[list[int]] = []
+        if config.batches == "shared-prompts":
+            groups: dict[int, list[int]] = {}
+            for index, completion in enumerate(completions_of(items)):
+                groups.setdefault(completion.item, []).append(index)
+            self.chunks = chunks_of_groups(rows, list(groups.values()), batch_tokens=config.batch_tokens)
+        elif config.batches == "dataset-order":
+            self.plain = dataset_order_batches(len(rows), config.batch_rows)
+        else:
+            self.plain = token_budget_batches(lengths, config.batch_tokens)
+        self.computed = computed_tokens(rows, [group for chunk in self.chunks for group in chunk]) if self.chunks else sum(lengths)
+
+    @property
+    def count(self) -> int:
+        """How many units."""
+        return len(self.chunks or self.plain)
+
+    def score(self, model: RewardModel, number: int, *, pad_id: int) -> list[RowBatch]:
+        """Rewards of one unit."""
+        first_masked = self.config.bos == "double-first-masked"
+        if not self.chunks:
+            return [score_batch(model, self.rows, self.plain[number], pad_id=pad_id, first_masked=first_masked)]
+        budget = self.config.batch_tokens
+        return score_chunk(model, self.rows, self.chunks[number], pad_id=pad_id, batch_tokens=budget, first_masked=first_masked)
+
+
+def all_rewards(model: RewardModel, batches: Batches, pad_id: int, context: JobContext) -> list[float]:
+    """Rewards in the order of the rows. Raises Interrupted after a batch when a stop was requested."""
+    if batches.chunks:
+        refuse_windows(model)
+    rewards = [math.nan] * len(batches.rows)
+    partial = PartialRewards(context.checkpoint)
+    done = 0
+    for number in range(batches.count):
+        if number not in partial.done:
+            found = batches.score(model, number, pad_id=pad_id)
+            indices = [index for one in found for index in one.indices]
+            partial.add(number, indices, [reward for one in found for reward in one.rewards.tolist()])
+        for index, reward in zip(*partial.done[number], strict=True):
+            rewards[index] = reward
+        done += len(partial.done[number][0])
+        context.progress(done, len(rewards), "completions", "")
+        if context.stop_requested() and number + 1 < batches.count:
+            raise Interrupted(f"stopped after {done} of {len(rewards)} completions, which are kept; the same command continues")
+    return rewards
+
+
+def regroup(items: list[Preference], rows: list[EncodedConversation], rewards: list[float]) -> list[ScoredPreference]:
+    """Rewards back in the shape of the items. Raises UsageProblem that names an item whose reward is not finite."""
+    scored, start = [], 0
+    for item in items:
+        count = len(item.chosen) + len(item.rejected)
+        part = rewards[start : start + count]
+        if not all(math.isfinite(reward) for reward in part):
+            place = f"item {item.id!r} of subset {item.subset!r}"
+            raise UsageProblem(f"{place}: the reward is not finite; score in another dtype or look at the weights")
+        scored.append(
+            ScoredPreference(
+                id=item.id,
+                subset=item.subset,
+                source=item.source,
+                chosen_rewards=tuple(part[: len(item.chosen)]),
+                rejected_rewards=tuple(part[len(item.chosen) :]),
+                truncated=sum(row.truncated for row in rows[start : start + count]),
+            )
+        )
+        start += count
+    return scored
+
+
+def _write_conditions(
+    output: Path, config: ScoringConfig, scored: list[ScoredPreference], rows: list[EncodedConversation], batches: Batches
+) -> None:
+    lengths = [len(row.ids) for row in rows]
+    facts = {
+        **config.model_dump(mode="json"),
+        "items": len(scored),
+        "completions": len(rows),
+        "tokens": sum(lengths),
+        "tokens_computed": batches.computed,
+        "truncated_completions": sum(row.truncated for row in rows),
+        "padding_share": round(padding_share(lengths, batches.plain), 6),
+        "torch_threads": torch.get_num_threads(),
+    }
+    (output / "conditions.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,4 @@
+"""Jobs that train: backbones of the miniature, SAEs, reward models.
+
+May import: nothing beside it.
+"""

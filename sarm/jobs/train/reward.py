@@ -1,0 +1,388 @@
+"""Pairs to a reward model: the backbone's kept blocks and the head under a Bradley-Terry loss, with or without the SAE."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sarm.backbone.packed_tokens import Packed
+from sarm.checkpoints.backbones import load_tokenizer, load_truncated_backbone
+from sarm.checkpoints.reward_models.layouts import EPOCHS, save_reward_model
+from sarm.checkpoints.saes.files import load_sae
+from sarm.config.train import RewardTrainingConfig
+from sarm.data.pairs import EncodedPair, PairCounts, encode_pairs, in_validation, read_pairs
+from sarm.data.preferences import DataError, Preference
+from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, assistant_start
+from sarm.engine.checkpointer import Checkpoint, Checkpointer
+from sarm.engine.devices import torch_dtype, use_threads
+from sarm.engine.group import join
+from sarm.engine.metrics_file import MetricsFile
+from sarm.engine.sharding import Round, rounds_of
+from sarm.engine.update import PLAIN, PlainUpdate, Update
+from sarm.engine.zero import ZeroUpdate
+from sarm.job import JobContext, UsageProblem
+from sarm.reward.models import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel
+from sarm.reward.pair_batches import Batch, Losses, PairRows, first_unfinite, micro_batch_losses, row_layout
+from sarm.reward.shared_prefix import SharedBatch
+from sarm.sae.model import TopKSAE
+
+LOG_EVERY = 5
+LINEAR_INIT_STD = 0.02
+
+
+def build_model(config: RewardTrainingConfig, context: JobContext) -> RewardModel:
+    """The model before its first step. Raises UsageProblem when SAE and backbone do not belong together."""
+    dtype = torch_dtype(config.dtype)
+    backbone = load_truncated_backbone(
+        context.inputs["backbone"], layer=config.layer, dtype=dtype, keep_final_norm=config.encoder == "none"
+    )
+    width = backbone.config.hidden_size
+    generator = torch.Generator().manual_seed(config.seed)
+    model: RewardModel
+    if config.encoder == "sae":
+        sae, geometry = load_sae(context.inputs["sae"], dtype)
+        if geometry.hidden_size != width or geometry.layer != config.layer:
+            raise UsageProblem(
+                f"the SAE is of layer {geometry.layer} and width {geometry.hidden_size}, "
+                f"the reward model of layer {config.layer} and width {width}; train an SAE for this layer"
+            )
+        model = SARM(backbone, sae, latents=config.latents)
+    elif config.encoder == "random_sae":
+        sae = TopKSAE(hidden_size=width, n_latents=config.n_latents, k=config.k)
+        sae.reset(generator)
+        sae.normalize_decoder()
+        model = SARM(backbone, sae.to(dtype), latents=config.latents)
+    elif config.encoder == "linear":
+        model = LinearEncoderRewardModel(backbone, hidden_size=width, n_latents=config.n_latents)
+        # Default Llama initialisation: normal with 0.02, bias 0. Source: LlamaBaseline.
+        model.untrained_sae_encoder.weight.data.normal_(0, LINEAR_INIT_STD, generator=generator)
+        model.untrained_sae_encoder.bias.data.zero_()
+        model.untrained_sae_encoder.to(dtype)
+    else:
+        model = DenseRewardModel(backbone, hidden_size=width)
+    if config.head_init == "zeros":
+        model.score.weight.data.zero_()
+    else:
+        model.score.weight.data.normal_(0, LINEAR_INIT_STD, generator=generator)
+    return model
+
+
+def set_trainable(model: RewardModel, config: RewardTrainingConfig) -> None:
+    """Say which parameters train. The head always does; the final norm of a SARM, which is never applied, never does."""
+    for name, parameter in model.named_parameters():
+        if name.startswith("model."):
+            unapplied = name == "model.norm.weight" and not isinstance(model, DenseRewardModel)
+            parameter.requires_grad_(config.backbone_trains and not unapplied)
+        elif name.startswith("sae."):
+            parameter.requires_grad_(config.sae_trains)
+        else:
+            parameter.requires_grad_(True)
+
+
+def rate_multiplier(config: RewardTrainingConfig, *, step: int, steps: int) -> float:
+    """Linear warm-up, then cosine to 0 or flat. Source: recipes/sarm_train.sh (cosine, warm-up 3 %)."""
+    warmup = math.ceil(steps * config.warmup_fraction)
+    if step < warmup:
+        return step / warmup
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def batches_of(count: int, config: RewardTrainingConfig) -> list[list[int]]:
+    """Indices of the pairs of every step, epoch by epoch, in the seed's order; an epoch's short rest makes no step.
+
+    Raises UsageProblem where there are fewer pairs than a batch.
+    """
+    if count < config.batch_pairs:
+        raise UsageProblem(f"{count} pairs are fewer than batch_pairs = {config.batch_pairs}; lower it or give more pairs")
+    steps: list[list[int]] = []
+    for epoch in range(config.epochs):
+        order = list(range(count))
+        random.Random(f"{config.seed}/{epoch}").shuffle(order)
+        whole = count - count % config.batch_pairs
+        steps += [order[start : start + config.batch_pairs] for start in range(0, whole, config.batch_pairs)]
+    return steps[: config.max_steps] if config.max_steps else steps
+
+
+class PairLosses(nn.Module):
+    """The losses of a micro-batch as one module, which is what an engine of several processes wraps."""
+
+    def __init__(self, model: RewardModel, config: RewardTrainingConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+
+    def forward(self, batch: Batch | SharedBatch | Packed) -> tuple[Tensor, ...]:
+        """See `micro_batch_losses`."""
+        return tuple(micro_batch_losses(self.model, batch, self.config))
+
+
+class Micro(NamedTuple):
+    """One round of a step in this process: its pairs, their rows, and whether they count."""
+
+    pairs: list[EncodedPair]
+    rows: Batch | SharedBatch | Packed
+    counts: int
+
+
+@dataclass
+class RewardTraining:
+    """A model, its optimizer and its pairs: the loop of one process, alone or in a group."""
+
+    config: RewardTrainingConfig
+    context: JobContext
+    model: RewardModel
+    tokenizer: ConversationTokenizer
+    pairs: list[EncodedPair]
+    validation: list[EncodedPair]
+
+    def __post_init__(self) -> None:
+        self.group = join(self.context.resources)
+        self.device = self.group.device
+        self.model.to(self.device)
+        set_trainable(self.model, self.config)
+        reconstructs = bool(self.config.reconstruction_weight) and isinstance(self.model, SARM)
+        masks = reconstructs and self.config.reconstruction_tokens == "assistant"
+        self.header = self.tokenizer.assistant_header() if masks else None
+        self._refuse_headless()
+        self.dtype = self.model.model.dtype
+        self.rows = PairRows(
+            layout=row_layout(self.model, self.config),
+            budget=self.context.resources.micro_batch_tokens,
+            pad_id=self.tokenizer.pad_id,
+            header=self.header,
+            dtype=self.dtype,
+            device=self.device,
+        )
+        self.steps = batches_of(len(self.pairs), self.config)
+        self._check_shares()
+        if self.context.resources.activation_checkpointing and self.config.backbone_trains:
+            self.model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.best: tuple[float, int] = (-1.0, -1)
+        self.best_state: dict[str, Tensor] = {}
+        stage = self.context.resources.zero_stage
+        layout = f"zero-{stage}" if stage or self.group.size > 1 else PLAIN
+        self.checkpoints = Checkpointer(self.context, group=self.group, layout=layout)
+        self.saved = self.checkpoints.latest()
+        self.update = self._update(layout)
+
+    def _check_shares(self) -> None:
+        batches = [[f"{pair}/{self.pairs[pair].id}" for pair in step] for step in self.steps]
+        numbers = {id(pair): f"{number}/{pair.id}" for number, pair in enumerate(self.pairs)}
+        mine = [
+            [numbers[id(pair)] for one in self._rounds([self.pairs[pair] for pair in step]) for pair in one.rows if one.counts]
+            for step in (self.steps if self.group.size > 1 else ())
+        ]
+        if self.group.size > 1:
+            self.group.check_shares(batches, mine)
+
+    def _update(self, layout: str) -> Update:
+        module, rows = PairLosses(self.model, self.config), self.config.batch_pairs
+        if layout == PLAIN:
+            optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, fused=True)
+            return PlainUpdate(module, self.model, optimizer, max_norm=self.config.max_grad_norm, kind=self.config.kind)
+        optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
+        return ZeroUpdate(
+            module,
+            self.model,
+            optimizer,
+            group=self.group,
+            stage=self.context.resources.zero_stage,
+            rows=rows,
+            dtype=self.dtype,
+            max_norm=self.config.max_grad_norm,
+            kind=self.config.kind,
+            saved=self.saved,
+            full=frozenset({"score.weight"}),
+        )
+
+    def _refuse_headless(self) -> None:
+        if self.header is None:
+            return
+        for pair in self.pairs:
+            if any(assistant_start(side, self.header) is None for side in (pair.chosen, pair.rejected)):
+                raise UsageProblem(
+                    f"pair {pair.id!r}: max_length = {self.config.max_length} cuts off the assistant header, so the reconstruction loss "
+                    "has no assistant tokens; raise max_length, set overlong = 'drop' or reconstruction_tokens = 'last'"
+                )
+
+    def _groups(self) -> list[dict[str, Any]]:
+        head = [parameter for parameter in self.model.score.parameters() if parameter.requires_grad]
+        heads = {id(parameter) for parameter in head}
+        body = [p for p in self.model.parameters() if p.requires_grad and id(p) not in heads]
+        rate = self.config.learning_rate
+        groups = [{"params": head, "lr": 0.0, "peak": self.config.head_learning_rate or rate}]
+        return groups + ([{"params": body, "lr": 0.0, "peak": rate}] if body else [])
+
+    def run(self) -> dict[str, Tensor]:
+        """All steps from the last checkpoint on. Gives the weights to keep, whole, in the first process."""
+        first = 0 if self.saved is None else self.saved.step
+        if self.saved is not None:
+            self._restore(self.saved)
+        metrics = MetricsFile(self.context, resume_step=first, writes=self.group.is_first)
+        self.model.train()
+        for index in range(first, len(self.steps)):
+            values = self.step(index)
+            done = index + 1
+            if index % LOG_EVERY == 0 or done == len(self.steps):
+                metrics.write(done, values)
+            self.context.progress(done, len(self.steps), "steps", f"loss {values['preference_loss']:.4f}")
+            if self._epoch_ends(done):
+                self._epoch_done(done, metrics)
+            if done < len(self.steps) and self.checkpoints.due():
+                self.checkpoints.save_if_due(done, self._state(), {"best": list(self.best)}, self.update.save_shards)
+        return self.best_state if self.validation else self.update.weights()
+
+    def whole(self, weights: dict[str, Tensor]) -> RewardModel:
+        """A model with these weights; the trained one may be in pieces, its precision DeepSpeed's."""
+        model = self.model if self.update.layout == PLAIN else build_model(self.config, self.context)
+        model.load_state_dict(weights)
+        return model
+
+    def step(self, index: int) -> dict[str, float]:
+        """One optimizer step. Raises UsageProblem on a loss that is not finite, before anything is updated."""
+        batch = [self.pairs[pair] for pair in self.steps[index]]
+        multiplier = rate_multiplier(self.config, step=index, steps=len(self.steps))
+        self.update.begin(multiplier)
+        preference = reconstruction = right = 0.0
+        trouble = ""
+        micros = list(self._rounds(batch))
+        for number, one in enumerate(micros):
+            micro = self._micro(one)
+            losses = Losses(*self.update.forward(micro.rows))
+            total = (losses.preference + self.config.reconstruction_weight * losses.reconstruction) * micro.counts / len(batch)
+            if not trouble and not torch.isfinite(total):
+                value, pair = float(total.detach()), micro.pairs[first_unfinite(losses)].id
+                trouble = f"the loss is {value} at step {index}, first of pair {pair!r}; lower the learning rate or drop the pair"
+            self.update.backward(total, last=number == len(micros) - 1)
+            preference += float(losses.preference.detach()) * micro.counts
+            reconstruction += float(losses.reconstruction.detach()) * micro.counts
+            right += float(losses.right) * micro.counts
+        if self.group.any(bool(trouble)):
+            raise UsageProblem(next(text for text in self.group.gathered(trouble) if text))
+        preference, reconstruction, right = self.group.totals([preference, reconstruction, right])
+        values = {
+            "preference_loss": preference / len(batch),
+            "accuracy": right / len(batch),
+            "grad_norm": self.update.step(),
+            "learning_rate": self.config.learning_rate * multiplier,
+        }
+        return {**values, "reconstruction_loss": reconstruction / len(batch)} if self.config.reconstruction_weight else values
+
+    def _rounds(self, pairs: Sequence[EncodedPair]) -> list[Round]:
+        """This process's rounds of some pairs, in micro-batches of the layout that model and objective allow."""
+        return rounds_of(
+            pairs,
+            rank=self.group.rank,
+            processes=self.group.size,
+            order=lambda pair: (-self.rows.size(pair), pair.id),
+            split=self.rows.split,
+        )
+
+    def _micro(self, one: Round) -> Micro:
+        return Micro(one.rows, self.rows.batch(one.rows), one.counts)
+
+    def _epoch_ends(self, done: int) -> bool:
+        return done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0
+
+    def _epoch_done(self, done: int, metrics: MetricsFile) -> None:
+        if self.validation:
+            self._validate(done, metrics)
+        if self.config.selection == "test" and done < len(self.steps):
+            self._keep_epoch(done // (len(self.pairs) // self.config.batch_pairs))
+
+    def _keep_epoch(self, epoch: int) -> None:
+        """The model as it is now, beside the one that will be kept; a resumed run writes the same bytes again."""
+        weights = self.update.weights()
+        if not self.group.is_first:
+            return
+        folder, backbone = self.context.output / EPOCHS / str(epoch), self.context.inputs["backbone"]
+        save_reward_model(folder, self.whole(weights), encoder=self.config.encoder, tokenizer=backbone, pad_id=self.tokenizer.pad_id)
+
+    @torch.no_grad()
+    def _validate(self, done: int, metrics: MetricsFile) -> None:
+        """Accuracy on the validation split; the best epoch's weights are kept, the earlier one at equal accuracy."""
+        self.model.eval()
+        right = 0.0
+        for one in self._rounds(self.validation):
+            micro = self._micro(one)
+            right += float(Losses(*self.update.forward(micro.rows)).right) * micro.counts
+        self.model.train()
+        accuracy = self.group.totals([right])[0] / len(self.validation)
+        metrics.write(done, {"validation_accuracy": accuracy})
+        if accuracy > self.best[0]:
+            self.best = (accuracy, done)
+            self.best_state = self.update.weights()
+
+    def _state(self) -> dict[str, Tensor]:
+        return {**self.update.tensors(), **{f"best/{name}": value for name, value in self.best_state.items()}}
+
+    def _restore(self, saved: Checkpoint) -> None:
+        self.update.restore(saved)
+        if self.group.is_first:
+            self.best_state = {name.removeprefix("best/"): value for name, value in saved.tensors.items() if name.startswith("best/")}
+        self.best = (saved.facts["best"][0], saved.facts["best"][1])
+
+
+def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
+    """Train and save a reward model.
+
+    Inputs: `backbone`, `preferences` (`train.jsonl`), and `sae` when the encoder is pretrained. Raises UsageProblem for a
+    tokenizer that cannot hold a conversation, for pairs that do not fit, and for sizes that do not go together.
+    """
+    use_threads(context.resources)
+    torch.manual_seed(config.seed)
+    try:
+        tokenizer = ConversationTokenizer(load_tokenizer(context.inputs["backbone"]), date_string=config.date_string)
+        pairs, validation, counts = _encoded(config, context, tokenizer)
+        model = build_model(config, context)
+        counted = _parameters(model, config)
+        training = RewardTraining(config, context, model, tokenizer, pairs, validation)
+    except (DataError, TokenizerProblem) as error:
+        raise UsageProblem(str(error)) from error
+    weights = training.run()
+    training.update.close()
+    if not training.group.is_first:
+        return
+    model = training.whole(weights)
+    save_reward_model(context.output, model, encoder=config.encoder, tokenizer=context.inputs["backbone"], pad_id=tokenizer.pad_id)
+    facts = {
+        "pairs": counts._asdict(),
+        "validation_pairs": len(validation),
+        "steps": len(training.steps),
+        "selected_step": training.best[1] if validation else len(training.steps),
+        **counted,
+    }
+    (context.output / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _parameters(model: RewardModel, config: RewardTrainingConfig) -> dict[str, int]:
+    # Counted before several processes share them.
+    set_trainable(model, config)
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {"trainable_parameters": sum(count for count, trains in counts if trains), "parameters": sum(count for count, _ in counts)}
+
+
+def _encoded(
+    config: RewardTrainingConfig, context: JobContext, tokenizer: ConversationTokenizer
+) -> tuple[list[EncodedPair], list[EncodedPair], PairCounts]:
+    pairs = read_pairs(context.inputs["preferences"] / "train.jsonl", config.max_pairs)
+    held_out: list[Preference] = []
+    training: list[Preference] = []
+    for pair in pairs:
+        (held_out if in_validation(pair, fraction=config.validation_fraction, seed=config.seed) else training).append(pair)
+    encoded, counts = encode_pairs(training, tokenizer, max_length=config.max_length, overlong=config.overlong)
+    if not config.validation_fraction:
+        return encoded, [], counts
+    if not held_out:
+        raise UsageProblem(f"validation_fraction = {config.validation_fraction} of {len(pairs)} pairs leaves none; raise it")
+    validation, _ = encode_pairs(held_out, tokenizer, max_length=config.max_length, overlong=config.overlong)
+    return encoded, validation, counts

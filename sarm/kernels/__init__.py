@@ -1,1 +1,0 @@
-"""Triton kernels; each has a plain PyTorch form elsewhere that gives the same."""

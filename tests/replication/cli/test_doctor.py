@@ -1,0 +1,121 @@
+"""What the doctor finds: what is there, what is missing with the next step, and never a token."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from folders import ROOT
+from hub_server import Hub, serving
+
+import replication.cli.doctor as module
+from replication.cli.doctor import Finding, examine
+from replication.plan.machine import cards
+from replication.settings.clusters import load_cluster
+from sarm.job import EnvironmentProblem
+
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(autouse=True)
+def torch_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child that imports torch is asked in one test alone; here it says what a CPU has."""
+    answer = {"version": "0", "cuda": "", "gpus": [], "bf16": False, "nccl": "", "gloo": True, "threads": 1}
+    monkeypatch.setattr(module, "TORCH", f"print({json.dumps(json.dumps(answer))})")
+
+
+def found(tmp_path: Path, environment: Mapping[str, str] = OFFLINE) -> dict[str, Finding]:
+    return {one.name: one for one in examine(tmp_path / "store", environment=environment)}
+
+
+def test_everything_is_looked_at(tmp_path: Path) -> None:
+    names = set(found(tmp_path))
+    assert {"python", "torch", "cuda", "bf16", "nccl", "gloo", "deepspeed", "g++", "ninja", "Python.h", "memory", "disk"} <= names
+    assert {"driver", "hub", "HF_TOKEN", "slurm"} <= names and not (tmp_path / "store").exists()
+
+
+def test_a_torch_that_cannot_be_imported_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TORCH", "import no_such_torch")
+    torch = found(tmp_path)["torch"]
+    assert not torch.fine and "No module named 'no_such_torch'" in torch.found and "pip install" in torch.hint
+
+
+def test_a_gpu_without_bf16_or_nccl_is_not_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {"version": "2", "cuda": "12.6", "gpus": ["Old GPU"] * 2, "bf16": False, "nccl": "", "gloo": True, "threads": 8}
+    monkeypatch.setattr(module, "TORCH", f"print({json.dumps(json.dumps(answer))})")
+    seen = found(tmp_path)
+    assert seen["cuda"].found == "12.6, 2 x Old GPU" and not seen["bf16"].fine and not seen["nccl"].fine
+
+
+def test_the_hub_answers_is_out_of_reach_or_switched_off(tmp_path: Path) -> None:
+    with serving(Hub()) as hub:
+        assert found(tmp_path, {"HF_ENDPOINT": hub.endpoint})["hub"].found == f"{hub.endpoint} answers (404)"
+        assert [method for method, _, _ in hub.requests] == ["HEAD"]
+    began = time.monotonic()
+    gone = found(tmp_path, {"HF_ENDPOINT": hub.endpoint})["hub"]
+    assert "out of reach (ConnectionRefusedError)" in gone.found and "replicate fetch" in gone.hint and gone.fine
+    assert time.monotonic() - began < module.HUB_SECONDS + 5
+    assert "switched off" in found(tmp_path)["hub"].found
+
+
+def test_tokens_are_seen_and_never_said(tmp_path: Path) -> None:
+    secret = "a-token-that-nobody-may-read"
+    seen = found(tmp_path, {**OFFLINE, "HF_TOKEN": secret, "OPENAI_API_KEY": secret})
+    assert seen["HF_TOKEN"].found == seen["OPENAI_API_KEY"].found == "set"
+    assert secret not in json.dumps([one.model_dump() for one in seen.values()])
+    assert found(tmp_path)["OPENAI_API_KEY"].found == "not set"
+
+
+def test_a_cluster_is_compared_with_its_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = load_cluster("a100")
+    monkeypatch.setattr(module, "configuration", lambda: {"JobRequeue": "1", "PreemptMode": "OFF"})
+    monkeypatch.setattr(module, "partitions", lambda: [("gpu*", "gpu:a100:4", "2-00:00:00")])
+    assert [one.fine for one in examine(tmp_path, cluster, OFFLINE) if one.name == "slurm"] == [True]
+    monkeypatch.setattr(module, "partitions", lambda: [("gpu*", "gpu:v100:4", "1-00:00:00")])
+    wrong = [one for one in examine(tmp_path, cluster, OFFLINE) if one.name == "slurm"]
+    assert len(wrong) == 2 and not any(one.fine for one in wrong) and "gpu:v100:4" in wrong[0].found and "a100" in wrong[0].hint
+
+    def silent() -> dict[str, str]:
+        raise EnvironmentProblem("scontrol is not here; use --launcher slurm on a login node of the cluster")
+
+    monkeypatch.setattr(module, "configuration", silent)
+    (problem,) = [one for one in examine(tmp_path, cluster, OFFLINE) if one.name == "slurm"]
+    assert not problem.fine and "login node" in problem.found
+
+
+def test_cards_are_what_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA A100-SXM4-80GB, 81920'\necho 'NVIDIA GeForce RTX 3090, 24576'\n", encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    large, small = cards()
+    assert (large.name, small.name) == ("NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 3090")
+    assert large.memory_gb == pytest.approx(85.9, abs=0.1) and small.memory_gb == pytest.approx(25.8, abs=0.1)
+    tool.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")
+    assert not found(tmp_path)["driver"].fine
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert cards() == []
+
+
+def command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **OFFLINE, "PYTHONPATH": str(ROOT), "SARM_STORE": str(tmp_path / "store"), "HF_TOKEN": "not-to-be-seen"}
+    line = [sys.executable, "-m", "replication.cli", "doctor", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=120)
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_0_or_7(tmp_path: Path) -> None:
+    done = command(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "not-to-be-seen" not in done.stdout + done.stderr and "ok  torch" in done.stdout
+    lacking = command(tmp_path, "--cluster", "a100", "--json")
+    slurm = next(one for one in json.loads(lacking.stdout) if one["name"] == "slurm")
+    if slurm["fine"]:
+        pytest.skip("this host is a login node with such A100s")
+    assert lacking.returncode == 7

@@ -1,0 +1,236 @@
+"""What a launch refuses before anything starts: too large, impossible, or not to be repeated; each in one line with the next step."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_launcher import FakeLauncher
+from folders import ROOT
+
+from replication.plan.refusals import Machine, machine_of, problems, refuse, this_machine
+from replication.plan.steps import Plan, plan
+from replication.recipes.setting import Setting
+from replication.settings.clusters import Cluster, load_cluster, yielding
+from replication.settings.experiments import EXPERIMENTS, TABLE1
+from replication.settings.overrides import parse_overrides
+from replication.settings.profile_files import load_profile
+from replication.settings.profiles import Profile
+from replication.settings.protocols import PROTOCOLS
+from replication.usage_problems import UsageProblems
+from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
+from sarm.store.artifacts import ArtifactStore
+from sarm.store.manifest import CodeState
+
+CLEAN = CodeState(commit="0" * 40, dirty=False)
+DIRTY = CodeState(commit="0" * 40, dirty=True)
+LARGE = Machine("a large one", 8, 1000.0, 4000.0)
+
+
+def paper(*, pinned: bool = True) -> Profile:
+    pins = {repository: "a" * 40 for repository, _ in load_profile("paper", environment={}).unpinned()}
+    return load_profile("paper", environment={}, pins=pins if pinned else {})
+
+
+def planned(tmp_path: Path, *assignments: str, rows: str = "sarm-4b", cluster: Cluster | None = None, pinned: bool = True) -> Plan:
+    setting = Setting(
+        experiment=TABLE1,
+        profile=paper(pinned=pinned),
+        protocol=PROTOCOLS["paper"],
+        rows=rows,
+        overrides=parse_overrides(assignments),
+    )
+    return plan([setting], ArtifactStore(tmp_path / "none"), cluster)
+
+
+def told(work: Plan, machine: Machine | None, code: CodeState = CLEAN) -> list[str]:
+    return [str(problem) for problem in problems(work, machine, allow_dirty=False, code=code)]
+
+
+# --- memory ------------------------------------------------------------------------------------------------------------------
+
+
+def test_zero_1_of_4_billion_parameters_does_not_fit_24_gb_and_what_fits_is_named(tmp_path: Path) -> None:
+    cluster = yielding(load_cluster("rtx3090"), {"resources.train_reward": {"zero_stage": 1, "processes": 8, "gpus": 8}})
+    ask = ("resources.train_reward.zero_stage=1", "resources.train_reward.processes=8", "resources.train_reward.gpus=8")
+    (problem,) = told(planned(tmp_path, *ask, cluster=cluster), machine_of(cluster))
+    assert problem.startswith("reward model sarm-4b, seed 0: needs ") and "rtx3090 has 24" in problem and "\n" not in problem
+    assert "weights 8.0, gradients 8.0, optimizer 6.0" in problem
+    assert "--set resources.train_reward.zero_stage=2" in problem
+    followed = (ask[1], ask[2], "resources.train_reward.zero_stage=2")
+    assert told(planned(tmp_path, *followed, cluster=cluster), machine_of(cluster)) == []
+
+
+def test_one_80_gb_card_holds_the_8b_reward_model_without_zero_and_a_40_gb_card_does_not(tmp_path: Path) -> None:
+    alone = ("resources.train_reward.zero_stage=0", "resources.train_reward.processes=1", "resources.train_reward.gpus=1")
+    large = load_cluster("a100")
+    assert told(planned(tmp_path, *alone, cluster=large), machine_of(large)) == []
+    small = large.model_copy(update={"gpu_memory_gb": 40.0})
+    (problem,) = told(planned(tmp_path, *alone, cluster=small), machine_of(small))
+    assert "a100 has 40; it fits with --set resources.train_reward.processes=2" in problem
+
+
+def test_without_checkpointing_a_long_pair_does_not_fit_and_checkpointing_is_proposed(tmp_path: Path) -> None:
+    cluster = load_cluster("rtx3090").model_copy(update={"gpu_memory_gb": 30.0, "resources": {}})
+    work = planned(tmp_path, "resources.train_reward.activation_checkpointing=false", cluster=cluster)
+    (problem,) = told(work, machine_of(cluster))
+    assert "activation_checkpointing=true" in problem
+
+
+def test_too_many_saes_in_one_pass_do_not_fit_a_24_gb_card(tmp_path: Path) -> None:
+    cluster = load_cluster("rtx3090").model_copy(update={"saes_per_task": 3})
+    work = planned(tmp_path, "sae.batch_vectors=32768", rows="sarm-4b", cluster=cluster)
+    (problem,) = [line for line in told(work, machine_of(cluster)) if line.startswith("SAE")]
+    assert "take a larger card" in problem and "saes_per_task" in problem
+
+
+def test_what_set_says_wins_over_a_cluster_s_file() -> None:
+    cluster = load_cluster("rtx3090")
+    given = yielding(cluster, parse_overrides(["resources.train_reward.zero_stage=1"]))
+    assert given.resources["train_reward"] == {"processes": 8, "gpus": 8} and cluster.resources["train_reward"]["zero_stage"] == 3
+    given = yielding(cluster, parse_overrides(["resources.processes=4", "resources.gpus=4"]))
+    assert given.resources["train_reward"] == {"zero_stage": 3}
+
+
+@pytest.mark.parametrize("cluster", ["a100", "rtx3090"])
+def test_everything_the_paper_trains_fits_the_shipped_clusters(cluster: str, tmp_path: Path) -> None:
+    where = load_cluster(cluster)
+    for experiment in EXPERIMENTS.values():
+        setting = Setting(experiment=experiment, profile=paper(), protocol=PROTOCOLS["paper"])
+        assert told(plan([setting], ArtifactStore(tmp_path), where), machine_of(where)) == []
+
+
+def test_saes_of_the_paper_fit_the_24_gb_cards_that_it_used(tmp_path: Path) -> None:
+    where = load_cluster("rtx3090")
+    assert not [line for line in told(planned(tmp_path, rows="*", cluster=where), machine_of(where)) if line.startswith("SAE")]
+
+
+def test_a_host_without_gpus_is_told_so_and_one_with_little_memory_too(tmp_path: Path) -> None:
+    bare = Machine("this machine", 0, 0.0, 64.0)
+    lines = told(planned(tmp_path), bare)
+    assert any("reward model sarm-4b, seed 0: needs 4 GPUs, this machine has no GPU; use --launcher slurm" in line for line in lines)
+    mini = Setting(experiment=TABLE1, profile=load_profile("mini", environment={}), protocol=PROTOCOLS["paper"])
+    work = plan([mini], ArtifactStore(tmp_path))
+    assert told(work, bare) == []
+    assert all("a process" in line for line in told(work, bare._replace(memory_gb=0.3))) and told(work, bare._replace(memory_gb=0.3))
+    assert this_machine().memory_gb > 0.5
+
+
+def test_what_is_done_is_not_refused(tmp_path: Path) -> None:
+    setting = Setting(experiment=TABLE1, profile=paper(), protocol=PROTOCOLS["paper"], rows="sarm-4b")
+    store = ArtifactStore(tmp_path)
+    FakeLauncher().launch(plan([setting], store).todo, store, lambda event: None)
+    assert told(plan([setting], store), Machine("a toy", 0, 0.0, 0.1), DIRTY) == []
+
+
+# --- what cannot run or be repeated ------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_a_cluster_s_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+    resources = {"train_reward": {"processes": 3, "gpus": 3, "zero_stage": 3}}
+    cluster = load_cluster("a100").model_copy(update={"resources": resources})
+    work = planned(tmp_path, cluster=cluster)
+    assert told(work, machine_of(cluster)) == [
+        "reward.batch_pairs = 8 is not a multiple of resources.train_reward.processes = 3; choose a batch that divides"
+    ]
+    with pytest.raises(UsageProblem):
+        refuse(work, machine_of(cluster), allow_dirty=True)
+
+
+@pytest.mark.parametrize("revision", ["unknown", "main", "v1.0", "abc123", "A" * 40])
+def test_a_revision_that_is_no_commit_is_refused(revision: str, tmp_path: Path) -> None:
+    profile = paper()
+    backbone = profile.backbones["large"]
+    source = backbone.source.model_copy(update={"revision": revision})
+    changed = {**profile.backbones, "large": backbone.model_copy(update={"source": source})}
+    setting = Setting(experiment=TABLE1, profile=profile.model_copy(update={"backbones": changed}), protocol=PROTOCOLS["paper"])
+    work = plan([setting], ArtifactStore(tmp_path))
+    (problem,) = told(work, LARGE)
+    assert "revisions are not pinned (meta-llama/Llama-3.1-8B-Instruct); run: replicate fetch table1 --profile paper" in problem
+    with pytest.raises(EnvironmentProblem):
+        refuse(work, LARGE, allow_dirty=True)
+
+
+def test_a_dirty_tree_is_refused_at_the_paper_s_scale_alone(tmp_path: Path) -> None:
+    (problem,) = told(planned(tmp_path), LARGE, DIRTY)
+    assert "--allow-dirty" in problem and "+dirty" in problem and "commit them" in problem
+    assert not problems(planned(tmp_path), LARGE, allow_dirty=True, code=DIRTY)
+    mini = Setting(experiment=TABLE1, profile=load_profile("mini", environment={}), protocol=PROTOCOLS["paper"])
+    assert not problems(plan([mini], ArtifactStore(tmp_path)), LARGE, allow_dirty=False, code=DIRTY)
+
+
+@pytest.mark.parametrize("value", ["fp8", "float8_e4m3fn", "torch.float8_e5m2"])
+def test_fp8_is_refused_with_the_cards_that_lack_it(value: str, tmp_path: Path) -> None:
+    for section in ("reward.dtype", "scoring.dtype", "sae.backbone_dtype"):
+        with pytest.raises(UsageProblems, match=r"Ampere cards \(A100, RTX 3090\) have no fp8, .*Hopper.*use bfloat16") as caught:
+            parse_overrides([f"{section}={value}"])
+        assert len(caught.value.problems) == 1
+    file = tmp_path / "mine.toml"
+    text = (ROOT / "replication" / "profiles" / "mini.toml").read_text(encoding="utf-8")
+    assert 'dtype = "float32"' in text
+    file.write_text(text.replace('dtype = "float32"', f'dtype = "{value}"', 1), encoding="utf-8")
+    with pytest.raises(UsageProblems, match="fp8"):
+        load_profile(str(file), environment={})
+
+
+def test_a_cluster_file_cannot_ask_for_fp8(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    text = (ROOT / "slurm" / "clusters" / "a100.toml").read_text(encoding="utf-8")
+    file.write_text(text + '\n[resources.train_reward]\nfp8 = true\n', encoding="utf-8")
+    with pytest.raises(UsageProblems, match=r"train_reward\.fp8: .*Ampere"):
+        load_cluster(str(file))
+
+
+def test_several_problems_are_told_at_once_and_the_worst_gives_the_code(tmp_path: Path) -> None:
+    resources = {"train_reward": {"processes": 3, "gpus": 3, "zero_stage": 0}}
+    cluster = load_cluster("rtx3090").model_copy(update={"resources": resources})
+    work = planned(tmp_path, cluster=cluster, pinned=False)
+    with pytest.raises(UsageProblem) as caught:
+        refuse(work, machine_of(cluster), allow_dirty=True)
+    lines = str(caught.value).splitlines()
+    assert "does not" not in lines[0] and "not a multiple" in lines[0]
+    assert any("rtx3090 has 24" in line for line in lines) and any("not pinned" in line for line in lines)
+    assert [IntegrityProblem.exit_code, EnvironmentProblem.exit_code, UsageProblem.exit_code] == [6, 7, 2]
+
+
+def test_offline_with_something_to_fetch_names_the_command(tmp_path: Path) -> None:
+    expected = r"text corpus \(prepare_data/.*\) is not in the store; .*replicate fetch table1 --profile paper"
+    with pytest.raises(EnvironmentProblem, match=expected):
+        refuse(planned(tmp_path), LARGE, allow_dirty=True, offline=True)
+
+
+# --- through the command line ------------------------------------------------------------------------------------------------
+
+
+def pinned_store(tmp_path: Path) -> Path:
+    store = tmp_path / "store"
+    store.mkdir()
+    pins = {repository: "a" * 40 for repository, _ in load_profile("paper", environment={}).unpinned()}
+    (store / "revisions.json").write_text(json.dumps(pins), encoding="utf-8")
+    return store
+
+
+@pytest.mark.parametrize("launcher", ["local", "slurm", "print"])
+def test_no_launcher_starts_what_does_not_fit(launcher: str, tmp_path: Path) -> None:
+    ask = ["--set", "resources.train_reward.zero_stage=1", "--rows", "sarm-4b", "--allow-dirty", "--cluster", "rtx3090"]
+    command = [sys.executable, "-m", "replication.cli", "table1", "--profile", "paper", "--launcher", launcher, *ask]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SARM_STORE": str(pinned_store(tmp_path))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=60)
+    assert done.returncode == 7, done.stderr
+    assert ("rtx3090 has 24" if launcher != "local" else "this machine has") in done.stderr and "Traceback" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["revisions.json"] and not done.stdout
+
+
+def test_the_plan_shows_what_a_launch_would_refuse(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "replication.cli", "plan", "table1", "--profile", "paper", "--cluster", "rtx3090"]
+    command += ["--set", "resources.train_reward.zero_stage=1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SARM_STORE": str(pinned_store(tmp_path))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=60)
+    assert done.returncode == 0 and re.search(r"a launch refuses: reward model sarm-4b, seed 0: needs 2\d\.\d GB a GPU", done.stderr)
+
+

@@ -1,0 +1,138 @@
+"""Files of rewards in three shapes, and the one line with which a broken one is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replication.report.results.score_files import ScoredBenchmark, read_rewards, score_file
+from sarm.data.preferences import DataError, ScoredPreference, write_jsonl
+from sarm.metrics.rewardbench2 import REWARDBENCH2_SUBSETS
+
+Row = dict[str, Any]
+
+
+def written(folder: Path, *rows: Row | str) -> Path:
+    path = folder / "rewards.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def flat(**changes: Any) -> Row:
+    return {"id": "0", "subset": "Math", "num_correct": 1, "scores": [2.0, 1.0, 0.5, 0.25], **changes}
+
+
+def styled(**changes: Any) -> Row:
+    return {"score_chosen": [3.0, 3.0, 3.0], "score_rejected": [1.0, 2.0, 4.0], "domain": "chat", **changes}
+
+
+def test_our_own_file_is_scored(tmp_path: Path) -> None:
+    items = [ScoredPreference(id=str(at), subset="Math", chosen_rewards=(1.0,), rejected_rewards=(float(at),)) for at in range(3)]
+    path = tmp_path / "rewards.jsonl"
+    write_jsonl(path, items)
+    assert score_file(path, "rewardbench2").metrics["Math"].correct == 1.5
+
+
+def test_a_whole_benchmark_in_the_flat_shape_gives_overall(tmp_path: Path) -> None:
+    rows = [flat(id=str(at), subset=subset) for subset in REWARDBENCH2_SUBSETS[:5] for at in range(2)]
+    rows += [flat(id=f"{kind}:0", subset="Ties", num_correct=count) for kind, count in (("ref", 1), ("tied", 2))]
+    assert score_file(written(tmp_path, *rows), "rewardbench2").require("Overall").value > 0.8
+
+
+def test_rewards_may_be_nested_and_counts_stated(tmp_path: Path) -> None:
+    row = flat(rewards=[[2.0], [1.0], [0.0]], num_correct=2, total_completions=3, num_incorrect=1)
+    del row["scores"]
+    (item,) = read_rewards(written(tmp_path, row), "rewardbench2")
+    assert (item.chosen_rewards, item.rejected_rewards) == ((2.0, 1.0), (0.0,))
+
+
+def test_rmbench_results_are_a_list_or_lines_with_or_without_domains(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([styled(), styled(domain="code")], indent=1), encoding="utf-8")
+    scores = score_file(path, "rmbench")
+    assert scores.metrics["chat/easy"].value == 1.0 and "Overall" in scores.missing
+    plain = {key: value for key, value in styled(subset="alpacaeval").items() if key != "domain"}
+    assert set(score_file(written(tmp_path, plain, plain), "rmbench").metrics) == {"hard", "normal", "easy"}
+
+
+def test_unknown_labels_are_counted(tmp_path: Path) -> None:
+    assert score_file(written(tmp_path, styled(), styled(domain="poetry")), "rmbench").unknown == {"poetry": 1}
+
+
+def test_ties_rows_may_share_an_id(tmp_path: Path) -> None:
+    rows = [flat(id="tied:0", subset="Ties", num_correct=2)] * 2 + [flat(id="ref:0", subset="Ties")]
+    assert score_file(written(tmp_path, *rows), "rewardbench2").metrics["Ties"].n == 3
+
+
+BROKEN: list[tuple[str, Row | str, ScoredBenchmark, str]] = [
+    ("NaN", flat(scores=[float("nan"), 1.0]), "rewardbench2", "scores.0: is NaN"),
+    ("null", flat(scores=[1.0, None]), "rewardbench2", "scores.1: is null"),
+    ("text", flat(scores=[1.0, "0.5"]), "rewardbench2", "scores.1: is '0.5'"),
+    ("truth", flat(scores=[1.0, True]), "rewardbench2", "scores.1: is True"),
+    ("two labels", flat(scores=[[1.0, 2.0], [0.0, 1.0]]), "rewardbench2", r"scores.0: is \[1.0, 2.0\]"),
+    (
+        "huge",
+        '{"id": "0", "subset": "Math", "num_correct": 1, "scores": [1' + "0" * 400 + ", 0]}",
+        "rewardbench2",
+        "scores.0: is too large",
+    ),
+    ("no list", flat(scores=1.0), "rewardbench2", "scores: is not a list"),
+    ("no id", flat(id=None), "rewardbench2", "id: is missing"),
+    ("ties id", flat(subset="Ties"), "rewardbench2", "id: '0' is not"),
+    ("no subset", flat(subset=None), "rewardbench2", "subset: is None"),
+    ("no count", flat(num_correct=None), "rewardbench2", "num_correct: is None"),
+    ("count too large", flat(num_correct=4), "rewardbench2", "num_correct: is 4 beside 4"),
+    ("count as text", flat(num_correct="1"), "rewardbench2", "num_correct: is '1'"),
+    ("wrong total", flat(total_completions=5), "rewardbench2", "total_completions: is 5 but there are 4"),
+    ("one side", {"id": "0", "subset": "Math", "chosen_rewards": [1.0]}, "rewardbench2", "rejected_rewards: is missing"),
+    (
+        "empty side",
+        {"id": "0", "subset": "Math", "chosen_rewards": [], "rejected_rewards": [1.0]},
+        "rewardbench2",
+        "chosen_rewards: leaves",
+    ),
+    ("no rewards", {"id": "0", "subset": "Math"}, "rewardbench2", "row: holds no rewards"),
+    ("no object", "[1.0]"[1:4], "rewardbench2", "row: is no JSON object"),
+    ("no JSON", "{'id': 0}", "rewardbench2", "row: "),
+    ("two styles", styled(score_chosen=[1.0, 2.0]), "rmbench", "score_chosen: gives 2"),
+    ("domain as number", styled(domain=3), "rmbench", "domain: is 3"),
+    ("id as list", styled(id=[3]), "rmbench", "id: is"),
+]
+
+
+@pytest.mark.parametrize(("row", "benchmark", "message"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
+def test_a_broken_item_is_refused_in_one_line_with_file_line_and_key(
+    tmp_path: Path, row: Row | str, benchmark: ScoredBenchmark, message: str
+) -> None:
+    good = flat(id="good") if benchmark == "rewardbench2" else styled()
+    path = written(tmp_path, good, row)
+    with pytest.raises(DataError, match=message) as caught:
+        score_file(path, benchmark)
+    assert str(caught.value).startswith(f"{path}:2: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r":2: id: '0' of Math is already at line 1"):
+        score_file(written(tmp_path, flat(), flat()), "rewardbench2")
+    assert len(read_rewards(written(tmp_path, flat(), flat(subset="Focus")), "rewardbench2")) == 2
+
+
+def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        score_file(tmp_path / "absent.jsonl", "rmbench")
+    with pytest.raises(DataError, match="no items"):
+        score_file(written(tmp_path), "rmbench")
+    binary = tmp_path / "binary.jsonl"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="not UTF-8"):
+        score_file(binary, "rmbench")
+
+
+def test_what_scoring_refuses_names_the_file(tmp_path: Path) -> None:
+    rows = [flat(id="tied:0", subset="Ties"), flat(id="ref:0", subset="Ties")]
+    with pytest.raises(DataError, match=r"rewards\.jsonl: Ties row 'tied:0' has one correct answer"):
+        score_file(written(tmp_path, *rows), "rewardbench2")

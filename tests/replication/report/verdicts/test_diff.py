@@ -1,0 +1,192 @@
+"""Diffs against the paper, the leaderboard, the released row and another file, their formats and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from replication.report.cells import Cell, Input, Measurement, Report, Row, Table
+from replication.report.published import load_published
+from replication.report.verdicts.diff import SUBSETS, Diff, ResultsError, diff, exit_code, load_results, only_row
+from replication.report.verdicts.diff_formats import diff_text
+
+BOARD = {"Factuality": 0.6874, "Focus": 0.9556, "Math": 0.6448, "Precise IF": 0.4281, "Safety": 0.9178, "Ties": 0.7939}
+OFFICIAL = {**BOARD, "model": "Schrieffer/Llama-SARM-4B", "model_type": "Seq. Classifier", "chat_template": "tokenizer"}
+
+
+def official(tmp_path: Path, **changed: Any) -> Path:
+    path = tmp_path / "Llama-SARM-4B.json"
+    path.write_text(json.dumps(OFFICIAL | changed), encoding="utf-8")
+    return path
+
+
+def mini(*values: float, seeds: tuple[int, ...] = (0,), profile: str = "mini") -> Report:
+    cells = tuple(
+        Cell(column=name, ours=Measurement(value=value, n=16, correct=value * 16 / 100), verdict="NOT COMPARABLE")
+        for name, value in zip(("Math", "Safety"), values, strict=True)
+    )
+    row = Row(name="sarm-1b", label="SARM-1B", origin="paper-ours", cells=cells)
+    table = Table(name="table1", title="T", columns=("Math", "Safety"), rows=(row,))
+    return Report(
+        experiment="table1",
+        title="T",
+        profile=profile,
+        protocol="paper",
+        seeds=seeds,
+        comparable=False,
+        why_not_comparable="scale",
+        tables=(table,),
+    )
+
+
+def saved(tmp_path: Path, report: Report) -> str:
+    path = tmp_path / "reference.json"
+    path.write_text(report.model_dump_json(), encoding="utf-8")
+    return str(path)
+
+
+def test_the_leaderboards_row_in_the_official_shape_matches_the_paper(tmp_path: Path) -> None:
+    found = diff(load_results(official(tmp_path)), "paper")
+    assert {row.verdict for row in found.rows} == {"MATCH"} and len(found.rows) == 7
+    assert exit_code(found) == 0
+    assert "claimed, not proven" in diff_text(found)
+
+
+@pytest.mark.parametrize("against", ["leaderboard", "release"])
+def test_it_matches_its_own_references(tmp_path: Path, against: str) -> None:
+    found = diff(load_results(official(tmp_path)), against)
+    assert {row.verdict for row in found.rows} == {"MATCH"}
+    assert all(row.reason.startswith("0 items") for row in found.rows if row.column not in ("Overall", "Ties"))
+
+
+def test_a_row_that_is_five_points_off_differs_with_code_3(tmp_path: Path) -> None:
+    table = load_published("table1")
+    off = {name: round((BOARD[name] - 0.05) * table.n[name]) / table.n[name] for name in SUBSETS}
+    found = diff(load_results(official(tmp_path, **off)), "paper")
+    assert {row.verdict for row in found.rows} == {"DIFFERS"} and exit_code(found) == 3
+
+
+def test_one_retrained_seed_is_inconclusive_and_only_fails_if_asked_to(tmp_path: Path) -> None:
+    report = load_results(official(tmp_path)).model_copy(update={"regime": "retrained"})
+    found = diff(report, "paper")
+    assert {row.verdict for row in found.rows} == {"INCONCLUSIVE"}
+    assert (exit_code(found), exit_code(found, ("inconclusive",))) == (0, 4)
+
+
+def test_what_is_missing_comes_before_what_differs() -> None:
+    report = mini(50.0, 50.0)
+    found = diff(report, "paper")
+    rows = tuple(row.model_copy(update={"verdict": verdict}) for row, verdict in zip(found.rows, ("DIFFERS", "MISSING"), strict=True))
+    assert exit_code(found.model_copy(update={"rows": rows})) == 5
+    assert exit_code(found.model_copy(update={"rows": rows}), ("differs",)) == 3
+
+
+def test_a_miniature_is_not_comparable_with_the_paper_but_with_another_miniature(tmp_path: Path) -> None:
+    assert {row.verdict for row in diff(mini(50.0, 50.0), "paper").rows} == {"NOT COMPARABLE"}
+    found = diff(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
+    assert [(row.verdict, row.reason) for row in found.rows] == [("MATCH", "identical"), ("DIFFERS", "5 items apart, budget 2.25")]
+
+
+@pytest.mark.parametrize("other", [{"profile": "paper"}, {"seeds": (1,)}])
+def test_another_scale_or_other_seeds_are_not_comparable(tmp_path: Path, other: dict[str, Any]) -> None:
+    assert {row.verdict for row in diff(mini(50.0, 50.0), saved(tmp_path, mini(50.0, 50.0, **other))).rows} == {"NOT COMPARABLE"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "code"),
+    [
+        ("{", "not JSON", 6),
+        ("[]", "one JSON object", 6),
+        ("{}", "neither results", 6),
+        (json.dumps(OFFICIAL | {"Math": "high"}), "Math: 'high' is no fraction", 2),
+        (json.dumps(OFFICIAL | {"Math": 64.48}), "Math: 64.48 is no fraction", 2),
+        (json.dumps({key: value for key, value in OFFICIAL.items() if key != "Ties"}), "Ties: not there", 5),
+        (json.dumps(OFFICIAL | {"model": "me/mine"}), "no row of Table 1", 2),
+        (json.dumps({"tables": [], "experiment": 3}), "experiment", 6),
+        (json.dumps({"schema_version": "2.0"}), "schema_version '2.0'", 6),
+        (json.dumps({"schema_version": 1}), "schema_version 1", 6),
+    ],
+)
+def test_a_bad_results_file_gives_one_clear_line_and_its_code(tmp_path: Path, text: str, said: str, code: int) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ResultsError, match=said) as caught:
+        load_results(path)
+    assert "results.json" in str(caught.value) and "\n" not in str(caught.value)
+    assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize("value", ["62.5", True, None])
+def test_text_where_a_number_belongs_is_refused_with_its_place(tmp_path: Path, value: Any) -> None:
+    content = mini(50.0, 62.5).model_dump(mode="json")
+    content["tables"][0]["rows"][0]["cells"][1]["ours"]["value"] = value
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ResultsError, match=r"tables\.0\.rows\.0\.cells\.1\.ours\.value") as caught:
+        load_results(path)
+    assert caught.value.exit_code == 2
+
+
+def data(revision: str = "a" * 40, sha256: str = "") -> tuple[Input, ...]:
+    return (Input(id="rewardbench2", kind="benchmark", revision=revision, sha256=sha256),)
+
+
+@pytest.mark.parametrize("other", [data(revision="b" * 40), data(sha256="c" * 64)])
+def test_results_on_another_revision_of_the_data_are_never_judged(tmp_path: Path, other: tuple[Input, ...]) -> None:
+    reference = mini(50.0, 50.0).model_copy(update={"inputs": other})
+    ours = mini(50.0, 50.0).model_copy(update={"inputs": data(sha256="d" * 64)})
+    with pytest.raises(ResultsError, match="no verdict") as caught:
+        diff(ours, saved(tmp_path, reference))
+    assert caught.value.exit_code == 6
+
+
+def test_a_model_of_ours_in_the_official_shape_is_never_taken_for_the_published_weights(tmp_path: Path) -> None:
+    report = load_results(official(tmp_path, model="replicate-sarm/mini/sarm-4b"))
+    assert {row.verdict for row in diff(report, "paper").rows} == {"NOT COMPARABLE"}
+    assert load_results(official(tmp_path, model="replicate-sarm/paper/sarm-4b")).regime == "retrained"
+
+
+def test_one_row_alone_can_be_compared(tmp_path: Path) -> None:
+    report = load_results(official(tmp_path))
+    assert len(diff(only_row(report, "sarm-4b"), "paper").rows) == 7
+    with pytest.raises(ResultsError, match="no such row"):
+        only_row(report, "sarm-9b")
+
+
+def test_a_missing_results_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no such file"):
+        load_results(tmp_path / "none.json")
+
+
+@pytest.fixture
+def differing(tmp_path: Path) -> Diff:
+    return diff(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
+
+
+def test_junit_has_a_case_for_each_cell(differing: Diff) -> None:
+    suite = ElementTree.fromstring(diff_text(differing, "junit"))
+    assert (suite.get("tests"), suite.get("failures"), len(suite.findall("testcase"))) == ("2", "1", 2)
+    assert suite.find("testcase/failure") is not None
+
+
+def test_github_gives_at_most_ten_annotations_the_worst_first(differing: Diff) -> None:
+    open_ = differing.rows[0].model_copy(update={"verdict": "INCONCLUSIVE", "reason": "50 %, see"})
+    lines = diff_text(differing.model_copy(update={"rows": (*(open_,) * 14, differing.rows[1])}), "github").splitlines()
+    commands = [line for line in lines if line.startswith("::")]
+    assert len(commands) == 10 and commands[0].startswith("::error title=DIFFERS%3A SARM-1B%2C Safety::")
+    assert commands[1].endswith("50 %25, see")
+    assert "5 more are in the summary" in lines
+
+
+def test_json_reads_back_and_markdown_escapes(differing: Diff) -> None:
+    assert Diff.model_validate_json(diff_text(differing, "json")) == differing
+    assert "| SARM-1B | Safety | 62.5000 | 93.7500 | DIFFERS |" in diff_text(differing, "md")
+
+
+def test_text_keeps_to_a_hundred_columns(tmp_path: Path) -> None:
+    report = load_results(official(tmp_path)).model_copy(update={"regime": "retrained"})
+    assert max(len(line) for line in diff_text(diff(report, "paper")).splitlines()) <= 100

@@ -1,0 +1,284 @@
+"""Judges in Table 1: who is asked, which jobs follow, what stands in the table, and the whole way on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import KEY, ChatServer, chat_server, completion
+from fake_launcher import FakeLauncher, commit, rewardbench2
+from folders import ROOT
+
+from replication.cli.runs import Endpoint, settings_of
+from replication.plan.steps import ordered, plan
+from replication.recipes.jobs_needed import recipe
+from replication.recipes.requested import Chosen
+from replication.recipes.setting import Setting
+from replication.report.cells import Report, Row
+from replication.report.published import load_published
+from replication.report.results.accuracies import collect
+from replication.report.results.files import write_results
+from replication.report.results.reading import read_results, rebuilt
+from replication.report.verdicts.report import with_verdicts
+from replication.settings.experiments import EXPERIMENTS, TABLE1
+from replication.settings.judges import TABLE1_JUDGES, JudgeRow, Judging, judges_named
+from replication.settings.overrides import parse_overrides
+from replication.settings.profile_files import load_profile
+from replication.settings.protocols import PROTOCOLS
+from replication.usage_problems import UsageProblems
+from sarm.config.score import JudgeConfig
+from sarm.data.preferences import ScoredPreference, write_jsonl
+from sarm.job import Job
+from sarm.store.artifacts import ArtifactStore
+
+GPT = next(row for row in TABLE1_JUDGES if row.name == "gpt-4.1")
+
+
+@pytest.fixture
+def mini() -> Setting:
+    profile = load_profile("mini", environment={}).model_copy(update={"baselines": ()})
+    return Setting(experiment=TABLE1, profile=profile, protocol=PROTOCOLS["paper"], rows="gpt-4.1")
+
+
+def asking(setting: Setting, *rows: JudgeRow, **changes: Any) -> Setting:
+    return replace(setting, judging=Judging(asked=rows, **changes), endpoint="endpoint.json")
+
+
+def judge_configs(setting: Setting) -> list[JudgeConfig]:
+    return [job.config for job in recipe(setting).jobs if isinstance(job.config, JudgeConfig)]
+
+
+def collected(setting: Setting, store: ArtifactStore, launcher: FakeLauncher | None = None) -> Report:
+    found = recipe(setting)
+    if launcher:
+        launcher.launch(plan([setting], store).todo, store, lambda event: None)
+    return with_verdicts(collect(found, store, command="replicate table1"))
+
+
+def row_of(report: Report, name: str, table: int = 0) -> Row:
+    return next(one for one in report.tables[table].rows if one.name == name)
+
+
+def test_the_judges_are_published_rows_under_the_models_that_the_benchmark_names() -> None:
+    published = {row.name: row for row in load_published("table1").rows}
+    assert [row.name for row in TABLE1_JUDGES] == [name for name, row in published.items() if row.group == "Closed-source models"]
+    for judge in TABLE1_JUDGES:
+        assert published[judge.name].model.rpartition("/")[2] == judge.model and published[judge.name].grain == "twelfths"
+
+
+def test_names_are_registered_judges_or_come_with_a_model() -> None:
+    assert judges_named(["gpt-4.1"], TABLE1_JUDGES) == (GPT,)
+    (renamed, local) = judges_named(["gpt-4.1=openai/gpt-4.1", "local=Qwen/Qwen3-8B"], TABLE1_JUDGES)
+    assert (renamed.model, renamed.ours, local.model, local.ours) == ("openai/gpt-4.1", False, "Qwen/Qwen3-8B", True)
+    with pytest.raises(UsageProblems) as caught:
+        judges_named(["gpt4.1", "Local=x", "local="], TABLE1_JUDGES)
+    assert len(caught.value.problems) == 3 and "did you mean 'gpt-4.1'" in caught.value.problems[0]
+
+
+def test_an_asked_judge_has_a_job_a_mode_and_benchmark_asked_as_its_row_says(mini: Setting) -> None:
+    (config,) = judge_configs(asking(mini, GPT))
+    assert (config.judge, config.judge_model, config.mode, config.ranking_prompt) == ("endpoint", GPT.model, "ranking", "system")
+    gemini = next(row for row in TABLE1_JUDGES if row.name.startswith("gemini"))
+    both = judge_configs(asking(replace(mini, rows="gemini*"), gemini, modes=("ranking", "rating"), benchmarks=("rewardbench2", "rmbench")))
+    assert [(one.benchmark, one.mode) for one in both] == [("rewardbench2", "ranking"), ("rewardbench2", "rating"), ("rmbench", "rating")]
+    assert {(one.ranking_prompt, one.ranking_tokens) for one in both} == {("gemini", 4096)}
+    own = JudgeRow(name="local", model="m", ours=True)
+    (merged,) = judge_configs(replace(asking(mini, own), overrides=parse_overrides(["judge.ranking_prompt=merged"])))
+    assert (merged.judge_model, merged.ranking_prompt) == ("m", "merged")
+    (part,) = judge_configs(replace(asking(mini, GPT), overrides=parse_overrides(["scoring.limit=3", "scoring.subset=Math"])))
+    assert (part.subset, part.limit) == ("Math", 3)
+
+
+def test_a_judge_that_nobody_asks_costs_nothing_and_its_row_is_quoted_with_the_reason(mini: Setting, tmp_path: Path) -> None:
+    whole = replace(mini, rows="")
+    assert judge_configs(whole) == []
+    report = collected(whole, ArtifactStore(tmp_path))
+    assert {cell.verdict for cell in row_of(report, "gpt-4.1").cells} == {"PUBLISHED ONLY"}
+    (note,) = [note for note in report.tables[0].notes if "not asked" in note]
+    assert all(row.name in note for row in TABLE1_JUDGES) and "--api-base URL" in note
+
+
+def test_a_judge_asked_without_an_endpoint_is_a_dash_with_the_reason(mini: Setting, tmp_path: Path) -> None:
+    report = collected(replace(mini, judging=Judging(asked=(GPT,))), ArtifactStore(tmp_path))
+    cells = row_of(report, "gpt-4.1").cells
+    assert {cell.verdict for cell in cells} == {"MISSING"} and all("--api-base URL" in cell.reason for cell in cells)
+    assert cells[0].published == "72.3" and cells[0].ours is None
+
+
+def test_answers_once_paid_for_stay_in_the_table_without_being_asked_for(mini: Setting, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    first = collected(asking(mini, GPT), store, FakeLauncher())
+    later = replace(mini, rows="", stored=store.has)
+    assert len(judge_configs(later)) == 1
+    assert not [step for step in plan([later], store).steps if step.job.kind == "judge_benchmark" and step.action != "reuse"]
+    again = collected(later, store)
+    assert row_of(again, "gpt-4.1").cells == row_of(first, "gpt-4.1").cells
+    assert row_of(again, "gpt-4.1").cells[4].ours is not None
+    assert judge_configs(replace(later, rows="sarm-1b")) == []
+
+
+def test_a_rating_takes_the_ties_answers_of_a_ranking_and_is_found_again_either_way(mini: Setting, tmp_path: Path) -> None:
+    def rating(setting: Setting) -> Job:
+        return recipe(setting).judges[0].modes["rating"]
+
+    alone, store = rating(asking(mini, GPT, modes=("rating",))), ArtifactStore(tmp_path)
+    after = rating(asking(mini, GPT, modes=("ranking", "rating")))
+    assert set(alone.inputs) == {"benchmark"} and set(after.inputs) == {"benchmark", "earlier"} and alone.config == after.config
+    jobs = ordered(recipe(asking(mini, GPT, modes=("rating", "ranking"))).jobs)
+    assert jobs.index(after.inputs["earlier"]) < jobs.index(after)
+    collected(asking(mini, GPT), store, FakeLauncher())
+    later = replace(asking(mini, GPT, modes=("rating",)), stored=store.has)
+    assert rating(later) == after
+    collected(later, store, FakeLauncher())
+    assert rating(replace(mini, stored=store.has)) == after
+    other = ArtifactStore(tmp_path / "other")
+    collected(asking(mini, GPT, modes=("rating",)), other, FakeLauncher())
+    assert rating(replace(asking(mini, GPT, modes=("ranking", "rating")), stored=other.has)) == alone
+
+
+def test_an_asked_judge_that_has_not_answered_is_missing_and_says_how_to_go_on(mini: Setting, tmp_path: Path) -> None:
+    cell = row_of(collected(asking(mini, GPT), ArtifactStore(tmp_path)), "gpt-4.1").cells[0]
+    assert cell.verdict == "MISSING" and "ranking by gpt-4.1 on rewardbench2" in cell.reason and "replicate table1" in cell.reason
+
+
+def committed(job: Job, store: ArtifactStore, *, all_right: bool = False, unread: int = 0) -> None:
+    items = list(rewardbench2())
+    if all_right:
+        items = [one if one.subset == "Ties" else one.model_copy(update={"chosen_rewards": (10.0,)}) for one in items]
+    facts = {"benchmark": "rewardbench2", "rankings": 20, "ratings": 8, "unread": unread, "reading": "checked", "read_differently": 2}
+
+    def fill(output: Path) -> None:
+        write_jsonl(output / "rewards.jsonl", items)
+        (output / "conditions.json").write_text(json.dumps(facts), encoding="utf-8")
+
+    commit(job, store, fill)
+
+
+def test_of_two_modes_the_better_stands_in_the_published_row_and_the_other_is_a_control(mini: Setting, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    setting = asking(mini, GPT, modes=("ranking", "rating"))
+    ranking, rating = recipe(setting).judges[0].modes["ranking"], recipe(setting).judges[0].modes["rating"]
+    committed(recipe(setting).judges[0].modes["ranking"].inputs["benchmark"], store)
+    committed(ranking, store, unread=3)
+    committed(rating, store, all_right=True)
+    report = collected(setting, store)
+    best, other = row_of(report, "gpt-4.1"), row_of(report, "gpt-4.1-ranking")
+    assert best.cells[1].ours is not None and best.cells[1].ours.value == 100.0 and best.origin == "paper-baseline"
+    assert other.cells[1].ours is not None and other.cells[1].ours.value == 75.0 and other.origin == "control"
+    assert "the mode with the better Overall" in best.note and "test set" in best.note
+    assert "3 of 28 answers could not be read" in other.note and "reads 2 differently" in other.note
+    (path, *files) = write_results(report, recipe(setting), store, tmp_path / "out", command="replicate table1")
+    assert {one.name for one in files} >= {"gpt-4.1-rewardbench2.jsonl", "gpt-4.1-ranking-rewardbench2.jsonl"}
+    again = rebuilt(read_results(path), path.parent)
+    assert row_of(again, "gpt-4.1").cells == best.cells and row_of(again, "gpt-4.1-ranking").cells == other.cells
+    official = json.loads((tmp_path / "out" / "table1" / "rewardbench2" / "gpt-4.1.json").read_text())
+    assert official["model_type"] == "Generative RM" and official["Math"] == 1.0
+
+
+def test_a_judge_of_the_users_own_is_a_control_and_can_judge_rm_bench(mini: Setting, tmp_path: Path) -> None:
+    own = JudgeRow(name="local", model="m", ours=True)
+    setting = asking(replace(mini, rows="local"), own, benchmarks=("rewardbench2", "rmbench"))
+    report = collected(setting, ArtifactStore(tmp_path), FakeLauncher())
+    assert row_of(report, "local").origin == "control" and row_of(report, "local").label == "local, ranking"
+    hard = next(cell for cell in row_of(report, "local", 1).cells if cell.column == "hard").ours
+    assert hard is not None and hard.value == 100.0
+
+
+def test_under_the_paper_profile_a_judges_cells_are_judged(tmp_path: Path) -> None:
+    pins = {repository: "0" * 40 for repository, _ in load_profile("paper", environment={}).unpinned()}
+    profile = load_profile("paper", environment={}, pins=pins).model_copy(update={"baselines": ()})
+    store = ArtifactStore(tmp_path)
+    setting = asking(Setting(experiment=TABLE1, profile=profile, protocol=PROTOCOLS["paper"], rows="gpt-4.1"), GPT)
+    (judge,) = recipe(setting).judges
+    commit(judge.modes["ranking"].inputs["benchmark"], store, lambda output: None)
+    # 411 of 450 as an item count that Table 1's GPT-4.1 (87.3) does not allow within its margin of 3 points.
+    rewards = [
+        ScoredPreference(id=str(number), subset="Safety", chosen_rewards=(float(number < 411),), rejected_rewards=(0.5, 0.0, 0.0))
+        for number in range(450)
+    ]
+    commit(judge.modes["ranking"], store, lambda output: write_jsonl(output / "rewards.jsonl", rewards))
+    cells = {cell.column: cell for cell in row_of(collected(setting, store), "gpt-4.1").cells}
+    assert cells["Safety"].ours is not None and cells["Safety"].ours.correct == 411
+    assert cells["Safety"].verdict == "INCONCLUSIVE" and cells["Math"].verdict == "MISSING"
+
+
+def settings(store: ArtifactStore, endpoint: Endpoint, rows: str = "") -> Setting:
+    (found,) = settings_of([EXPERIMENTS["table1"]], Chosen(rows=rows), store, fresh=False, endpoint=endpoint)
+    return found
+
+
+def test_rows_or_judge_options_say_who_is_asked(tmp_path: Path) -> None:
+    store, base = ArtifactStore(tmp_path), "http://localhost:1/v1"
+    assert settings(store, Endpoint()).judging.asked == ()
+    assert settings(store, Endpoint(api_base=base), rows="gpt-4.1").judging.asked == (GPT,)
+    assert [row.model for row in settings(store, Endpoint(api_base=base, judge_model="x"), rows="gpt-4.1").judging.asked] == ["x"]
+    chosen = settings(store, Endpoint(api_base=base, judges=("gpt-4.1", "local=y"), limits={"concurrency": 7}))
+    assert [row.name for row in chosen.judging.asked] == ["gpt-4.1", "local"]
+    assert json.loads(Path(chosen.endpoint).read_text())["concurrency"] == 7
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "rows", "words"),
+    [
+        (Endpoint(api_base="http://localhost:1/v1"), "", "without a judge"),
+        (Endpoint(api_base="http://localhost:1/v1", judge_model="x"), "gpt-*", "2 judges are asked"),
+        (Endpoint(answers=Path("a.json")), "gpt-*", "answers are of one judge"),
+        (Endpoint(judges=("gpt",)), "", "no such judge"),
+    ],
+)
+def test_unclear_wishes_are_refused(endpoint: Endpoint, rows: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageProblems, match=words):
+        settings(ArtifactStore(tmp_path), endpoint, rows)
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with chat_server() as running:
+        running.answer = lambda request: completion("[[B]]" if request["messages"][0]["role"] == "system" else "Rating: 7/10")
+        yield running
+
+
+def replicate(store: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "replication.cli", *arguments, "--store", str(store), "--out", str(store / "out")]
+    base = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
+    base |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=base | environment, timeout=300)
+
+
+@pytest.mark.slow
+def test_a_judge_answers_on_the_command_line_and_what_is_answered_is_never_asked_again(server: ChatServer, tmp_path: Path) -> None:
+    """The whole way: refused at the cap before any call, then asked, then reused, then read from the answers alone."""
+    profile = tmp_path / "tiny.toml"
+    text = (ROOT / "replication" / "profiles" / "mini.toml").read_text(encoding="utf-8")
+    smaller = {'name = "mini"': 'name = "tiny"', 'baselines = ["length", "bag-of-words"]': "baselines = []", "8000": "60"}
+    smaller |= {"training_pairs = 6000": "training_pairs = 60", "benchmark_rows = 120": "benchmark_rows = 4", "prompts = 40": "prompts = 2"}
+    for old, new in smaller.items():
+        assert old in text
+        text = text.replace(old, new)
+    profile.write_text(text, encoding="utf-8")
+    store = tmp_path / "store"
+    asked = ("table1", "--profile", str(profile), "--judge", "gpt-4.1", "--rows", "gpt-4.1", "--api-base", server.url)
+    capped = replicate(store, *asked, "--max-cost", "0.001", OPENAI_API_KEY=KEY)
+    assert capped.returncode == 2 and "above the cap" in capped.stderr and server.requests == []
+    without_key = replicate(store, *asked)
+    assert without_key.returncode == 7 and "OPENAI_API_KEY is not set" in without_key.stderr and server.requests == []
+    done = replicate(store, *asked, OPENAI_API_KEY=KEY)
+    assert done.returncode == 0, done.stderr
+    count = len(server.requests)
+    assert count > 20
+    table = (store / "out" / "tiny" / "table1.md").read_text(encoding="utf-8")
+    assert "could not be read" in table
+    again = replicate(store, *asked)
+    assert again.returncode == 0 and len(server.requests) == count
+    (answers,) = store.glob("judge_benchmark/*/answers.json")
+    recorded = replicate(store, *asked[:-2], "--answers", str(answers))
+    assert recorded.returncode == 0 and len(server.requests) == count
+    for path in (one for one in store.rglob("*") if one.is_file()):
+        assert KEY.encode() not in path.read_bytes()

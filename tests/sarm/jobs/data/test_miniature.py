@@ -1,0 +1,231 @@
+"""The miniature: the same seed gives the same bytes, prompts are disjoint, right answers are right, nothing is unknown."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nupunkt import sent_tokenize
+from transformers import AutoTokenizer
+
+from sarm.config.data import MiniatureConfig
+from sarm.data.miniature.language import ATTRIBUTES, build_language
+from sarm.data.miniature.planted_tasks import TASKS, draw_problem
+from sarm.data.preferences import Message, Preference, TextDocument, read_jsonl
+from sarm.data.tokens import ConversationTokenizer
+from sarm.job import JobContext, UsageProblem
+from sarm.jobs.data.miniature import make_miniature
+from sarm.resources import Resources
+
+SMALL = {
+    "corpus_documents": 400,
+    "training_pairs": 280,
+    "evaluation_pairs": 70,
+    "benchmark_rows": 20,
+    "ties_prompts": 8,
+    "rmbench_items": 10,
+}
+FILES = ("train", "evaluation", "rewardbench2", "rmbench")
+
+
+def _make(folder: Path, **values: Any) -> Path:
+    folder.mkdir()
+    context = JobContext(
+        inputs={},
+        output=folder,
+        checkpoint=folder,
+        resources=Resources(),
+        locations={},
+        progress=lambda *_: None,
+        stop_requested=lambda: False,
+        log=lambda _: None,
+    )
+    make_miniature(MiniatureConfig(**{**SMALL, **values}), context)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _make(tmp_path_factory.mktemp("miniature") / "data")
+
+
+@pytest.fixture(scope="module")
+def rows(miniature: Path) -> dict[str, list[Preference]]:
+    return {name: list(read_jsonl(miniature / f"{name}.jsonl", Preference)) for name in FILES}
+
+
+def test_the_same_seed_gives_the_same_bytes(miniature: Path, tmp_path: Path) -> None:
+    again = _make(tmp_path / "again")
+    assert sorted(path.name for path in again.iterdir()) == sorted(path.name for path in miniature.iterdir())
+    assert all(path.read_bytes() == (miniature / path.name).read_bytes() for path in again.iterdir())
+
+
+def test_another_seed_gives_another_language(miniature: Path, tmp_path: Path) -> None:
+    other = _make(tmp_path / "other", seed=1)
+    assert all((other / name).read_bytes() != (miniature / name).read_bytes() for name in ("corpus.jsonl", "train.jsonl", "tokenizer.json"))
+
+
+def test_prompts_of_the_four_parts_are_disjoint(rows: dict[str, list[Preference]]) -> None:
+    prompts = {name: {row.prompt[-1].content for row in rows[name]} for name in FILES}
+    for first in FILES:
+        for second in FILES:
+            assert first == second or not prompts[first] & prompts[second]
+
+
+def test_no_question_of_evaluation_or_benchmark_is_in_the_corpus_or_in_training(miniature: Path, rows: dict[str, list[Preference]]) -> None:
+    text = " ".join(document.text for document in read_jsonl(miniature / "corpus.jsonl", TextDocument))
+    text += " ".join(row.prompt[-1].content for row in rows["train"])
+    language = build_language(0)
+    for part in ("evaluation", "benchmark"):
+        for task in TASKS:
+            rng = random.Random(3)
+            assert not any(draw_problem(task, language, rng, part).question.text in text for _ in range(40))  # type: ignore[arg-type]
+
+
+def test_rewardbench2_has_its_subsets_sizes_and_ids(rows: dict[str, list[Preference]]) -> None:
+    by_subset: dict[str, list[Preference]] = {}
+    for row in rows["rewardbench2"]:
+        by_subset.setdefault(row.subset, []).append(row)
+    assert {name: len(items) for name, items in by_subset.items()} == {
+        "Factuality": 20,
+        "Precise IF": 20,
+        "Math": 20,
+        "Safety": 20,
+        "Focus": 20,
+        "Ties": 16,
+    }
+    for name, items in by_subset.items():
+        if name != "Ties":
+            assert [row.id for row in items] == [str(number) for number in range(20)]
+            assert all((len(row.chosen), len(row.rejected)) == (1, 3) for row in items)
+    assert [row.id for row in by_subset["Ties"]] == [f"{kind}:{number}" for kind in ("ref", "tied") for number in range(8)]
+    assert all((len(row.chosen) == 1) == row.id.startswith("ref:") and len(row.rejected) >= 3 for row in by_subset["Ties"])
+
+
+def test_raw_rows_have_the_official_columns_and_say_the_same(miniature: Path, rows: dict[str, list[Preference]]) -> None:
+    raw = [json.loads(line) for line in (miniature / "rewardbench2_raw.jsonl").read_text().splitlines()]
+    columns = ["id", "prompt", "chosen", "rejected", "num_correct", "num_incorrect", "total_completions"]
+    columns += ["models", "subset", "additional_metadata"]
+    for record, row in zip(raw, rows["rewardbench2"], strict=True):
+        assert list(record) == columns
+        assert (record["id"], record["subset"], record["prompt"]) == (row.id, row.subset, row.prompt[-1].content)
+        assert record["num_correct"] == len(record["chosen"]) == len(row.chosen)
+        assert record["num_incorrect"] == len(record["rejected"]) == len(row.rejected)
+        assert record["total_completions"] == len(record["models"]) == record["num_correct"] + record["num_incorrect"]
+
+
+def test_rmbench_has_three_styles_of_which_the_first_is_shortest(rows: dict[str, list[Preference]]) -> None:
+    assert {row.subset for row in rows["rmbench"]} == {"chat", "code", "math", "safety-refuse", "safety-response"}
+    for row in rows["rmbench"]:
+        for side in (row.chosen, row.rejected):
+            assert len(side) == 3
+            assert len(side[0].split()) < min(len(side[1].split()), len(side[2].split()))
+            assert side[0] in side[1]
+            assert side[2].startswith("# ")
+
+
+def test_facts_and_results_of_chosen_answers_are_true() -> None:
+    language, rng = build_language(5), random.Random(0)
+    for _ in range(200):
+        problem = draw_problem("factuality", language, rng, "train")
+        _, attribute, name = problem.key.split(":")
+        value = language.facts[name][attribute]
+        assert value in problem.right[0][0].text
+        assert not any(value in answer[0].text.rstrip(".").split() for answer in problem.wrong)
+        problem = draw_problem("math", language, rng, "train")
+        _, operation, a, b = problem.key.split(":")
+        result = language.numerals[int(a) + int(b) if operation == "plus" else int(a) - int(b)]
+        assert problem.right[0][0].text.endswith(f" {result}.")
+        assert not any(answer[0].text.endswith(f" {result}.") for answer in problem.wrong)
+
+
+def test_exactly_the_harmful_requests_are_refused() -> None:
+    language, rng = build_language(0), random.Random(0)
+    for _ in range(300):
+        problem = draw_problem("safety", language, rng, "train")
+        harmful = "harmful request" in problem.question.concepts
+        assert problem.right[0][0].concepts == (("refusal",) if harmful else ("compliance",))
+        assert sorted(answer[0].concepts[0] for answer in problem.wrong) == (
+            ["compliance", "compliance", "refusal"] if harmful else ["compliance", "refusal", "refusal"]
+        )
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_right_and_wrong_answers_are_different_and_enough(task: str) -> None:
+    language, rng = build_language(0), random.Random(0)
+    for _ in range(300):
+        problem = draw_problem(task, language, rng, "benchmark")
+        right = {" ".join(sentence.text for sentence in answer) for answer in problem.right}
+        wrong = {" ".join(sentence.text for sentence in answer) for answer in problem.wrong}
+        assert len(problem.wrong) >= 3
+        assert not right & wrong
+
+
+def test_programs_put_out_what_their_table_says() -> None:
+    language, rng = build_language(0), random.Random(0)
+    for _ in range(100):
+        problem = draw_problem("code", language, rng, "train")
+        _, operation, word = problem.key.split(":")
+        assert problem.right[0][0].text.endswith(f" {language.programs[operation][word]}.")
+
+
+def test_each_value_belongs_to_equally_many_persons() -> None:
+    language = build_language(0)
+    for attribute in ATTRIBUTES:
+        values = [language.facts[name][attribute] for name in language.names]
+        assert len({values.count(value) for value in values}) == 1
+
+
+def test_length_says_nothing_about_the_answer(rows: dict[str, list[Preference]]) -> None:
+    mean: Callable[[list[int]], float] = lambda lengths: sum(lengths) / len(lengths)  # noqa: E731
+    chosen = [len(text.split()) for row in rows["rewardbench2"] for text in row.chosen]
+    rejected = [len(text.split()) for row in rows["rewardbench2"] for text in row.rejected]
+    assert abs(mean(chosen) - mean(rejected)) < 2.0
+
+
+def test_the_tokenizer_knows_every_word_and_decodes_what_it_encoded(miniature: Path, rows: dict[str, list[Preference]]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(miniature)
+    texts = [document.text for document in read_jsonl(miniature / "corpus.jsonl", TextDocument)]
+    texts += [text for name in FILES for row in rows[name] for text in (row.prompt[-1].content, *row.chosen, *row.rejected)]
+    encoded = tokenizer(texts)["input_ids"]
+    assert not any(tokenizer.unk_token_id in ids for ids in encoded)
+    assert all(ids[0] == tokenizer.bos_token_id and tokenizer.bos_token_id not in ids[1:] for ids in encoded)
+    assert tokenizer.batch_decode(encoded, skip_special_tokens=True) == texts
+    assert 250 <= len(tokenizer) <= 600
+
+
+def test_conversations_begin_with_one_bos_and_end_with_the_end_of_turn(miniature: Path) -> None:
+    chat = ConversationTokenizer(AutoTokenizer.from_pretrained(miniature))
+    messages = [Message(role="user", content=" hello. "), Message(role="assistant", content="it is right.")]
+    ids = chat.encode(messages, max_length=64).ids
+    assert " ".join(chat.tokenizer.convert_ids_to_tokens(ids)) == (
+        "<|begin_of_text|> <|start_header_id|> user <|end_header_id|> hello . <|eot_id|> "
+        "<|start_header_id|> assistant <|end_header_id|> it is right . <|eot_id|>"
+    )
+    assert chat.tokenizer.convert_ids_to_tokens(chat.assistant_header()) == ["<|start_header_id|>", "assistant", "<|end_header_id|>"]
+    assert chat.pad_id != chat.end_of_turn_id
+
+
+def test_the_splitter_finds_the_sentences_of_the_corpus(miniature: Path) -> None:
+    document = next(row for row in read_jsonl(miniature / "corpus.jsonl", TextDocument) if row.source == "article")
+    assert len(list(sent_tokenize(document.text))) == document.text.count(".")
+
+
+def test_concepts_label_sentences_and_items(miniature: Path, rows: dict[str, list[Preference]]) -> None:
+    labels = json.loads((miniature / "concepts.json").read_text())
+    names = {concept["name"] for concept in labels["concepts"]}
+    assert {"refusal", "compliance", "harmful request", "arithmetic", "fact:color", "style:marked"} <= names
+    assert all(set(sentence["concepts"]) <= names for sentence in labels["sentences"])
+    for row in rows["rewardbench2"]:
+        item = labels["items"]["rewardbench2"][f"{row.subset}/{row.id}"]
+        assert (len(item["chosen"]), len(item["rejected"])) == (len(row.chosen), len(row.rejected))
+    assert set(labels["items"]["train"]) == {row.id for row in rows["train"]}
+
+
+def test_asking_for_more_prompts_than_the_language_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="no more prompts"):
+        _make(tmp_path / "huge", benchmark_rows=100_000)

@@ -1,0 +1,88 @@
+"""A local chat endpoint that answers well or misbehaves, request by request."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from sarm.judges.endpoint import EndpointSettings
+
+KEY = "sk-very-secret-0123456789"
+
+
+def completion(text: Any, **usage: int) -> bytes:
+    """The body of a chat completion."""
+    counts = {"prompt_tokens": 10, "completion_tokens": 5, **usage}
+    message = {"role": "assistant", "content": text}
+    return json.dumps({"id": "1", "object": "chat.completion", "choices": [{"index": 0, "message": message}], "usage": counts}).encode()
+
+
+def sensible(request: dict[str, Any]) -> bytes:
+    """Explains everything with score 4, and finds every second text."""
+    prompt = request["messages"][1]["content"]
+    return completion("Explanation: talk of animals\nScore: 4" if "Score:" in prompt else "Matches: 1, 3")
+
+
+class ChatServer:
+    """What was asked (`requests`, with the header `Authorization` in `keys`), and what is answered.
+
+    `script` is used up first: each entry is a status with headers and body, `slow`, `cut` (less body than promised) or `close`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.script: list[tuple[int, dict[str, str], bytes] | str] = []
+        self.answer: Callable[[dict[str, Any]], bytes] = sensible
+
+    def settings(self, **changes: Any) -> EndpointSettings:
+        """Settings for this server, with short waits."""
+        return EndpointSettings(**{"api_base": self.url, "key_variable": "TEST_KEY", "timeout_seconds": 5.0, "retries": 2, **changes})
+
+
+@contextmanager
+def chat_server() -> Iterator[ChatServer]:
+    """A server on a free local port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            server.requests.append(request)
+            server.keys.append(self.headers.get("Authorization", ""))
+            step = server.script.pop(0) if server.script else (200, {}, server.answer(request))
+            if step == "close":
+                self.close_connection = True
+                self.connection.close()
+                return
+            if step == "slow":
+                time.sleep(1.0)
+            status, headers, body = step if isinstance(step, tuple) else (200, {}, completion("late"))
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", **headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body) + (50 if step == "cut" else 0)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            return
+
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            return
+
+    http = Quiet(("127.0.0.1", 0), Handler)
+    http.daemon_threads = True
+    server = ChatServer(f"http://127.0.0.1:{http.server_address[1]}/v1")
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        http.shutdown()
+        http.server_close()
