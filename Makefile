@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
-.PHONY: table1 reference test test-all lint venv constraints
+.PHONY: table1 reference picture test test-all lint venv constraints
 
 table1: $(STAMP)
 	$(BIN)/replicate table1 --profile $(PROFILE)
@@ -46,6 +46,10 @@ reference: $(STAMP)
 	$(BIN)/replicate table1 --profile mini
 	mkdir -p reference/mini
 	cp tables/rendered/mini/table1.results.json reference/mini/
+
+# The picture of the README, from the reference results.
+picture: $(STAMP)
+	$(BIN)/python docs/draw_table1.py
 
 # What is installed now, pinned: run it after a change of pyproject.toml's dependencies, in a fresh virtual environment.
 constraints: $(STAMP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,12 @@ def test_the_files_that_the_pages_link_to_exist() -> None:
             if "://" not in target and not (page.parent / target).exists():
                 missing.append(f"{page.relative_to(ROOT)}: {target}")
     assert not missing
+
+
+def test_the_picture_of_the_readme_shows_the_reference_results(tmp_path: Path) -> None:
+    results, drawn = ROOT / "reference" / "mini" / "table1.results.json", tmp_path / "drawn.svg"
+    subprocess.run([sys.executable, str(ROOT / "docs" / "draw_table1.py"), str(results), str(drawn)], check=True, timeout=120)
+    assert drawn.read_bytes() == (ROOT / "docs" / "table1-mini.svg").read_bytes(), "run: make picture"
 
 
 def test_ci_runs_the_tests_and_the_linters() -> None:

@@ -1,4 +1,8 @@
-"""The miniature: an invented language with planted structure, as corpus, pairs, benchmarks and tokenizer."""
+"""The miniature: an invented language with planted structure, as corpus, pairs, benchmarks and tokenizer.
+
+Writes `corpus.jsonl`, `train.jsonl` and `evaluation.jsonl` (one chosen and one rejected each), `rewardbench2.jsonl`, `rmbench.jsonl`,
+`rewardbench2_raw.jsonl` (the official columns), tokenizer files, `concepts.json`.
+"""
 
 from __future__ import annotations
 

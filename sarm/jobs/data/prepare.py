@@ -1,4 +1,8 @@
-"""Rows of a hub data set or of local files, brought into our own JSONL shapes and counted."""
+"""Rows of a hub data set or of local files, brought into our own JSONL shapes and counted.
+
+Writes `corpus.jsonl`, or `train.jsonl` and `evaluation.jsonl`, or `rewardbench2.jsonl`, or `rmbench.jsonl`; `counts.json`; from a hub
+also `hub.json` (checksums).
+"""
 
 from __future__ import annotations
 

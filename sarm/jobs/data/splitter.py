@@ -1,4 +1,7 @@
-"""The English tables of nltk's Punkt splitter, from a zip of known content or a local folder. Nothing in them is run."""
+"""The English tables of nltk's Punkt splitter, from a zip of known content or a local folder. Nothing in them is run.
+
+Writes the four English tables of nltk's `punkt_tab`, plain text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The contexts that activate each latent of a SARM, at the ends of the sentences of the assistant's turn."""
+"""The contexts that activate each latent of a SARM, at the ends of the sentences of the assistant's turn.
+
+Inputs: `model`, `texts`. Writes `contexts.json` (released form), `origins.jsonl`, `pool.jsonl`, `pool.safetensors`,
+`firing.safetensors` (how often each latent fires), `collection.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Explanations of latents by a judge, their scores, and how well each tells held-out contexts from others."""
+"""Explanations of latents by a judge, their scores, and how well each tells held-out contexts from others.
+
+Inputs: `contexts`, `model`, perhaps `control_contexts`, `control_model`, `texts`. Writes `explanations.jsonl`, `answers.json`,
+`summary.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Feature scores, the choice of a latent, and rewards before and after it is edited; latents are kept for every check that follows."""
+"""Feature scores, the choice of a latent, and rewards before and after it is edited; latents are kept for every check that follows.
+
+Inputs: `model`, `selection`, `target`. Writes `latents.safetensors`, `completions.jsonl`, `selection.jsonl`, `steering.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""SAFER's training-free score: latents that are stronger on one side of the pairs, added up with their signs."""
+"""SAFER's training-free score: latents that are stronger on one side of the pairs, added up with their signs.
+
+Inputs: `states`, `sae`, `backbone`. Writes as `train_sparse_rm`, without `metrics.jsonl`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A reward for each cached state of a benchmark: what `score_benchmark` computes, without the backbone's forward pass."""
+"""A reward for each cached state of a benchmark: what `score_benchmark` computes, without the backbone's forward pass.
+
+Inputs: `model` (a head), `states`, `benchmark`. Writes as `score_benchmark`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""SparseRM: latents ranked on cached states, and a small head trained on what they give. Seconds, whatever the backbone."""
+"""SparseRM: latents ranked on cached states, and a small head trained on what they give. Seconds, whatever the backbone.
+
+Inputs: `states`, `sae`, `backbone`. Writes `head.json`, `head.safetensors`, `training.json`, `metrics.jsonl`, `latents.json`; with
+`whole` also what makes it a reward model.
+"""
 
 from __future__ import annotations
 

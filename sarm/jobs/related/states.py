@@ -1,4 +1,7 @@
-"""One hidden state for each reply of a file of pairs or a benchmark, computed once for all heads that read it."""
+"""One hidden state for each reply of a file of pairs or a benchmark, computed once for all heads that read it.
+
+Inputs: `backbone`, `items`. Writes `states.safetensors` (one state a reply), `items.jsonl`, `conditions.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rewards of scorers that know no language model: log length alone, or hashed words and word pairs with it."""
+"""Rewards of scorers that know no language model: log length alone, or hashed words and word pairs with it.
+
+Inputs: `preferences`, `benchmark`. Writes as `score_benchmark`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A reward for each completion of a benchmark or of a file of pairs; metrics are computed when a table is rendered."""
+"""A reward for each completion of a benchmark or of a file of pairs; metrics are computed when a table is rendered.
+
+Inputs: `model`, `benchmark`. Writes `rewards.jsonl` (`ScoredPreference`, one line an item, in the benchmark's order),
+`conditions.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A reward for each conversation of a user's file, with the latents that carry it."""
+"""A reward for each conversation of a user's file, with the latents that carry it.
+
+Writes `rewards.jsonl`.
+"""
 
 from __future__ import annotations
 

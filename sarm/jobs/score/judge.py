@@ -1,4 +1,8 @@
-"""A judge's verdicts and ratings of a benchmark's completions, asked as the official harness asks; metrics come with the table."""
+"""A judge's verdicts and ratings of a benchmark's completions, asked as the official harness asks; metrics come with the table.
+
+Inputs: `benchmark`, perhaps `earlier`. Writes `judgements.jsonl` (answers and what was read in them), `rewards.jsonl`, `answers.json`,
+`conditions.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A tiny Llama, pretrained on the miniature's running text and on its training prompts with chosen answers."""
+"""A tiny Llama, pretrained on the miniature's running text and on its training prompts with chosen answers.
+
+Inputs: `data`. Writes a model in Hugging Face layout, `metrics.jsonl`, `pretraining.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Pairs to a reward model: the backbone's kept blocks and the head under a Bradley-Terry loss, with or without the SAE."""
+"""Pairs to a reward model: the backbone's kept blocks and the head under a Bradley-Terry loss, with or without the SAE.
+
+Inputs: `backbone`, `preferences`, perhaps `sae`. Writes a reward model in Hugging Face layout, `metrics.jsonl`, `training.json`; with
+`selection = test` also `epochs/N/`, the model after each earlier epoch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Hidden states of a truncated model to TopK SAEs. Several SAEs share one pass over the text."""
+"""Hidden states of a truncated model to TopK SAEs. Several SAEs share one pass over the text.
+
+Inputs: `backbone`, `corpus`, perhaps `splitter`. Writes `sae.safetensors`, `sae.json` (geometry), `metrics.jsonl`, `quality.json` (FVU,
+normalised MSE, dead latents, L0 on held-out text).
+"""
 
 from __future__ import annotations
 

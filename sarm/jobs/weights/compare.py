@@ -1,4 +1,7 @@
-"""Two checkpoints, tensor by tensor: which differ, by how much, and whether the SAE was frozen between them."""
+"""Two checkpoints, tensor by tensor: which differ, by how much, and whether the SAE was frozen between them.
+
+Writes `comparison.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An SAE of ours as files that SAELens or sparsify opens."""
+"""An SAE of ours as files that SAELens or sparsify opens.
+
+Writes the files of SAELens or sparsify, `export.json`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A backbone's weights and tokenizer, from the hub at a pinned revision or from a local folder, with the tokenizer made usable."""
+"""A backbone's weights and tokenizer, from the hub at a pinned revision or from a local folder, with the tokenizer made usable.
+
+Writes a model in Hugging Face layout; from a hub also `hub.json` (checksums).
+"""
 
 from __future__ import annotations
 

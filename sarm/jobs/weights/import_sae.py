@@ -1,4 +1,8 @@
-"""An SAE trained elsewhere as an artifact that reward training takes like one of our own."""
+"""An SAE trained elsewhere as an artifact that reward training takes like one of our own.
+
+Inputs: perhaps `checkpoint`. Writes as `train_sae` without metrics; `sae.json` of another project's SAE names its activation and
+normalisation.
+"""
 
 from __future__ import annotations
 
