@@ -10,11 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from sarm.resources import Resources
 
 KEY_LENGTH = 12
+# How a field of a config says that it came later than the keys that are in people's stores.
+ADDED = "added"
 
 
 class JobError(Exception):
@@ -47,8 +50,21 @@ class Interrupted(JobError):
     exit_code = 75
 
 
+def added(default: Any, *, description: str, **constraints: Any) -> Any:
+    """A field that joins a config whose keys are in use: at `default`, which is what the code did before, no key moves.
+
+    `constraints` are those of `pydantic.Field`. `default` never changes afterwards: the same key would mean something else.
+    """
+    return Field(default, description=description, json_schema_extra={ADDED: True}, **constraints)
+
+
+def is_added(field: FieldInfo) -> bool:
+    """Whether a field was made by `added`."""
+    return isinstance(field.json_schema_extra, Mapping) and bool(field.json_schema_extra.get(ADDED))
+
+
 class JobConfig(BaseModel):
-    """Everything that can change a number of one job. Hashed into the key."""
+    """Everything that can change a number of one job. Its `content` is hashed into the key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +72,25 @@ class JobConfig(BaseModel):
     version: ClassVar[int]
     # Whether several processes can share the work of one job.
     data_parallel: ClassVar[bool] = False
+
+    def content(self) -> dict[str, Any]:
+        """What a key, a request and a manifest hold: all fields as JSON values, but no field that was `added` and is at its default."""
+        content = _content(self, self.model_dump(mode="json"))
+        assert isinstance(content, dict)
+        return content
+
+
+def _content(value: Any, dumped: Any) -> Any:
+    """`dumped` without the added fields at their default of the models that `value` is or holds."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        left_out = {name for name, field in fields.items() if is_added(field) and getattr(value, name) == field.default}
+        return {name: _content(getattr(value, name), kept) for name, kept in dumped.items() if name not in left_out}
+    if isinstance(value, Mapping):
+        return {name: _content(inner, kept) for inner, (name, kept) in zip(value.values(), dumped.items(), strict=True)}
+    if isinstance(value, list | tuple):
+        return [_content(inner, kept) for inner, kept in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def job_key(*, kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str], attempt: int) -> str:
@@ -93,7 +128,7 @@ class Job:
         return job_key(
             kind=self.kind,
             version=self.config.version,
-            config=self.config.model_dump(mode="json"),
+            config=self.config.content(),
             inputs={name: job.key for name, job in self.inputs.items()},
             attempt=self.attempt,
         )
@@ -127,7 +162,10 @@ def topological_order(jobs: Iterable[Job]) -> list[Job]:
 
 
 class JobRequest(BaseModel):
-    """What a job process is told: one job, its inputs by key. Written as JSON by a launcher, read by `sarm.jobs`."""
+    """What a job process is told: one job, its inputs by key. Written as JSON by a launcher, read by `sarm.jobs`.
+
+    `config` is the content of the job's config: request, manifest and key hold the same.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -148,7 +186,7 @@ class JobRequest(BaseModel):
             kind=job.kind,
             version=job.config.version,
             key=job.key,
-            config=job.config.model_dump(mode="json"),
+            config=job.config.content(),
             inputs={name: (needed.kind, needed.key) for name, needed in job.inputs.items()},
             resources=job.resources,
             locations=dict(job.locations),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from replication.plan.cost import Cost, Estimator, shared_passes
 from replication.plan.tasks import tasks_of
@@ -95,7 +95,7 @@ def plan(settings: Sequence[Setting], store: ArtifactStore, cluster: Cluster | N
         action = ACTIONS[state.status]
         why = state.reason or "in the store"
         if action == "run":
-            why = _why_never_built(job, known) or why
+            why = why_never_built(job, known) or why
         steps.append(Step(job=job, action=action, why=why, cost=cost))
     return Plan(
         recipes=recipes, steps=tuple(steps), warnings=_warnings(settings), estimator=estimator, passes=tuple(passes), cluster=cluster
@@ -163,14 +163,16 @@ def _warnings(settings: Sequence[Setting]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _why_never_built(job: Job, known: Sequence[Manifest]) -> str:
+def why_never_built(job: Job, known: Sequence[Manifest]) -> str:
     """What differs from an artifact of the same name that is in the store; empty when there is none."""
     same = [manifest for manifest in known if manifest.kind == job.kind and manifest.label == job.label]
     if not same:
         return ""
     latest = max(same, key=lambda manifest: manifest.ended)
-    wanted = job.config.model_dump(mode="json")
-    changed = [f"{name} {latest.config.get(name)!r} -> {value!r}" for name, value in wanted.items() if latest.config.get(name) != value]
+    wanted, had = job.config.content(), latest.config
+    # A field that was added later stands in neither while it is at its default.
+    names = (name for name in type(job.config).model_fields if wanted.get(name) != had.get(name))
+    changed = [f"{name} {_told(had, name)} -> {_told(wanted, name)}" for name in names]
     if changed:
         return f"values changed: {', '.join(changed)}"
     if latest.version != job.config.version:
@@ -179,3 +181,7 @@ def _why_never_built(job: Job, known: Sequence[Manifest]) -> str:
         return f"attempt {job.attempt}"
     moved = [name for name, needed in job.inputs.items() if tuple(latest.inputs.get(name, ("", ""))) != (needed.kind, needed.key)]
     return f"its input changed: {', '.join(moved)}"
+
+
+def _told(content: Mapping[str, Any], name: str) -> str:
+    return repr(content[name]) if name in content else "not set"

@@ -65,15 +65,24 @@ class Registry:
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'config'}: {entry['msg']}" for entry in error.errors())
             raise UsageProblem(f"config of {request.label or request.kind}: {wrong}") from error
-        inputs = {name: key for name, (_, key) in request.inputs.items()}
-        content = value.model_dump(mode="json")
-        key = job_key(kind=request.kind, version=config_type.version, config=content, inputs=inputs, attempt=request.attempt)
+        key = self._key(request, config_type.version, value.content())
         if key != request.key:
             raise IntegrityProblem(
                 f"{request.label or request.kind}: the request says key {request.key[:12]} (version {request.version}), its content gives "
                 f"{key[:12]} (version {config_type.version}); write the request with the code that runs it"
             )
+        # The manifest repeats the request: what the key counts must be written out, or the artifact would not fit its own key.
+        if self._key(request, config_type.version, request.config) != key:
+            raise IntegrityProblem(
+                f"{request.label or request.kind}: the request's config is not written as its key counts it "
+                f"({_difference(request, value)}); write the request with the code that runs it"
+            )
         return value
+
+    @staticmethod
+    def _key(request: JobRequest, version: int, content: Mapping[str, Any]) -> str:
+        inputs = {name: key for name, (_, key) in request.inputs.items()}
+        return job_key(kind=request.kind, version=version, config=content, inputs=inputs, attempt=request.attempt)
 
     def function_of(self, kind: str) -> Callable[..., None]:
         """The function `(config, context) -> None` of a kind."""
@@ -104,6 +113,12 @@ class Registry:
     def _shared(self, request: JobRequest) -> tuple[Any, ...]:
         rest = {name: value for name, value in request.config.items() if name not in self.fused_fields}
         return request.kind, request.inputs, request.locations, rest
+
+
+def _difference(request: JobRequest, value: JobConfig) -> str:
+    content = value.content()
+    names = [name for name in dict.fromkeys((*content, *request.config)) if repr(content.get(name)) != repr(request.config.get(name))]
+    return ", ".join(names)
 
 
 def load(target: str) -> Any:
