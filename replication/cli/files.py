@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from replication.cli.option_groups import Without
 from replication.cli.options import (
     DEFAULT_STORE,
-    FromOption,
+    MISSING_RESULTS,
+    ExperimentArgument,
+    ExperimentOptions,
+    ExperimentsArgument,
     JsonOption,
-    ProfileOption,
-    ProtocolOption,
-    RowsOption,
-    SeedsOption,
-    SetOption,
+    PaperOptions,
     StoreOption,
+    typed_command,
 )
-from replication.recipes.requested import Chosen, experiments_named, settings_for
+from replication.recipes.requested import experiments_named, settings_for
 from replication.usage_problems import UsageProblems
 from sarm.config.score import ConversationScoringConfig
 from sarm.config.weights import WeightComparisonConfig
@@ -32,18 +32,12 @@ from sarm.metrics.credits import Metric
 from sarm.resources import Resources
 from sarm.store.artifacts import ArtifactStore
 
-MISSING_RESULTS = 5
 
-
-def render(  # noqa: PLR0917 - one parameter an option, as Typer wants it
-    experiment: Annotated[str, typer.Argument(help="Name of an experiment.")],
+def render(
+    *,
+    experiment: ExperimentArgument,
     output_format: Annotated[Literal["md", "tex", "html", "csv", "json"], typer.Option("--format", help="Format on stdout.")] = "md",
-    profile: ProfileOption = "mini",
-    protocol: ProtocolOption = "paper",
-    rows: RowsOption = "",
-    seeds: SeedsOption = "0",
-    assignments: SetOption = None,
-    source: FromOption = "train",
+    asked: ExperimentOptions,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """A table from what the store has, on stdout. Starts nothing; exit code 5 when nothing of it was measured."""
@@ -51,11 +45,10 @@ def render(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     from replication.recipes.jobs_needed import recipe  # noqa: PLC0415 - as above
     from replication.report.render.tables import as_text  # noqa: PLC0415 - as above
 
-    given = tuple(assignments or ())
-    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=given, source=source)
     place = ArtifactStore(store)
-    (setting,) = settings_for(experiments_named([experiment])[:1], chosen, place, os.environ)
-    command = shlex.join(["replicate", experiment, "--profile", profile, *(["--from", source] if source != "train" else [])])
+    (setting,) = settings_for(experiments_named([experiment])[:1], asked.chosen, place, os.environ)
+    origin = ["--from", asked.source] if asked.source != "train" else []
+    command = shlex.join(["replicate", experiment, "--profile", asked.profile, *origin])
     report = pipeline.report(recipe(setting), place, command=command)
     typer.echo(as_text(report, output_format), nl=False)
     if not pipeline.measured(report):
@@ -149,18 +142,15 @@ def run_alone(job: Job, place: ArtifactStore) -> None:
     if place.has(job):
         return
     with watching(1) as watch:
-        code = LocalLauncher(command=shlex.join(["replicate", *sys.argv[1:]])).launch([job], place, watch)
+        code = LocalLauncher(command=typed_command()).launch([job], place, watch)
     if code:
         raise typer.Exit(code)
 
 
-def fetch(  # noqa: PLR0917 - one parameter an option, as Typer wants it
-    experiments: Annotated[list[str], typer.Argument(help="Names of experiments, or all.")],
-    profile: ProfileOption = "paper",
-    protocol: ProtocolOption = "paper",
-    rows: RowsOption = "",
-    assignments: SetOption = None,
-    source: FromOption = "train",
+def fetch(
+    *,
+    experiments: ExperimentsArgument,
+    asked: Annotated[PaperOptions, Without("seeds")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -172,8 +162,7 @@ def fetch(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     from replication.settings.profiles import unpinned_of  # noqa: PLC0415 - as above
 
     place = ArtifactStore(store)
-    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, assignments=tuple(assignments or ()), source=source)
-    settings = settings_for(experiments_named(experiments), chosen, place, os.environ)
+    settings = settings_for(experiments_named(experiments), asked.chosen, place, os.environ)
     sources = [one for setting in settings for one in hub_sources_of(setting)]
     if dry_run:
         for repository, what in unpinned_of(sources):
@@ -187,9 +176,9 @@ def fetch(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         return
     for repository, commit in fetching.pin(sources, place).items():
         typer.echo(f"{repository} pinned to {commit}", err=True)
-    planned = plan(settings_for(experiments_named(experiments), chosen, place, os.environ), place)
+    planned = plan(settings_for(experiments_named(experiments), asked.chosen, place, os.environ), place)
     with watching(len(brought_in(planned.steps))) as watch:
-        code = fetching.fetch(planned, place, watch=watch, command=shlex.join(["replicate", *sys.argv[1:]]))
+        code = fetching.fetch(planned, place, watch=watch, command=typed_command())
     if not code:
         typer.echo("all is in the store, at the commits of revisions.json and with the checksums of fetched.json", err=True)
     raise typer.Exit(code)

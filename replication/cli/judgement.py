@@ -1,4 +1,4 @@
-"""Commands that judge: diff, claims, leaderboard, report; and the run commands' way from per-item rewards to tables.
+"""Commands that judge: diff, claims, leaderboard, report.
 
 Exit codes of `diff`: 0 no verdict of --fail-on; 5 something is missing, 3 something differs, 4 something is inconclusive, in this order and
 only if --fail-on names it; before any verdict 2 for what was asked for or holds wrong values, 6 for files that cannot be trusted.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,17 +17,16 @@ import typer
 
 from replication.cli.options import (
     DEFAULT_STORE,
-    FromOption,
+    MISSING_RESULTS,
+    RENDERED,
+    ExperimentArgument,
+    ExperimentOptions,
     JsonOption,
     ProfileOption,
-    ProtocolOption,
-    RowsOption,
     SeedsOption,
-    SetOption,
     StoreOption,
 )
-from replication.data_folders import AUTHORS_REWARDS
-from replication.recipes.requested import ALL, Chosen, authors_rewards, experiments_named, settings_for
+from replication.recipes.requested import Chosen, experiments_named, settings_for
 from replication.usage_problems import UsageProblems, nearest
 from sarm.job import IntegrityProblem
 from sarm.store.artifacts import ArtifactStore
@@ -38,27 +35,18 @@ if TYPE_CHECKING:
     from replication.recipes.setting import Setting
     from replication.report.cells import Report
     from replication.report.claims.definitions import Claim, ClaimResult
-    from replication.report.results.model import ResultFile
     from replication.settings.experiments import Experiment
 
 FAILABLE = ("differs", "inconclusive", "missing")
-MISSING_RESULTS = 5
 REFERENCES = ("paper", "leaderboard", "release")
-RENDERED = Path("tables") / "rendered"
 WIDTH = 100
 
 ResultsOption = Annotated[Path | None, typer.Option("--results", help="A results file in place of the store: ours, or RewardBench 2's.")]
-SourceOption = Annotated[
-    Literal["train", "released", "scores"],
-    typer.Option("--from", help="train what is missing, score released checkpoints, or rebuild the tables from per-item rewards alone."),
-]
-ScoresOption = Annotated[
-    Path | None, typer.Option("--scores", help="With --from scores: folder of <experiment>.results.json; for figure3 the authors' rewards.")
-]
 
 
-def diff(  # noqa: PLR0917 - one parameter an option, as Typer wants it
-    experiment: Annotated[str, typer.Argument(help="Name of an experiment.")],
+def diff(
+    *,
+    experiment: ExperimentArgument,
     against: Annotated[str, typer.Option("--against", help="paper, leaderboard, release, or another results file.")] = "paper",
     results: ResultsOption = None,
     row: Annotated[str, typer.Option("--row", help="Only this row; of a RewardBench 2 file, the row that it is.")] = "",
@@ -66,12 +54,7 @@ def diff(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         Literal["text", "md", "json", "junit", "github"], typer.Option("--format", help="github also fills the step summary.")
     ] = "text",
     fail_on: Annotated[str, typer.Option("--fail-on", help=f"Of {', '.join(FAILABLE)}; comma-separated.")] = "differs,missing",
-    profile: ProfileOption = "mini",
-    protocol: ProtocolOption = "paper",
-    rows: RowsOption = "",
-    seeds: SeedsOption = "0",
-    assignments: SetOption = None,
-    source: FromOption = "train",
+    asked: ExperimentOptions,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Our numbers against a reference, a verdict for each cell. Exit codes: 5 missing, 3 differs, 4 inconclusive, as --fail-on says."""
@@ -83,9 +66,7 @@ def diff(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     if against not in REFERENCES and not Path(against).is_file():
         problem = f"--against {against}: neither one of {', '.join(REFERENCES)} nor a results file; {nearest(against, REFERENCES)}"
         raise UsageProblems([problem])
-    given = tuple(assignments or ())
-    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=given, source=source)
-    report = _of_store(wanted, chosen, store) if results is None else comparing.load_results(results, row=row)
+    report = _of_store(wanted, asked.chosen, store) if results is None else comparing.load_results(results, row=row)
     if results is not None and report.experiment != wanted.name:
         raise IntegrityProblem(f"{results}: holds {report.experiment}, not {wanted.name}")
     found = comparing.diff(comparing.only_row(report, row) if row else report, against)
@@ -198,15 +179,11 @@ def _claims_text(
     return "\n".join(lines)
 
 
-def leaderboard(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+def leaderboard(
+    *,
     results: ResultsOption = None,
     row: Annotated[str, typer.Option("--row", help="The row that a RewardBench 2 file is.")] = "",
-    profile: ProfileOption = "mini",
-    protocol: ProtocolOption = "paper",
-    rows: RowsOption = "",
-    seeds: SeedsOption = "0",
-    assignments: SetOption = None,
-    source: FromOption = "train",
+    asked: ExperimentOptions,
     as_json: JsonOption = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -214,9 +191,7 @@ def leaderboard(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     from replication.report.results.leaderboard import ranking, ranking_text  # noqa: PLC0415 - as above
     from replication.report.verdicts.diff import load_results  # noqa: PLC0415 - statistics are not needed by --help
 
-    given = tuple(assignments or ())
-    chosen = Chosen(profile=profile, protocol=protocol, rows=rows, seeds=seeds, assignments=given, source=source)
-    report = _of_store(experiments_named(["table1"])[0], chosen, store) if results is None else load_results(results, row=row)
+    report = _of_store(experiments_named(["table1"])[0], asked.chosen, store) if results is None else load_results(results, row=row)
     places = ranking(report)
     typer.echo(json.dumps([one.model_dump() for one in places], indent=2) if as_json else ranking_text(places).rstrip())
 
@@ -236,108 +211,6 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page([load_results(path) for path in files]), encoding="utf-8", newline="\n")
     typer.echo(f"{len(files)} reports in {out}", err=True)
-
-
-def rebuilt_from_scores(
-    context: typer.Context,
-    experiments: Sequence[Experiment],
-    *,
-    source: Literal["train", "released", "scores"],
-    scores: Path | None,
-    out: Path,
-) -> bool:
-    """For the run commands: whether the tables were rebuilt from per-item rewards, which starts no job and reads no store.
-
-    The steered figure is drawn from the authors' own rewards. Raises UsageProblems for options that do not go together,
-    ResultsError and DataError for files that cannot be trusted.
-    """
-    if source != "scores":
-        if scores is not None:
-            raise UsageProblems(["--scores is read only with --from scores"])
-        return False
-    _refuse_idle_options(context)
-    steered = [experiment for experiment in experiments if experiment.product == "steering"]
-    experiments = [experiment for experiment in experiments if experiment not in steered]
-    if experiments and scores is None:
-        raise UsageProblems(["--from scores needs --scores FOLDER, where <experiment>.results.json lies"])
-    if steered:
-        _authors_figure(scores, out, needed=not experiments)
-    if scores is not None and experiments:
-        _rebuild(context, experiments, scores=scores, out=out)
-    return True
-
-
-def _authors_figure(scores: Path | None, out: Path, *, needed: bool) -> None:
-    """Draw the steered figure from the authors' rewards, in `--scores` or else in `SARM_DATA`; without them exit code 5 where needed."""
-    from replication import pipeline  # noqa: PLC0415 - rendering is not needed by --help
-    from replication.cli import progress  # noqa: PLC0415 - rendering is not needed by --help
-    from replication.report.results.reading import ResultsError  # noqa: PLC0415 - as above
-
-    path = authors_rewards(os.environ, scores)
-    if not path:
-        problem = (
-            "figure3 --from scores: the authors' rewards are not here; set SARM_DATA to the folder that has "
-            f"{AUTHORS_REWARDS}, or name the folder of {AUTHORS_REWARDS.name} with --scores"
-        )
-        if needed:
-            raise ResultsError(problem, exit_code=MISSING_RESULTS)
-        typer.echo(problem, err=True)
-        return
-    found, files = pipeline.from_authors(Path(path), out)
-    progress.console_for(sys.stdout).print(pipeline.terminal(found))
-    typer.echo(f"tables and figures: {', '.join(str(file) for file in files)}", err=True)
-
-
-def _rebuild(context: typer.Context, experiments: Sequence[Experiment], *, scores: Path, out: Path) -> None:
-    from replication import pipeline  # noqa: PLC0415 - rendering is not needed by --help
-    from replication.cli import progress  # noqa: PLC0415 - rendering is not needed by --help
-    from replication.report.results.reading import ResultsError, read_results  # noqa: PLC0415 - as above
-
-    paths = [scores / f"{experiment.name}.results.json" for experiment in experiments]
-    present = [path for path in paths if path.is_file()]
-    if not present or (len(present) < len(paths) and context.info_name != ALL):
-        absent = next(path for path in paths if path not in present)
-        raise ResultsError(f"{absent}: no such results file; a run command writes it beside its tables", exit_code=MISSING_RESULTS)
-    for path in present:
-        stored = read_results(path)
-        if len(paths) > 1 and not stored.rewards:
-            typer.echo(f"{stored.experiment}: left out, since it has no per-item rewards", err=True)
-            continue
-        _refuse_other_scale(context, stored, path)
-        found, files = pipeline.from_scores(path, out)
-        progress.console_for(sys.stdout).print(pipeline.terminal(found))
-        typer.echo(f"tables: {', '.join(str(file) for file in files)}", err=True)
-
-
-def _given(context: typer.Context, name: str) -> bool:
-    """Whether an option of the current command was typed."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _refuse_idle_options(context: typer.Context) -> None:
-    idle = {"rows": "--rows", "assignments": "--set", "fresh": "--fresh", "keep_going": "--keep-going", "launcher": "--launcher"}
-    wrong = [option for name, option in idle.items() if _given(context, name)]
-    if wrong:
-        raise UsageProblems([f"{option} has no meaning with --from scores: nothing is run" for option in wrong])
-
-
-def _refuse_other_scale(context: typer.Context, stored: ResultFile, path: Path) -> None:
-    """The files say what they are; an option that says otherwise is a mistake. Raises IntegrityProblem."""
-    typed = {name: str(context.params[name]) for name in ("profile", "protocol", "seeds")}
-    asked = typed | {"profile": _profile_name(typed["profile"])}
-    known = {"profile": stored.profile, "protocol": stored.protocol, "seeds": ",".join(map(str, stored.seeds))}
-    for name, value in known.items():
-        if _given(context, name) and asked[name] != value:
-            raise IntegrityProblem(f"{path}: holds {name} {value}, not {asked[name]}; leave --{name} out or name another folder")
-
-
-def _profile_name(text: str) -> str:
-    """The name of a profile that may be given as a file."""
-    path = Path(text)
-    if path.suffix != ".toml" or not path.is_file():
-        return text
-    return str(tomllib.loads(path.read_text(encoding="utf-8")).get("name", text))
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {"diff": diff, "claims": claims, "leaderboard": leaderboard, "report": report}

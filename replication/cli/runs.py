@@ -1,24 +1,23 @@
-"""What every run command does: plan, refuse, confirm, launch, render."""
+"""Commands that run experiments, and what each run does: plan, refuse, confirm, launch, render."""
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replication.recipes.requested import Chosen, settings_for
+from replication.cli.endpoint import Endpoint, ExplainerOptions, JudgeOptions, with_endpoint
+from replication.cli.from_scores import rebuild_tables
+from replication.cli.option_groups import Without
+from replication.cli.options import ExperimentOptions, PartOptions, RunOptions, typed_command
+from replication.recipes.requested import ALL, Chosen, settings_for
 from replication.recipes.setting import Setting
-from replication.settings.experiments import Experiment
-from replication.settings.judges import Judging, Mode, judges_matching, judges_named
-from replication.settings.profiles import BenchmarkName
-from replication.usage_problems import UsageProblems
+from replication.settings.experiments import EXPERIMENTS, Axis, Experiment, ablation, ablation_names, sweep, sweep_values
+from replication.usage_problems import UsageProblems, nearest, unknown
 from sarm.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
@@ -27,67 +26,98 @@ if TYPE_CHECKING:
     from replication.settings.clusters import Cluster
 
 LONG_RUN_SECONDS = 2 * 3600
-ENDPOINT_FILE = ".endpoint.json"
+WHOLE = PartOptions()
+NOBODY = Endpoint()
 
-LauncherName = Literal["local", "slurm", "print"]
-OutOption = Annotated[Path, typer.Option("--out", help="Rendered tables go to a folder of the profile's name below this one.")]
-KeepGoingOption = Annotated[bool, typer.Option("--keep-going", help="After a failure go on with jobs that do not need it.")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the hub: what is not in its cache is missing.")]
-LauncherOption = Annotated[LauncherName, typer.Option("--launcher", help="Run here, submit to Slurm, or print the scripts.")]
-ClusterOption = Annotated[str, typer.Option("--cluster", help="a100, rtx3090, or a TOML file of your own; for slurm and print.")]
-WorkersOption = Annotated[int, typer.Option("--workers", min=0, help="Local processes side by side; 0: as the profile says.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Start long runs without asking.")]
-ApiBaseOption = Annotated[str, typer.Option("--api-base", help="OpenAI-compatible endpoint that explains latents, up to /v1.")]
-KeyOption = Annotated[str, typer.Option("--api-key-env", help="Environment variable with its key; empty for a server without keys.")]
-CostOption = Annotated[float, typer.Option("--max-cost", min=0, help="Most US dollars the explanations may cost.")]
-AnswersOption = Annotated[Path | None, typer.Option("--answers", help="Recorded answers (answers.json of an earlier run) instead.")]
+AskedOptions = Annotated[ExperimentOptions, Without("source")]
+AskedWholeOptions = Annotated[ExperimentOptions, Without("rows", "source")]
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Who explains latents or judges a benchmark, as asked for on the command line; `api_base` and `answers` empty for nobody.
+def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[..., None]:
+    """A command that runs and renders experiments of the registry; where one alone has judges, with the options to ask them."""
 
-    `judges` are NAME or NAME=MODEL, `judge_model` renames the only one; `limits` are further fields of `EndpointSettings`.
-    """
+    def run_plainly(context: typer.Context, *, asked: AskedOptions, part: PartOptions, how: RunOptions) -> None:
+        _run_or_rebuild(context, experiments, asked, how, part=part)
 
-    api_base: str = ""
-    key_variable: str = "OPENAI_API_KEY"
-    max_cost: float = 5.0
-    answers: Path | None = None
-    judges: tuple[str, ...] = ()
-    judge_model: str = ""
-    modes: tuple[Mode, ...] = ("ranking",)
-    benchmarks: tuple[BenchmarkName, ...] = ("rewardbench2",)
-    limits: Mapping[str, float] = field(default_factory=dict)
+    def run_with_judges(
+        context: typer.Context, *, asked: AskedOptions, part: PartOptions, how: RunOptions, judges: JudgeOptions
+    ) -> None:
+        _run_or_rebuild(context, experiments, asked, how, part=part, endpoint=judges.endpoint)
+
+    command = run_with_judges if len(experiments) == 1 and experiments[0].judges else run_plainly
+    command.__doc__ = help_text
+    return command
 
 
-@dataclass(frozen=True)
-class How:
-    """Where and how a run goes on; nothing here changes a number."""
-
-    store: Path
-    out: Path
-    keep_going: bool = False
-    fresh: bool = False
-    offline: bool = False
-    launcher: LauncherName = "local"
-    cluster: str = "a100"
-    yes: bool = False
-    allow_dirty: bool = False
-    endpoint: Endpoint = Endpoint()
-    workers: int = 0
+def explain_features(
+    *, asked: AskedOptions, explainer: ExplainerOptions, how: Annotated[RunOptions, Without("source", "scores")]
+) -> None:
+    """What the latents with the largest head weights stand for, explained by an endpoint, recorded answers or planted concepts."""
+    run([EXPERIMENTS["features"]], asked.chosen, how, explainer.endpoint)
 
 
-def typed_command() -> str:
-    """What the user typed, to be shown as the command that resumes."""
-    return shlex.join(["replicate", *sys.argv[1:]])
+def run_ablation(
+    context: typer.Context,
+    *,
+    name: Annotated[str, typer.Option("--name", help=" | ".join(ablation_names()))],
+    asked: AskedWholeOptions,
+    how: RunOptions,
+) -> None:
+    """One component taken away, beside the full model."""
+    if name not in ablation_names():
+        raise unknown("ablation", name, ablation_names())
+    _run_or_rebuild(context, [ablation(name)], asked, how)
+
+
+def run_sweep(
+    context: typer.Context,
+    *,
+    axis: Annotated[str, typer.Option("--axis", help="layer | dim | k")],
+    values: Annotated[str, typer.Option("--values", help="In the paper's units, comma-separated; all printed ones without it.")] = "",
+    asked: AskedWholeOptions,
+    how: RunOptions,
+) -> None:
+    """SAE layer, width or sparsity."""
+    _run_or_rebuild(context, [_sweep(axis, values)], asked, how)
+
+
+def _sweep(axis: str, values: str) -> Experiment:
+    axes: dict[str, Axis] = {"layer": "layer", "dim": "dim", "k": "k"}
+    if axis not in axes:
+        raise unknown("axis", axis, axes)
+    printed = sweep_values(axes[axis])
+    asked = [value.strip() for value in values.split(",") if value.strip()]
+    wrong = [value for value in asked if not value.isdecimal() or int(value) not in printed]
+    if wrong:
+        valid = [str(value) for value in printed]
+        raise UsageProblems([f"--values {value}: not a printed value of axis {axis}; {nearest(value, valid)}" for value in wrong])
+    return sweep(axes[axis], tuple(int(value) for value in asked))
+
+
+def _run_or_rebuild(
+    context: typer.Context,
+    experiments: Sequence[Experiment],
+    asked: ExperimentOptions,
+    how: RunOptions,
+    *,
+    part: PartOptions = WHOLE,
+    endpoint: Endpoint = NOBODY,
+) -> None:
+    """Run, or with `--from scores` rebuild the tables. Raises UsageProblems for options that do not go together."""
+    if how.source == "scores":
+        rebuild_tables(context, experiments, scores=how.scores, out=how.out)
+        return
+    if how.scores is not None:
+        raise UsageProblems(["--scores is read only with --from scores"])
+    given = [*(asked.assignments or ()), *part.assignments]
+    run(experiments, replace(asked, source=how.source, assignments=given).chosen, how, endpoint)
 
 
 def settings_of(
-    experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, *, fresh: bool, endpoint: Endpoint | None = None
+    experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, *, fresh: bool, endpoint: Endpoint = NOBODY
 ) -> list[Setting]:
     """The settings of a command; with `fresh` one attempt number for all, so that experiments go on sharing their work."""
-    settings = [_with_endpoint(one, endpoint or Endpoint(), store) for one in settings_for(experiments, chosen, store, os.environ)]
+    settings = [with_endpoint(one, endpoint, store) for one in settings_for(experiments, chosen, store, os.environ)]
     if not fresh:
         return settings
     from replication.plan import steps  # noqa: PLC0415 - rich and the estimates are not needed by --help
@@ -96,7 +126,7 @@ def settings_of(
     return [replace(setting, attempt=attempt) for setting in settings]
 
 
-def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
+def run(experiments: Sequence[Experiment], chosen: Chosen, how: RunOptions, endpoint: Endpoint) -> None:
     """Do what is missing and render; exits with the launcher's code. Under Slurm what is missing is submitted."""
     from replication import pipeline  # noqa: PLC0415 - rendering and statistics are not needed by --help
     from replication.cli import progress  # noqa: PLC0415 - rendering and statistics are not needed by --help
@@ -105,7 +135,7 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
     if how.offline:
         _no_network()
     place = ArtifactStore(how.store)
-    settings = settings_of(experiments, chosen, place, fresh=how.fresh, endpoint=how.endpoint)
+    settings = settings_of(experiments, chosen, place, fresh=how.fresh, endpoint=endpoint)
     steps.refuse_unpinned(settings)
     planned = _permitted_plan(settings, place, how)
     launcher = _launcher(how, planned.cluster, how.workers or max(one.profile.workers for one in settings))
@@ -124,11 +154,11 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: How) -> None:
     raise typer.Exit(outcome.code)
 
 
-def _permitted_plan(settings: Sequence[Setting], place: ArtifactStore, how: How) -> Plan:
+def _permitted_plan(settings: Sequence[Setting], place: ArtifactStore, how: RunOptions) -> Plan:
     """The plan where it would run, with its warnings on stderr. Raises for what cannot fit, run or be repeated."""
     from replication.plan import refusals, steps  # noqa: PLC0415 - not needed by --help
 
-    cluster = None if how.launcher == "local" else _cluster(how.cluster, settings)
+    cluster = None if how.launcher == "local" else cluster_for(how.cluster, settings)
     planned = steps.plan(settings, place, cluster)
     for warning in planned.warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -140,7 +170,8 @@ def _permitted_plan(settings: Sequence[Setting], place: ArtifactStore, how: How)
     return planned
 
 
-def _cluster(name: str, settings: Sequence[Setting]) -> Cluster:
+def cluster_for(name: str, settings: Sequence[Setting]) -> Cluster:
+    """A cluster by name or file, with what `--set` says of it. Raises UsageProblems."""
     from replication.settings.clusters import load_cluster, yielding  # noqa: PLC0415 - not needed by --help
 
     return yielding(load_cluster(name), settings[0].overrides)
@@ -150,7 +181,7 @@ def _no_network() -> None:
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
-def _announce(planned: Plan, how: How) -> None:
+def _announce(planned: Plan, how: RunOptions) -> None:
     """What will run, and the question whether to start where it will take long here."""
     from replication.plan.view import summary  # noqa: PLC0415 - not needed by --help
 
@@ -161,43 +192,7 @@ def _announce(planned: Plan, how: How) -> None:
     _confirm(planned.cost.cpu_seconds, yes=how.yes or how.launcher == "slurm" or any(job.resources.gpus for job in planned.todo))
 
 
-def show_plan(
-    experiments: Sequence[Experiment], chosen: Chosen, *, store: Path, cluster: str, measured: bool, fresh: bool, as_json: bool
-) -> None:
-    """A plan on stdout, with its warnings and what a launch would refuse on stderr."""
-    from replication.cli import progress  # noqa: PLC0415 - not needed by --help
-    from replication.plan import calibration, refusals, steps, view  # noqa: PLC0415 - not needed by --help
-
-    place = ArtifactStore(store)
-    settings = settings_of(experiments, chosen, place, fresh=fresh)
-    where = _cluster(cluster, settings) if cluster else None
-    planned = steps.plan(settings, place, where)
-    console = progress.console_for(sys.stdout)
-    if measured:
-        threads = _threads(max(one.setting.profile.workers for one in planned.recipes))
-        found = calibration.compared(planned, place, threads=threads)
-        if as_json:
-            typer.echo(json.dumps([{**one.model_dump(), "ratio": one.ratio} for one in found], indent=2))
-        else:
-            view.measured_table(found, console)
-        return
-    machine = refusals.machine_of(where) if where else None
-    refused = [str(problem) for problem in refusals.problems(planned, machine, allow_dirty=False)]
-    if as_json:
-        typer.echo(json.dumps({**view.values(planned), "refused": refused}, indent=2))
-        return
-    view.plan_table(planned, console)
-    for line in (*planned.warnings, *(f"a launch refuses: {one}" for one in refused)):
-        typer.echo(f"warning: {line}", err=True)
-
-
-def _threads(workers: int) -> int:
-    """Threads that a job without a number of its own has here: what the shell says, or its share of the cores."""
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    return int(text) if text.isdecimal() else max(1, (os.cpu_count() or 1) // workers)
-
-
-def _launcher(how: How, cluster: Cluster | None, workers: int) -> Launcher:
+def _launcher(how: RunOptions, cluster: Cluster | None, workers: int) -> Launcher:
     from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
 
     here = LocalLauncher(command=typed_command(), keep_going=how.keep_going, workers=workers)
@@ -210,45 +205,20 @@ def _launcher(how: How, cluster: Cluster | None, workers: int) -> Launcher:
     return SlurmLauncher(command=typed_command(), cluster=cluster, here=here)
 
 
-def _with_endpoint(setting: Setting, endpoint: Endpoint, place: ArtifactStore) -> Setting:
-    """The setting with who is asked. The endpoint's settings lie in the store: a job reads them from a file; no key is in it."""
-    setting = replace(setting, judging=_judging(setting, endpoint)) if setting.experiment.judges else setting
-    if endpoint.api_base and endpoint.answers:
-        raise UsageProblems(["--api-base and --answers exclude each other: ask an endpoint, or read what one has answered"])
-    if endpoint.answers:
-        if not endpoint.answers.is_file():
-            raise UsageProblems([f"--answers {endpoint.answers} does not exist"])
-        return replace(setting, answers=str(endpoint.answers.resolve()))
-    if not endpoint.api_base:
-        return setting
-    file = place.root.resolve() / ENDPOINT_FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    values = {"api_base": endpoint.api_base, "key_variable": endpoint.key_variable, "max_cost": endpoint.max_cost}
-    values |= endpoint.limits
-    file.write_text(json.dumps(values) + "\n", encoding="utf-8")
-    return replace(setting, endpoint=str(file))
-
-
-def _judging(setting: Setting, endpoint: Endpoint) -> Judging:
-    """The judges of `--judge`, or where an endpoint is given those that `--rows` names. Raises UsageProblems."""
-    registered = setting.experiment.judges
-    reachable = bool(endpoint.api_base or endpoint.answers)
-    asked = judges_named(endpoint.judges, registered) or judges_matching(setting.rows, registered)
-    problems = []
-    if reachable and not asked:
-        names = ", ".join(row.name for row in registered)
-        problems.append(f"an endpoint or answers without a judge; give --judge NAME ({names}) or --judge NAME=MODEL for one of your own")
-    if len(asked) != 1 and endpoint.judge_model:
-        problems.append(f"--judge-model {endpoint.judge_model}: {len(asked)} judges are asked; name each with --judge NAME=MODEL")
-    if len(asked) > 1 and endpoint.answers:
-        problems.append(f"--answers {endpoint.answers.name}: the answers are of one judge, {len(asked)} are asked; name one with --judge")
-    if problems:
-        raise UsageProblems(problems)
-    if endpoint.judge_model:
-        asked = tuple(row.model_copy(update={"model": endpoint.judge_model}) for row in asked)
-    return Judging(asked=asked, modes=endpoint.modes, benchmarks=endpoint.benchmarks)
-
-
 def _confirm(seconds: float, *, yes: bool) -> None:
     if not yes and seconds > LONG_RUN_SECONDS and sys.stdin.isatty():
         typer.confirm(f"this may take {seconds / 3600:,.0f} hours on this machine; start?", abort=True, err=True)
+
+
+def _registered() -> dict[str, Callable[..., None]]:
+    others = [one for one in EXPERIMENTS.values() if one.name != "features"]
+    return {one.name: _run_command([one], f"{one.title}: run what is missing, then render.") for one in others}
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "features": explain_features,
+    **_registered(),
+    ALL: _run_command(list(EXPERIMENTS.values()), "Every experiment of the registry."),
+    "ablation": run_ablation,
+    "sweep": run_sweep,
+}

@@ -97,11 +97,6 @@ def _read_options(
     return seeds, overrides, profile
 
 
-def trained_or_released(source: str) -> Source:
-    """The value of `--from` where tables are not rebuilt from scores."""
-    return "released" if source == "released" else "train"
-
-
 def scoring_assignments(*, subset: str, limit: int, batch_tokens: int) -> tuple[str, ...]:
     """`--subset`, `--limit` and `--batch-tokens` as the assignments of `--set` that they are short for."""
     found = [f"scoring.subset={json.dumps(subset)}"] if subset else []

@@ -16,7 +16,8 @@ from chat_server import KEY, ChatServer, chat_server, completion
 from fake_launcher import FakeLauncher, commit, rewardbench2
 from folders import ROOT
 
-from replication.cli.runs import Endpoint, settings_of
+from replication.cli.endpoint import Endpoint
+from replication.cli.runs import settings_of
 from replication.plan.steps import ordered, plan
 from replication.recipes.jobs_needed import recipe
 from replication.recipes.requested import Chosen

@@ -1,0 +1,103 @@
+"""Commands that tell of experiments and start nothing: list, show, plan."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
+
+import typer
+
+from replication.cli.experiment_text import listing, shown, why
+from replication.cli.options import (
+    DEFAULT_STORE,
+    ExperimentArgument,
+    ExperimentOptions,
+    ExperimentsArgument,
+    FreshOption,
+    FromOption,
+    JsonOption,
+    ProfileOption,
+    ProtocolOption,
+    RowsOption,
+    SetOption,
+    StoreOption,
+)
+from replication.cli.runs import cluster_for, settings_of
+from replication.recipes.requested import experiments_named, settings_for
+from sarm.store.artifacts import ArtifactStore
+
+
+def list_experiments(
+    kind: Annotated[
+        Literal["table", "ablation", "sweep", "figure", "features", "claim"] | None, typer.Option("--kind", help="Only this kind.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Experiments of the registry, or the paper's claims."""
+    typer.echo(listing(kind, as_json=as_json))
+
+
+def show(  # noqa: PLR0917 - one parameter an option, as Typer wants it
+    experiment: ExperimentArgument,
+    profile: ProfileOption = "mini",
+    protocol: ProtocolOption = "paper",
+    field: Annotated[str, typer.Option("--why", help="Only this field, for example learning_rate or reward.learning_rate.")] = "",
+    rows: RowsOption = "",
+    assignments: SetOption = None,
+    source: FromOption = "train",
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Every value of an experiment and where it comes from."""
+    chosen = ExperimentOptions(profile=profile, protocol=protocol, rows=rows, assignments=assignments, source=source).chosen
+    (setting,) = settings_for(experiments_named([experiment])[:1], chosen, ArtifactStore(store), os.environ)
+    typer.echo(why(setting, field) if field else shown(setting, as_json=as_json))
+
+
+def plan(
+    *,
+    experiments: ExperimentsArgument,
+    asked: ExperimentOptions,
+    cluster: Annotated[str, typer.Option("--cluster", help="a100, rtx3090, or a TOML file: its cards and resources.")] = "",
+    measured: Annotated[bool, typer.Option("--measured", help="Predicted beside measured, for the jobs that are done.")] = False,
+    fresh: FreshOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """What a run would do: each job, why it runs or is reused, and what it costs. Starts nothing."""
+    from replication.cli import progress  # noqa: PLC0415 - not needed by --help
+    from replication.plan import calibration, refusals, steps, view  # noqa: PLC0415 - not needed by --help
+
+    place = ArtifactStore(store)
+    settings = settings_of(experiments_named(experiments), asked.chosen, place, fresh=fresh)
+    where = cluster_for(cluster, settings) if cluster else None
+    planned = steps.plan(settings, place, where)
+    console = progress.console_for(sys.stdout)
+    if measured:
+        threads = _threads(max(one.setting.profile.workers for one in planned.recipes))
+        found = calibration.compared(planned, place, threads=threads)
+        if as_json:
+            typer.echo(json.dumps([{**one.model_dump(), "ratio": one.ratio} for one in found], indent=2))
+        else:
+            view.measured_table(found, console)
+        return
+    machine = refusals.machine_of(where) if where else None
+    refused = [str(problem) for problem in refusals.problems(planned, machine, allow_dirty=False)]
+    if as_json:
+        typer.echo(json.dumps({**view.values(planned), "refused": refused}, indent=2))
+        return
+    view.plan_table(planned, console)
+    for line in (*planned.warnings, *(f"a launch refuses: {one}" for one in refused)):
+        typer.echo(f"warning: {line}", err=True)
+
+
+def _threads(workers: int) -> int:
+    """Threads that a job without a number of its own has here: what the shell says, or its share of the cores."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdecimal() else max(1, (os.cpu_count() or 1) // workers)
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = {"list": list_experiments, "show": show, "plan": plan}
