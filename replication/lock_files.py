@@ -10,7 +10,7 @@ from typing import Any
 from replication.usage_problems import UsageProblems
 from sarm.job import IntegrityProblem, Job
 from sarm.store.artifacts import ArtifactStore
-from sarm.store.checksums import write_whole
+from sarm.store.whole_files import write_whole
 
 PINS_FILE = "revisions.json"
 FETCHED_FILE = "fetched.json"

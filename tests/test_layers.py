@@ -18,7 +18,8 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "sarm": (
         "resources",
         "job",
-        "config data engine store",
+        "config store",
+        "data engine",
         "backbone judges metrics sae",
         "explain reward",
         "checkpoints scoring",
@@ -58,7 +59,11 @@ NEVER: tuple[tuple[str, str, str], ...] = (
     ("sarm.metrics", "torch", "metrics are shared by both towers"),
     ("sarm.config", "torch", "configs are shared by both towers"),
     ("sarm.store", "torch", "the store is shared by both towers"),
-    *((f"sarm.jobs.{room}", "sarm.store", "a job knows no store") for room in ("data", "latents", "related", "score", "train", "weights")),
+    *(
+        (f"sarm.jobs.{room}", f"sarm.store.{file}", "a job knows no store, only files")
+        for room in ("data", "latents", "related", "score", "train", "weights")
+        for file in ("artifacts", "staging", "manifest", "verification", "archive")
+    ),
 )
 # Tensors and numbers in, tensors and numbers out: no config, no file, no environment.
 MATH = (

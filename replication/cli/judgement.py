@@ -30,6 +30,7 @@ from replication.recipes.requested import Chosen, experiments_named, settings_fo
 from replication.usage_problems import UsageProblems, nearest
 from sarm.job import IntegrityProblem
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.whole_files import write_whole
 
 if TYPE_CHECKING:
     from replication.recipes.setting import Setting
@@ -209,7 +210,7 @@ def report(
         typer.echo(f"replicate: nothing was rendered in {rendered}; run: replicate table1", err=True)
         raise typer.Exit(MISSING_RESULTS)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page([load_results(path) for path in files]), encoding="utf-8", newline="\n")
+    write_whole(out, page([load_results(path) for path in files]))
     typer.echo(f"{len(files)} reports in {out}", err=True)
 
 

@@ -23,7 +23,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import filter_repo_objects
 
 from sarm.job import EnvironmentProblem, IntegrityProblem, JobError
-from sarm.store.checksums import write_whole
+from sarm.store.whole_files import write_whole
 
 RECORD = "hub.json"
 CACHE = ".cache"

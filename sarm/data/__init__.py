@@ -1,4 +1,4 @@
 """Preferences, texts and benchmarks: the shapes that all data have here, and how they become tokens.
 
-May import: job.
+May import: job, store.
 """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sarm.store.json_lines import LinesError, read_lines
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -81,23 +82,18 @@ class Conversation(BaseModel):
 
 def read_jsonl(path: Path, row_type: type[Row]) -> Iterator[Row]:
     """Rows of a JSONL file, in order. Raises DataError with file, line and key."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield row_type.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                key = ".".join(str(part) for part in first["loc"]) or "row"
-                raise DataError(f"{path}:{number}: {key}: {first['msg']}; mend the row or remove it") from error
+    try:
+        for number, value in read_lines(path):
+            yield _row(path, number, value, row_type)
+    except LinesError as error:
+        raise DataError(str(error)) from error
 
 
-def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
-    """Write rows as JSONL; returns how many."""
-    count = 0
-    with path.open("w", encoding="utf-8") as out:
-        for row in rows:
-            out.write(json.dumps(row.model_dump(mode="json"), ensure_ascii=False) + "\n")
-            count += 1
-    return count
+def _row(path: Path, number: int, value: object, row_type: type[Row]) -> Row:
+    try:
+        return row_type.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "row"
+        what = "is null" if first["input"] is None else first["msg"]
+        raise DataError(f"{path}:{number}: {key}: {what}; mend the row or remove it") from error

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sarm.data.preferences import DataError, Message, ScoredPreference, read_jsonl, write_jsonl
+from sarm.data.preferences import DataError, Message, ScoredPreference, read_jsonl
+from sarm.store.json_lines import write_lines
 
 STATES, ITEMS = "states.safetensors", "items.jsonl"
 
@@ -63,7 +64,7 @@ def write_states(folder: Path, items: Sequence[StatedItem], states: Tensor) -> N
     if replies != len(states):
         raise ValueError(f"{len(states)} states for {replies} replies")
     save_file({"states": states.cpu().contiguous()}, folder / STATES)
-    write_jsonl(folder / ITEMS, items)
+    write_lines(folder / ITEMS, items)
 
 
 def read_states(folder: Path) -> CachedStates:

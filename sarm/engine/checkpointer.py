@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sarm.job import Interrupted, JobContext
+from sarm.store.checksums import files_below
+from sarm.store.whole_files import sync, sync_folder
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = "optimizer") -> dict[str, Tensor]:
@@ -102,12 +105,12 @@ class Checkpointer:
 
     def latest(self) -> Checkpoint | None:
         """The newest whole checkpoint, or None."""
-        names = sorted(path.name for path in self._context.checkpoint.glob(f"{self._name}-*[0-9]"))
-        name = self._group.from_first(names[-1] if names else "")
+        name = self._group.from_first(self._newest_whole() if self._group.is_first else "")
         if not name:
             return None
         folder = self._context.checkpoint / name
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        facts.pop("_sizes", None)
         return Checkpoint(
             step=facts.pop("_step"),
             layout=facts.pop("_layout", "plain"),
@@ -116,6 +119,18 @@ class Checkpointer:
             facts=facts,
             folder=folder,
         )
+
+    def _newest_whole(self) -> str:
+        """The name of the newest checkpoint that is whole; a torn one (power cut, full disk) is told and set aside. Empty for none."""
+        for folder in sorted(self._context.checkpoint.glob(f"{self._name}-*[0-9]"), reverse=True):
+            why = _torn(folder)
+            if not why:
+                return folder.name
+            aside = folder.with_name(f"torn-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            self._context.log(f"checkpoint {folder.name} is torn ({why}) and set aside as {aside.name}; an earlier one or the start serves")
+        return ""
 
     def due(self) -> bool:
         """Whether a checkpoint should be written now."""
@@ -133,14 +148,15 @@ class Checkpointer:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             save_file({name: value.detach().contiguous().cpu().clone() for name, value in tensors.items()}, partial / "state.safetensors")
-            known = {"_step": step, "_layout": self._layout, "_processes": self._group.size}
-            (partial / "facts.json").write_text(json.dumps({**known, **facts}), encoding="utf-8")
         self._group.any(False)
         if shards is not None:
             shards(str(partial))
         # Complete only when the last process has written its part.
         self._group.any(False)
         if self._group.is_first:
+            sizes = {name: (partial / name).stat().st_size for name in files_below(partial)}
+            known = {"_step": step, "_layout": self._layout, "_processes": self._group.size, "_sizes": sizes}
+            (partial / "facts.json").write_text(json.dumps({**known, **facts}), encoding="utf-8")
             self._publish(folder, partial)
         self._group.any(False)
         self._last = time.monotonic()
@@ -150,7 +166,10 @@ class Checkpointer:
         if folder.exists():
             shutil.rmtree(partial)
         else:
+            # On the disk before it has its name, and its name before the older ones go.
+            sync_folder(partial)
             partial.rename(folder)
+            sync(folder.parent)
         for path in older:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -165,3 +184,19 @@ class Checkpointer:
             raise Interrupted(f"stopped at step {step} on request, checkpoint written; the same command continues")
 
 
+def _torn(folder: Path) -> str:
+    """Why a checkpoint cannot be used; empty where it can: its facts are read, and every file has the size that it was written with."""
+    try:
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        step, sizes = facts["_step"], facts.get("_sizes", {})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"facts.json: {type(error).__name__}"
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            return f"{name}: {path.stat().st_size if path.is_file() else 'no'} of {size} bytes"
+    try:
+        with safe_open(folder / "state.safetensors", framework="pt"):
+            return "" if isinstance(step, int) else "facts.json: no step"
+    except (OSError, SafetensorError) as error:
+        return f"state.safetensors: {error}"

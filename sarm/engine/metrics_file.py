@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from sarm.job import JobContext
+from sarm.store.json_lines import as_line, read_log, write_lines
 
 
 class MetricsFile:
@@ -17,15 +17,12 @@ class MetricsFile:
         self._writes = writes
         if not writes:
             return
-        kept = []
-        if resume_step and self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= resume_step]
-        self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        rows = read_log(self._path).rows if resume_step else []
+        write_lines(self._path, [row for row in rows if row["step"] <= resume_step])
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append the metrics of a step."""
         if not self._writes:
             return
         with self._path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"step": step, **values}) + "\n")
+            out.write(as_line({"step": step, **values}))

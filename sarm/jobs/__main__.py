@@ -25,7 +25,7 @@ from sarm.jobs.process.lifecycle import JobProcess
 from sarm.jobs.process.ranks import Follower, Leader, place
 from sarm.jobs.process.registry import Registry, load
 from sarm.store.artifacts import ArtifactStore
-from sarm.store.checksums import write_whole
+from sarm.store.whole_files import write_whole
 
 STOP_FILE_SECONDS = 0.5
 

@@ -1,4 +1,4 @@
 """Rewards of many conversations: completions as rows, batches by length, prompts computed once, partial results kept.
 
-May import: data, job, reward.
+May import: data, job, reward, store.
 """

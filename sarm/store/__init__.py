@@ -1,4 +1,4 @@
-"""Artifacts on disk: whole or not at all, checked, owned while they are made, packed for other machines.
+"""What lies on disk: artifacts, whole or not at all, checked and owned; and the files in them: JSON lines, whole files, checksums.
 
 May import: job.
 """

@@ -9,26 +9,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sarm.job import IntegrityProblem
-from sarm.store.checksums import files_below, sync
+from sarm.store.checksums import files_below
 from sarm.store.manifest import is_inside
+from sarm.store.whole_files import whole_file
 
 
 def pack(folders: Iterable[tuple[str, Path]], archive: Path) -> None:
     """Write an archive of (name in the archive, folder) pairs; it appears whole or not at all. Raises OSError."""
-    partial = archive.with_name(f".{archive.name}.partial")
-    try:
-        with (
-            partial.open("wb") as raw,
-            gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
-        ):
-            for name, folder in sorted(folders):
-                for file in files_below(folder):
-                    _add(tar, folder / file, f"{name}/{file}")
-        sync(partial)
-        partial.replace(archive)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        whole_file(archive) as partial,
+        partial.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name, folder in sorted(folders):
+            for file in files_below(folder):
+                _add(tar, folder / file, f"{name}/{file}")
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:

@@ -18,10 +18,11 @@ from typing import Literal, Protocol
 
 from sarm.job import KEY_LENGTH, EnvironmentProblem, IntegrityProblem, Interrupted, JobError, JobRequest
 from sarm.store.archive import pack, unpack
-from sarm.store.checksums import files_below, fingerprint, stamp, sync, write_whole
+from sarm.store.checksums import files_below, fingerprint, stamp
 from sarm.store.manifest import MANIFEST_NAME, Manifest, RunFacts
 from sarm.store.staging import Staging, StagingArea
 from sarm.store.verification import Ledger, damage, hidden_extras, read_manifest, record_files
+from sarm.store.whole_files import sync, write_whole
 
 FULL_HASH_BELOW_BYTES = 256 * 1024**2
 POLL_SECONDS = 0.5

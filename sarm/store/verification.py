@@ -12,8 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sarm.job import IntegrityProblem
-from sarm.store.checksums import FileStamp, files_below, sha256_of, stamp, sync, write_whole
+from sarm.store.checksums import FileStamp, files_below, sha256_of, stamp
 from sarm.store.manifest import MANIFEST_NAME, FileRecord, Manifest
+from sarm.store.whole_files import sync, write_whole
 
 
 def read_manifest(folder: Path) -> Manifest | str:

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from replication.launch.interface import Watch
-from sarm.data.preferences import ScoredPreference, write_jsonl
+from sarm.data.preferences import ScoredPreference
 from sarm.job import Job, JobRequest
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_lines import write_lines
 from sarm.store.manifest import RunFacts
 from sarm.store.staging import Staging
 
@@ -40,7 +41,7 @@ class FakeLauncher:
         benchmark = getattr(job.config, "benchmark", "")
         rows = {"rewardbench2": rewardbench2, "rmbench": rmbench, "evaluation": pairs}.get(benchmark)
         items = [item for item in rows() if benchmark != "rewardbench2" or item.subset in self._subsets] if rows else []
-        write_jsonl(output / "rewards.jsonl", items)
+        write_lines(output / "rewards.jsonl", items)
 
 
 def commit(job: Job, store: ArtifactStore, fill) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sarm.job import IntegrityProblem
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_lines import as_line, read_log
 
 FOLDER = ".slurm"
 RECORDS = "submissions.jsonl"
@@ -41,17 +42,14 @@ def job_folder(store: ArtifactStore, slurm: str) -> Path:
 
 
 def submissions(store: ArtifactStore) -> dict[str, Submission]:
-    """Key -> its newest submission. A half line of a process that was killed while writing is left out."""
-    try:
-        lines = (folder(store) / RECORDS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return {}
+    """Key -> its newest submission. A line torn by a kill is left out. Raises IntegrityProblem for a line that is no submission of ours."""
     found: dict[str, Submission] = {}
-    for line in lines:
+    path = folder(store) / RECORDS
+    for number, row in enumerate(read_log(path).rows, start=1):
         try:
-            one = Submission.model_validate_json(line)
-        except ValidationError:
-            continue
+            one = Submission.model_validate(row)
+        except ValidationError as error:
+            raise IntegrityProblem(f"{path}: row {number} is no submission of this version; move the file away to submit anew") from error
         found[one.key] = one
     return found
 
@@ -60,11 +58,12 @@ def record(store: ArtifactStore, new: Sequence[Submission]) -> None:
     """Append submissions: in one write, so that two submitting processes do not mix their lines. Raises OSError."""
     path = folder(store) / RECORDS
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(one.model_dump(), ensure_ascii=False) + "\n" for one in new)
+    text = "".join(as_line(one) for one in new)
     # A line left half must not swallow ours: an empty line harms nobody.
     whole = not path.exists() or path.stat().st_size == 0 or path.read_bytes()[-1:] == b"\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, (("" if whole else "\n") + text).encode())
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)

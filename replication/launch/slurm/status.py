@@ -67,7 +67,7 @@ def _progress(events: Path, key: str) -> str:
     try:
         with events.open("rb") as lines:
             lines.seek(max(0, events.stat().st_size - EVENTS_TAIL_BYTES))
-            tail = lines.read().decode("utf-8", errors="replace").splitlines()
+            tail = lines.read().decode("utf-8", errors="replace").split("\n")
     except OSError:
         return ""
     for line in reversed(tail):

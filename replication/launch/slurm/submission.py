@@ -21,7 +21,7 @@ from replication.recipes.jobs import BROUGHT_IN
 from replication.settings.clusters import Ask, Cluster, ask, on_cluster
 from sarm.job import KEY_LENGTH, EnvironmentProblem, Job, JobRequest
 from sarm.store.artifacts import ArtifactStore
-from sarm.store.checksums import write_whole
+from sarm.store.whole_files import write_whole
 
 # Submits a bundle's script under a name; gives the Slurm id.
 HandOver = Callable[[str, str, Bundle], str]

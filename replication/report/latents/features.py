@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from replication.report.latents.detection import Accuracies, Difference, accurac
 from replication.report.latents.polarity import FALSE_DISCOVERIES, Polarity, polarities, shown, summary
 from replication.report.provenance.framing import framed
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_lines import read_lines
 
 SHORT = 90
 DASH = "—"
@@ -44,8 +44,7 @@ def explanations(training: Training, store: ArtifactStore) -> Rows:
     job = training.explanation
     if job is None or not store.has(job):
         return ()
-    text = (store.path(job) / "explanations.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [row for _, row in read_lines(store.path(job) / "explanations.jsonl")]
 
 
 def _difference(found: Mapping[int, Accuracies]) -> Listing:

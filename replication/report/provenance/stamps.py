@@ -18,7 +18,8 @@ from replication.recipes.jobs_needed import Recipe
 from replication.report.cells import Report
 from sarm.job import topological_order
 from sarm.store.artifacts import ArtifactStore
-from sarm.store.checksums import sha256_of, write_whole
+from sarm.store.checksums import sha256_of
+from sarm.store.whole_files import write_whole
 
 # What computes or draws a number, beside our own code.
 PACKAGES = ("numpy", "scipy", "statsmodels", "matplotlib", "jinja2", "pydantic")

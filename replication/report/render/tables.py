@@ -20,6 +20,7 @@ from rich.text import Text
 from replication.data_folders import templates_folder
 from replication.report.cells import Cell, Report, Verdict
 from replication.report.render.view import DASH, SHORT, CellView, ListingView, ReportView, TableView, cells_of, latex, markdown, view_of
+from sarm.store.whole_files import write_whole
 
 Format = Literal["md", "tex", "html", "json", "csv"]
 FORMATS: tuple[Format, ...] = ("md", "tex", "html", "json", "csv")
@@ -47,7 +48,7 @@ def render(report: Report, folder: Path, *, formats: Sequence[Format] = FORMATS)
     paths = []
     for name in formats:
         path = folder / f"{report.experiment}.{name}"
-        path.write_text(as_text(report, name), encoding="utf-8", newline="\n")
+        write_whole(path, as_text(report, name))
         paths.append(path)
     return tuple(paths)
 

@@ -33,8 +33,10 @@ from sarm.job import Job, topological_order
 from sarm.metrics.credits import OVERALL
 from sarm.metrics.rewardbench2 import REWARDBENCH2_SUBSETS
 from sarm.store.artifacts import ArtifactStore
-from sarm.store.checksums import sha256_of, write_whole
+from sarm.store.checksums import sha256_of
+from sarm.store.json_lines import read_lines
 from sarm.store.manifest import Manifest
+from sarm.store.whole_files import whole_file, write_whole
 
 OWN_MODEL = "replicate-sarm"
 SCALAR = {"model_type": "Seq. Classifier", "chat_template": "tokenizer"}
@@ -119,11 +121,9 @@ def _copied(recipe: Recipe, store: ArtifactStore, folder: Path, experiment: str,
         name = f"{experiment}/rewards/{model}-{'' if seed is None else f'{seed}-'}{benchmark}.jsonl"
         source, target = store.path(job) / "rewards.jsonl", folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
-        with target.open(encoding="utf-8") as lines:
-            items = sum(bool(line.strip()) for line in lines)
+        with whole_file(target) as partial:
+            shutil.copyfile(source, partial)
+        items = sum(1 for _ in read_lines(target))
         yield RewardFile(
             model=model, seed=seed, benchmark=benchmark, file=name, sha256=sha256_of(target), items=items, artifact=artifact
         )

@@ -20,6 +20,7 @@ from sarm.data.preferences import ScoredPreference
 from sarm.job import UsageProblem
 from sarm.metrics.rewardbench2 import REWARDBENCH2_SUBSETS, best_of_n_credits, rewardbench2_scores
 from sarm.metrics.rmbench import RMBENCH_DOMAINS, rmbench_scores, style_credits
+from sarm.store.json_lines import read_lines
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -211,7 +212,7 @@ def read_steering(folder: Path) -> Steering:
     floats = {name: value.astype(np.float64) for name, value in tensors.items() if not name.endswith("indices")}
 
     def completions(name: str, file: str) -> Completions:
-        rows = [json.loads(line) for line in (folder / file).read_text(encoding="utf-8").splitlines()]
+        rows = [row for _, row in read_lines(folder / file)]
         return Completions(rows, tensors[f"{name}_indices"], floats[f"{name}_values"], facts["subset"])
 
     data = Steering(

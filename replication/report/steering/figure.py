@@ -20,6 +20,7 @@ from replication.report.steering.controls import Dose, dose_curve
 from replication.report.steering.experiment import STRATUM_NAMES, Steering
 from replication.report.steering.paired_shifts import Floats
 from replication.report.steering.tables import NAME, Figure3
+from sarm.store.whole_files import whole_file
 
 FigureFormat = Literal["png", "svg", "pdf"]
 FORMATS: tuple[FigureFormat, ...] = ("png", "svg", "pdf")
@@ -109,7 +110,8 @@ def _save(figure: Figure, folder: Path, name: str, formats: Sequence[FigureForma
     paths = []
     for suffix in formats:
         path = folder / f"{name}.{suffix}"
-        figure.savefig(path, format=suffix, dpi=160, metadata=METADATA[suffix])
+        with whole_file(path) as partial:
+            figure.savefig(partial, format=suffix, dpi=160, metadata=METADATA[suffix])
         paths.append(path)
     return tuple(paths)
 

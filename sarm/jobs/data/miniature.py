@@ -14,8 +14,8 @@ from sarm.config.data import MiniatureConfig
 from sarm.data.miniature.datasets import LanguageExhausted, PreferenceWriter, concept_labels, corpus, official_row
 from sarm.data.miniature.language import build_language, concept_words
 from sarm.data.miniature.word_tokenizer import CHAT_TEMPLATE, build_tokenizer, tokenizer_settings
-from sarm.data.preferences import write_jsonl
 from sarm.job import JobContext, UsageProblem
+from sarm.store.json_lines import write_lines
 
 # Positions that the tiny models are built for; far above the longest conversation (about 80 tokens).
 LONGEST = 512
@@ -39,10 +39,10 @@ def make_miniature(config: MiniatureConfig, context: JobContext) -> None:
     context.progress(1, 2, "stage", "pairs and benchmarks drawn")
     documents = corpus(language, config.corpus_documents)
     items = {"train": train, "evaluation": evaluation, "rewardbench2": benchmark, "rmbench": styles}
-    write_jsonl(context.output / "corpus.jsonl", (document for document, _ in documents))
+    write_lines(context.output / "corpus.jsonl", (document for document, _ in documents))
     for name, rows in items.items():
-        write_jsonl(context.output / f"{name}.jsonl", (row.preference for row in rows))
-    _write_lines(context.output / "rewardbench2_raw.jsonl", [official_row(row.preference) for row in benchmark])
+        write_lines(context.output / f"{name}.jsonl", (row.preference for row in rows))
+    write_lines(context.output / "rewardbench2_raw.jsonl", [official_row(row.preference) for row in benchmark])
     labels = concept_labels(documents, items, concept_words(language))
     _write_json(context.output / "concepts.json", labels)
     _write_tokenizer(context.output, language.words())
@@ -58,7 +58,3 @@ def _write_tokenizer(folder: Path, words: list[str]) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -35,6 +35,7 @@ from sarm.data.sources import (
     text_document,
 )
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
+from sarm.store.json_lines import as_line, count_rows, read_lines
 
 DATA_FILES = (".jsonl", ".json", ".parquet")
 DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
@@ -165,7 +166,7 @@ def _target(config: DataConfig, item: Preference | TextDocument) -> str:
 
 
 def _keep(item: BaseModel, name: str, outputs: Mapping[str, TextIO], tally: Tally) -> None:
-    outputs[name].write(json.dumps(item.model_dump(mode="json"), ensure_ascii=False) + "\n")
+    outputs[name].write(as_line(item))
     tally.written[name] += 1
     if isinstance(item, Preference):
         tally.groups[item.source or item.subset] += 1
@@ -235,32 +236,12 @@ def _file_rows(path: Path) -> RawRows:
     if path.suffix == ".parquet":
         table = pyarrow.parquet.ParquetFile(path)
         return RawRows(table.metadata.num_rows, _numbered(path, (row for batch in table.iter_batches() for row in batch.to_pylist())))
-    with path.open("rb") as content:
-        if content.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"[":
-            content.seek(0)
-            return RawRows(sum(1 for _ in content), _json_lines(path))
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: row: {error.msg}; mend the JSON") from error
-    return RawRows(len(rows), _numbered(path, rows))
+    return RawRows(count_rows(path), (_placed(path, number, row) for number, row in read_lines(path)))
 
 
 def _numbered(path: Path, rows: Iterable[Any]) -> Iterator[tuple[Place, Row]]:
     for number, row in enumerate(rows, start=1):
         yield _placed(path, number, row)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[Place, Row]]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: row: {error.msg}; mend the JSON") from error
-            yield _placed(path, number, row)
 
 
 def _placed(path: Path, number: int, row: Any) -> tuple[Place, Row]:

@@ -36,6 +36,7 @@ from sarm.job import JobContext, UsageProblem
 from sarm.reward.models import SARM
 from sarm.sae.model import TopKSAE
 from sarm.scoring.completions import Completion, completions_of, encode_completions
+from sarm.store.json_lines import write_lines
 
 ROWS_AT_ONCE = 256
 POSITIONS_AT_ONCE = 1024
@@ -283,9 +284,10 @@ def _write(config: ContextConfig, context: JobContext, collection: Collection, r
     (context.output / "contexts.json").write_text(file.model_dump_json(indent=1) + "\n", encoding="utf-8")
     texts = {entry.context for tokens in kept.values() for entries in tokens.values() for entry in entries}
     origins = {text: origin for text, origin in collection.collector.origins().items() if text in texts}
-    _write_lines(context, "origins.jsonl", [{"context": text, **origin._asdict()} for text, origin in origins.items()])
+    write_lines(context.output / "origins.jsonl", [{"context": text, **origin._asdict()} for text, origin in origins.items()])
     entries = collection.pool.entries()
-    _write_lines(context, "pool.jsonl", [{"context": entry.text, "token": entry.token, **entry.origin._asdict()} for entry in entries])
+    of_pool = [{"context": entry.text, "token": entry.token, **entry.origin._asdict()} for entry in entries]
+    write_lines(context.output / "pool.jsonl", of_pool)
     pool = {"indices": stacked([entry.latents for entry in entries]), "values": stacked([entry.activations for entry in entries])}
     save_file(pool, context.output / "pool.safetensors")
     firing = {"above_threshold": collection.above_threshold, "above_zero": collection.above_zero, **collection.polarity(rows)}
@@ -308,7 +310,3 @@ def _facts(config: ContextConfig, collection: Collection, rows: Sequence[Context
         "latents_kept": kept,
         "pool_contexts": pool,
     }
-
-
-def _write_lines(context: JobContext, name: str, rows: Sequence[dict[str, Any]]) -> None:
-    (context.output / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

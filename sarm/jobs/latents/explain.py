@@ -27,6 +27,7 @@ from sarm.job import JobContext, UsageProblem
 from sarm.judges.answers import AnswerLog, RecordedJudge
 from sarm.judges.endpoint import EndpointJudge, EndpointSettings, read_settings
 from sarm.judges.questions import Judge, Usage
+from sarm.store.json_lines import read_lines, write_lines
 
 
 def explain_latents(config: ExplanationConfig, context: JobContext) -> None:
@@ -222,8 +223,7 @@ def record(config: ExplanationConfig, subject: Subject, explained: Explained | N
 
 
 def _write(config: ExplanationConfig, context: JobContext, rows: Sequence[dict[str, Any]], log: AnswerLog | None) -> None:
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (context.output / "explanations.jsonl").write_text(lines, encoding="utf-8")
+    write_lines(context.output / "explanations.jsonl", rows)
     answers = dict(sorted(log.answers.items())) if log else {}
     (context.output / "answers.json").write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     usage = log.usage if log else Usage(0, 0)
@@ -245,4 +245,4 @@ def _group_facts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for _, row in read_lines(path)]

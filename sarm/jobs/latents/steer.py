@@ -26,6 +26,7 @@ from sarm.reward.models import SARM
 from sarm.reward.steering import Edit, FeatureSums, feature_scores_of_sums, select_latents
 from sarm.scoring.completions import Completion, completions_of, encode_completions
 from sarm.scoring.inference import RowBatch, score_rows
+from sarm.store.json_lines import write_lines
 
 
 class Scored(NamedTuple):
@@ -238,19 +239,20 @@ def _write(
 
 def _write_completions(path: Path, items: Sequence[Preference], *, benchmark: str) -> None:
     prompts = [_prompt_digest(item) for item in items]
-    with path.open("w", encoding="utf-8") as out:
-        for completion in completions_of(items):
-            item = items[completion.item]
-            row = {
-                "item": completion.item,
-                "id": item.id,
-                "subset": item.subset,
-                "side": completion.side,
-                "place": completion.place,
-                "pairs": pairs_with(item, completion, benchmark=benchmark),
-                "prompt": prompts[completion.item],
-            }
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    rows = []
+    for completion in completions_of(items):
+        item = items[completion.item]
+        row = {
+            "item": completion.item,
+            "id": item.id,
+            "subset": item.subset,
+            "side": completion.side,
+            "place": completion.place,
+            "pairs": pairs_with(item, completion, benchmark=benchmark),
+            "prompt": prompts[completion.item],
+        }
+        rows.append(row)
+    write_lines(path, rows)
 
 
 def _prompt_digest(item: Preference) -> str:

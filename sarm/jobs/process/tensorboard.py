@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TextIO
+
+from sarm.store.json_lines import read_lines
 
 
 def mirror_metrics(artifact: Path, folder: Path, stderr: TextIO) -> None:
@@ -21,8 +22,7 @@ def mirror_metrics(artifact: Path, folder: Path, stderr: TextIO) -> None:
         stderr.write("SARM_TENSORBOARD is set but tensorboard is not installed; run: pip install 'replicate-sarm[tensorboard]'\n")
         return
     with SummaryWriter(str(folder / f"{artifact.parent.name}-{artifact.name}")) as writer:
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        for _, row in read_lines(metrics):
             step = row.get("step")
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):

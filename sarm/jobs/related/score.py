@@ -11,10 +11,11 @@ import torch
 
 from sarm.checkpoints.reward_models.sparse_heads import load_head
 from sarm.config.related import StateScoringConfig
-from sarm.data.preferences import DataError, Preference, read_jsonl, write_jsonl
+from sarm.data.preferences import DataError, Preference, read_jsonl
 from sarm.data.states import read_states, regrouped
 from sarm.engine.devices import use_threads
 from sarm.job import JobContext, UsageProblem
+from sarm.store.json_lines import write_lines
 
 ROWS_AT_ONCE = 1024
 
@@ -47,7 +48,7 @@ def score_states(config: StateScoringConfig, context: JobContext) -> None:
         scored = regrouped(cached.items, torch.cat(parts))
     except DataError as error:
         raise UsageProblem(str(error)) from error
-    write_jsonl(context.output / "rewards.jsonl", scored)
+    write_lines(context.output / "rewards.jsonl", scored)
     facts = {**harvested, **config.model_dump(mode="json"), "torch_threads": torch.get_num_threads()}
     (context.output / "conditions.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     context.progress(len(cached.states), len(cached.states), "replies", "")

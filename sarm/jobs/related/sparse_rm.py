@@ -43,6 +43,7 @@ from sarm.reward.sparse_rm import (
 )
 from sarm.sae.model import TopKSAE
 from sarm.sae.sparse_encoder import Normalization
+from sarm.store.json_lines import write_lines
 
 STATES_AT_ONCE = 1024
 
@@ -151,7 +152,7 @@ def train_head(head: StateHead, split: Split, config: SparseRMConfig, context: J
     best: Trained | None = None
     tried: list[dict[str, float]] = []
     margins: Sequence[float] = config.margins if config.loss == "margin" else (0.0,)
-    rows: list[str] = []
+    rows: list[dict[str, float]] = []
     for number, margin in enumerate(margins):
         head.reset(torch.Generator().manual_seed(config.seed))
         optimizer = torch.optim.AdamW(
@@ -164,14 +165,14 @@ def train_head(head: StateHead, split: Split, config: SparseRMConfig, context: J
             loss = _epoch(head, optimizer, split, config, margin=margin, epoch=epoch)
             with torch.no_grad():
                 found = accuracy(head.reward_of(split.validation_chosen), head.reward_of(split.validation_rejected))
-            rows.append(json.dumps({"margin": margin, "epoch": epoch, "loss": loss, "validation_accuracy": found}))
+            rows.append({"margin": margin, "epoch": epoch, "loss": loss, "validation_accuracy": found})
             top = max(top, found)
             if best is None or found > best.validation_accuracy:
                 state = {name: value.detach().clone() for name, value in head.state_dict().items()}
                 best = Trained(state, margin, epoch, found, tried)
             context.progress(number * config.epochs + epoch, len(margins) * config.epochs, "epochs", f"loss {loss:.4f}")
         tried.append({"margin": margin, "validation_accuracy": round(top, 6)})
-    (context.output / "metrics.jsonl").write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    write_lines(context.output / "metrics.jsonl", rows)
     if best is None:
         raise UsageProblem("no margin was tried; set sparse.margins")
     return best

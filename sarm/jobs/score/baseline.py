@@ -16,8 +16,9 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from sarm.config.score import BaselineConfig
-from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl, write_jsonl
+from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl
 from sarm.job import Interrupted, JobContext, UsageProblem
+from sarm.store.json_lines import write_lines
 
 HASHED_FEATURES = 2**18
 MAX_ITERATIONS = 200
@@ -57,7 +58,7 @@ def score_baseline(config: BaselineConfig, context: JobContext) -> None:
     if context.stop_requested():
         raise Interrupted("stopped after fitting; the same command starts this step again")
     context.progress(1, 2, "steps", "score")
-    write_jsonl(context.output / "rewards.jsonl", scored(items, scorer))
+    write_lines(context.output / "rewards.jsonl", scored(items, scorer))
     facts: dict[str, Any] = {
         **config.model_dump(mode="json"),
         "training_pairs": len(pairs),

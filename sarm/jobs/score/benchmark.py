@@ -17,7 +17,7 @@ from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import EPOCHS, load_reward_model
 from sarm.config.score import ScoringConfig
 from sarm.data.harness import HarnessTokenizer
-from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl, write_jsonl
+from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, TokenizerProblem, token_budget_batches
 from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
@@ -26,6 +26,7 @@ from sarm.scoring.completions import completions_of, encode_completions
 from sarm.scoring.inference import RowBatch, dataset_order_batches, padding_share, score_batch
 from sarm.scoring.partial_rewards import PartialRewards
 from sarm.scoring.shared_rows import chunks_of_groups, computed_tokens, refuse_windows, score_chunk
+from sarm.store.json_lines import write_lines
 
 
 def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
@@ -46,7 +47,7 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     batches = Batches(config, items, [row.ids for row in rows])
     rewards = all_rewards(model, batches, tokenizer.pad_id, context)
     scored = regroup(items, rows, rewards)
-    write_jsonl(context.output / "rewards.jsonl", scored)
+    write_lines(context.output / "rewards.jsonl", scored)
     _write_conditions(context.output, config, scored, rows, batches)
 
 

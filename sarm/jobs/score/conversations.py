@@ -5,7 +5,6 @@ Writes `rewards.jsonl`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sarm.job import EnvironmentProblem, JobContext, UsageProblem
 from sarm.reward.losses import attribution
 from sarm.reward.models import SARM
 from sarm.scoring.inference import RowBatch, score_rows
+from sarm.store.json_lines import write_lines
 
 
 def score_conversations(config: ConversationScoringConfig, context: JobContext) -> None:
@@ -56,10 +56,9 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
     score_rows(
         model, [row.ids for row in encoded], pad_id=tokenizer.pad_id, batch_tokens=config.batch_tokens, first_masked=False, take=take
     )
-    with (context.output / "rewards.jsonl").open("w", encoding="utf-8") as out:
-        for index, (row, ids) in enumerate(zip(conversations, encoded, strict=True)):
-            head = {"id": row.id or str(index), **found[index], "tokens": len(ids.ids), "truncated": ids.truncated}
-            out.write(json.dumps(head, ensure_ascii=False) + "\n")
+    rows = enumerate(zip(conversations, encoded, strict=True))
+    facts = ({"id": row.id or str(at), **found[at], "tokens": len(ids.ids), "truncated": ids.truncated} for at, (row, ids) in rows)
+    write_lines(context.output / "rewards.jsonl", facts)
 
 
 def _read(source: Path, tokenizer: ConversationTokenizer, max_length: int) -> tuple[list[Conversation], list[EncodedConversation]]:

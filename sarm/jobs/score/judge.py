@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sarm.config.score import JudgeConfig
-from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl, write_jsonl
+from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl
 from sarm.job import JobContext, UsageProblem
 from sarm.judges.answers import AnswerLog, RecordedJudge
 from sarm.judges.concurrent_questions import ask_all, pending
@@ -31,6 +31,7 @@ from sarm.judges.verdicts import (
     read_rating,
     read_verdict,
 )
+from sarm.store.json_lines import write_lines
 
 # For the estimate before the first call: an explanation and a number, or a verdict.
 TYPICAL_OUTPUT_TOKENS = 250
@@ -154,9 +155,8 @@ def _write(config: JudgeConfig, context: JobContext, tasks: Sequence[Task], log:
         row, scored = judgement(config, task, [log.answers[question.key] for question in task.questions])
         rows.append(row)
         rewards.append(scored)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (context.output / "judgements.jsonl").write_text(lines, encoding="utf-8")
-    write_jsonl(context.output / "rewards.jsonl", rewards)
+    write_lines(context.output / "judgements.jsonl", rows)
+    write_lines(context.output / "rewards.jsonl", rewards)
     # Only what this benchmark asks: the file can be given to another run as recorded answers.
     answers = {question.key: log.answers[question.key] for task in tasks for question in task.questions}
     text = json.dumps(dict(sorted(answers.items())), ensure_ascii=False, indent=1)

@@ -38,9 +38,10 @@ from replication.settings.value_sources import Choice
 from replication.usage_problems import UsageProblems
 from sarm.config.score import ScoringConfig
 from sarm.config.weights import ImportedSAEConfig, WeightsConfig
-from sarm.data.preferences import ScoredPreference, write_jsonl
+from sarm.data.preferences import ScoredPreference
 from sarm.job import EnvironmentProblem, Job
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_lines import write_lines
 
 GEOMETRY = {"sarm_param": {"sae_source_layer": 2, "sae_latent_size": 24, "sae_k": 4, "sarm_use_activation": True}}
 # What the leaderboard has for the released checkpoint, as credits; 40 of 51 Ties prompts won, and one reference more, give a Ties score
@@ -78,7 +79,7 @@ def scored(setting: Setting, store: ArtifactStore) -> Report:
     jobs = ordered(found.jobs)
     for job in jobs:
         if job.kind == "score_benchmark" and getattr(job.config, "benchmark", "") == "rewardbench2":
-            commit(job, store, lambda output: write_jsonl(output / "rewards.jsonl", as_on_the_leaderboard()))
+            commit(job, store, lambda output: write_lines(output / "rewards.jsonl", as_on_the_leaderboard()))
     FakeLauncher().launch([job for job in jobs if not store.has(job)], store, lambda event: None)
     return collect(found, store, command="replicate table1 --from released")
 

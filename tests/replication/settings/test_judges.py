@@ -35,9 +35,10 @@ from replication.settings.profile_files import load_profile
 from replication.settings.protocols import PROTOCOLS
 from replication.usage_problems import UsageProblems
 from sarm.config.score import JudgeConfig
-from sarm.data.preferences import ScoredPreference, write_jsonl
+from sarm.data.preferences import ScoredPreference
 from sarm.job import Job
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_lines import write_lines
 
 GPT = next(row for row in TABLE1_JUDGES if row.name == "gpt-4.1")
 
@@ -156,7 +157,7 @@ def committed(job: Job, store: ArtifactStore, *, all_right: bool = False, unread
     facts = {"benchmark": "rewardbench2", "rankings": 20, "ratings": 8, "unread": unread, "reading": "checked", "read_differently": 2}
 
     def fill(output: Path) -> None:
-        write_jsonl(output / "rewards.jsonl", items)
+        write_lines(output / "rewards.jsonl", items)
         (output / "conditions.json").write_text(json.dumps(facts), encoding="utf-8")
 
     commit(job, store, fill)
@@ -204,7 +205,7 @@ def test_under_the_paper_profile_a_judges_cells_are_judged(tmp_path: Path) -> No
         ScoredPreference(id=str(number), subset="Safety", chosen_rewards=(float(number < 411),), rejected_rewards=(0.5, 0.0, 0.0))
         for number in range(450)
     ]
-    commit(judge.modes["ranking"], store, lambda output: write_jsonl(output / "rewards.jsonl", rewards))
+    commit(judge.modes["ranking"], store, lambda output: write_lines(output / "rewards.jsonl", rewards))
     cells = {cell.column: cell for cell in row_of(collected(setting, store), "gpt-4.1").cells}
     assert cells["Safety"].ours is not None and cells["Safety"].ours.correct == 411
     assert cells["Safety"].verdict == "INCONCLUSIVE" and cells["Math"].verdict == "MISSING"

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 from tiny import pair
 
-from sarm.data.preferences import Conversation, DataError, Message, Preference, ScoredPreference, TextDocument, read_jsonl, write_jsonl
+from sarm.data.preferences import Conversation, DataError, Message, Preference, ScoredPreference, TextDocument, read_jsonl
+from sarm.store.json_lines import write_lines
 
 ROW: dict[str, Any] = {"id": "7", "prompt": [{"role": "user", "content": "hi"}], "chosen": ["a"], "rejected": ["b", "c"]}
 
@@ -22,14 +23,14 @@ def lines(path: Path, *rows: str) -> Path:
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     rows = [pair(1), pair(2, chosen="caf\u00e9 \u4f60\u2028line", rejected='"quoted"\n\ttext')]
-    assert write_jsonl(tmp_path / "rows.jsonl", rows) == 2
+    assert write_lines(tmp_path / "rows.jsonl", rows) == 2
     assert list(read_jsonl(tmp_path / "rows.jsonl", Preference)) == rows
     assert "caf\u00e9" in (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
 
 
 def test_rewards_survive_json_to_the_last_digit(tmp_path: Path) -> None:
     scored = ScoredPreference(id="1", chosen_rewards=(0.1 + 0.2,), rejected_rewards=(1e-300, -1 / 3))
-    write_jsonl(tmp_path / "rewards.jsonl", [scored])
+    write_lines(tmp_path / "rewards.jsonl", [scored])
     assert list(read_jsonl(tmp_path / "rewards.jsonl", ScoredPreference)) == [scored]
 
 
@@ -60,7 +61,7 @@ def test_wrong_row_is_named_by_file_line_and_key(tmp_path: Path, change: dict[st
 
 
 def test_line_that_is_no_json_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: row: Invalid JSON"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: is no JSON"):
         list(read_jsonl(lines(tmp_path / "rows.jsonl", "{"), Preference))
 
 

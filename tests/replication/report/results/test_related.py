@@ -31,13 +31,14 @@ from replication.usage_problems import UsageProblems
 from sarm.config.related import HarvestConfig, SparseRMConfig
 from sarm.config.score import BaselineConfig
 from sarm.config.train import RewardTrainingConfig
-from sarm.data.preferences import ScoredPreference, write_jsonl
+from sarm.data.preferences import ScoredPreference
 from sarm.job import Job
 from sarm.metrics.credits import ScoringError
 from sarm.metrics.pairs import pairwise_scores
 from sarm.metrics.rewardbench2 import rewardbench2_scores
 from sarm.metrics.rmbench import rmbench_scores
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_lines import write_lines
 
 COMMAND = "replicate related"
 
@@ -176,7 +177,7 @@ def test_a_source_of_the_same_name_stands_beside_the_printed_number_and_even_a_c
     store, found = ArtifactStore(tmp_path), recipe(replace(mini, profile=profile))
     job = found.of_row("sparse-rm")[0].scores["evaluation"]
     pairs = [ScoredPreference(id=str(n), source="truthfulqa", chosen_rewards=(float(n),), rejected_rewards=(1.5,)) for n in range(4)]
-    commit(job, store, lambda output: write_jsonl(output / "rewards.jsonl", pairs))
+    commit(job, store, lambda output: write_lines(output / "rewards.jsonl", pairs))
     report = collect_any(found, store, command=COMMAND).model_copy(update={"comparable": True, "why_not_comparable": ""})
     report = with_verdicts(report, reference=RELATED.published)
     line = next(row for row in table(report, "related").rows if row.name == "sparse-rm")
@@ -216,7 +217,7 @@ def rewards_of(right: Mapping[str, int], *, of: int = 4) -> Iterator[ScoredPrefe
 
 def committed(found: Recipe, store: ArtifactStore, row: str, items: list[ScoredPreference]) -> None:
     job = found.of_row(row)[0].scores["rewardbench2"]
-    commit(job, store, lambda output: write_jsonl(output / "rewards.jsonl", items))
+    commit(job, store, lambda output: write_lines(output / "rewards.jsonl", items))
 
 
 def test_a_paired_difference_is_the_row_minus_sarm_over_the_subsets_that_are_there(mini: Setting, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from replication.report.results.score_files import ScoredBenchmark, read_rewards, score_file
-from sarm.data.preferences import DataError, ScoredPreference, write_jsonl
+from sarm.data.preferences import DataError, ScoredPreference
 from sarm.metrics.rewardbench2 import REWARDBENCH2_SUBSETS
+from sarm.store.json_lines import write_lines
 
 Row = dict[str, Any]
 
@@ -32,7 +33,7 @@ def styled(**changes: Any) -> Row:
 def test_our_own_file_is_scored(tmp_path: Path) -> None:
     items = [ScoredPreference(id=str(at), subset="Math", chosen_rewards=(1.0,), rejected_rewards=(float(at),)) for at in range(3)]
     path = tmp_path / "rewards.jsonl"
-    write_jsonl(path, items)
+    write_lines(path, items)
     assert score_file(path, "rewardbench2").metrics["Math"].correct == 1.5
 
 

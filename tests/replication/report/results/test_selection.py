@@ -19,9 +19,10 @@ from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
 from replication.settings.protocols import PROTOCOLS
 from sarm.config.score import ScoringConfig
-from sarm.data.preferences import ScoredPreference, write_jsonl
+from sarm.data.preferences import ScoredPreference
 from sarm.job import Job
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_lines import write_lines
 
 ROW = "sarm-4b"
 
@@ -36,7 +37,7 @@ class EpochLauncher(FakeLauncher):
             seed = int(job.label.rpartition(" ")[2])
             epoch = config.epoch or 3
             wrong = abs(epoch - (2 if seed == 0 else 3))
-            write_jsonl(output / "rewards.jsonl", _with_wrong(wrong))
+            write_lines(output / "rewards.jsonl", _with_wrong(wrong))
 
 
 def _with_wrong(count: int) -> Iterator[ScoredPreference]:

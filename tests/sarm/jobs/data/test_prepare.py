@@ -147,12 +147,12 @@ def test_only_ties_rows_may_share_an_id(tmp_path: Path) -> None:
     [
         (b"", "no row was kept"),
         (b'{"id": "0"}\n', r"rows\.jsonl:1: subset"),
-        (b"\n{broken\n", r"rows\.jsonl:2: row: "),
-        (b"[{broken]", r"rows\.jsonl:1: row: "),
+        (b"\n{broken\n", r"rows\.jsonl:2: is no JSON"),
+        (b"[{broken]", r"rows\.jsonl:1: is no JSON"),
         (b"3\n", r"rows\.jsonl:1: row: is no object"),
         (b"\xff\xfe\n", "UTF-8"),
         (json.dumps(item("0", num_correct=2)).encode(), r"rows\.jsonl:1: num_correct: says 2"),
-        (json.dumps(item("0", prompt="\ud800")).encode(), r"rows\.jsonl:1: row: 'utf-8' codec"),
+        (json.dumps(item("0", prompt="\ud800")).encode(), r"rows\.jsonl:1: holds half of a surrogate pair"),
     ],
 )
 def test_a_broken_file_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from sarm.config.score import BaselineConfig
-from sarm.data.preferences import Message, Preference, ScoredPreference, read_jsonl, write_jsonl
+from sarm.data.preferences import Message, Preference, ScoredPreference, read_jsonl
 from sarm.job import Interrupted, JobContext, UsageProblem
 from sarm.jobs.score.baseline import fit, score_baseline, text_features
 from sarm.metrics.pairs import pairwise_scores
 from sarm.resources import Resources
+from sarm.store.json_lines import write_lines
 
 PROMPT = (Message(role="user", content="Q"),)
 
@@ -35,8 +36,8 @@ def polite_is_better(count: int) -> list[Preference]:
 def context(folder: Path, pairs: list[Preference], items: list[Preference], *, stop: bool = False) -> JobContext:
     for name in ("preferences", "benchmark", "output"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    write_jsonl(folder / "preferences" / "train.jsonl", pairs)
-    write_jsonl(folder / "benchmark" / "evaluation.jsonl", items)
+    write_lines(folder / "preferences" / "train.jsonl", pairs)
+    write_lines(folder / "benchmark" / "evaluation.jsonl", items)
     return JobContext(
         inputs={"preferences": folder / "preferences", "benchmark": folder / "benchmark"},
         output=folder / "output",

@@ -1,0 +1,62 @@
+"""Files that are there whole or not at all, also after a power cut, and also where several processes write the same one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# What file systems answer that cannot flush a folder (CIFS, some of FUSE): the bytes are written, only their moment is theirs.
+CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+def sync(path: Path) -> bool:
+    """Flush a file or folder to the disk. False where the file system cannot do that to this path; other errors are raised."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush every file and folder below a folder, and the folder itself, so that a rename of it publishes what was written."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            if not (Path(parent) / name).is_symlink():
+                sync(Path(parent) / name)
+        sync(Path(parent))
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name of one's own to write to; when the block ends well, the file is flushed and takes the name `path`.
+
+    Nothing is left of it when the block raises. Several processes may do this with one `path` at once: the last one stays.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+    os.close(descriptor)
+    partial = Path(name)
+    try:
+        yield partial
+        sync(partial)
+        partial.chmod(0o644)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file (UTF-8, line ends as they are) so that it is there with all of its text or not at all."""
+    with whole_file(path) as partial:
+        partial.write_bytes(text.encode("utf-8"))
