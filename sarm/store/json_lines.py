@@ -124,7 +124,7 @@ def _value(path: Path, number: int, content: bytes) -> Any:
     if b"\0" in content:
         raise LinesError(f"{where}: holds NUL bytes (a torn file, or UTF-16); copy it again, or save it as UTF-8")
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=_once)
+        value = json.loads(content.decode("utf-8").rstrip(), object_pairs_hook=_once)
         if b"\\u" in content:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
