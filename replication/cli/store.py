@@ -18,7 +18,9 @@ from replication.recipes.requested import ALL, Chosen, experiments_named, settin
 from replication.usage_problems import UsageProblems
 from sarm.config.weights import SAEExportConfig
 from sarm.job import EnvironmentProblem, IntegrityProblem, Job
+from sarm.store.archive import export_archive, import_archive
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.garbage import collect_garbage
 
 WATCH_SECONDS = 2.0
 # Slurm is shared: nobody should poll it faster.
@@ -122,7 +124,7 @@ def list_artifacts(as_json: JsonOption = False, store: StoreOption = DEFAULT_STO
 
 
 @store_app.command("gc")
-def collect_garbage(
+def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     keep_profile: Annotated[
         list[str] | None, typer.Option("--keep-profile", help="Also drop whole artifacts that no experiment of these profiles needs.")
@@ -132,7 +134,7 @@ def collect_garbage(
     """Remove corrupt artifacts and leftovers of dead processes; interrupted work of kept jobs stays."""
     place = ArtifactStore(store)
     keep = _needed(place, keep_profile) if keep_profile else _all_keys(place)
-    going = place.gc(keep, dry_run)
+    going = collect_garbage(place, keep, dry_run=dry_run)
     for folder, size in going:
         typer.echo(f"{size / 1e6:>9.1f} MB  {folder.relative_to(place.root)}")
     typer.echo(f"{len(going)} folders, {sum(size for _, size in going) / 1e6:.1f} MB {'would go' if dry_run else 'removed'}", err=True)
@@ -168,7 +170,7 @@ def export_artifacts(
     idle = [key for key in keys or [] if not any(one.startswith(key) for one in wanted)]
     if idle:
         raise UsageProblems([f"--key {key}: no artifact's key begins so; see: replicate store list" for key in idle])
-    typer.echo(f"{len(place.export(wanted, archive))} artifacts in {archive}", err=True)
+    typer.echo(f"{len(export_archive(place, wanted, archive))} artifacts in {archive}", err=True)
 
 
 @store_app.command("import")
@@ -177,7 +179,7 @@ def import_artifacts(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Take in the artifacts of an archive; all are verified before the first one enters."""
-    new = ArtifactStore(store).import_archive(archive)
+    new = import_archive(ArtifactStore(store), archive)
     typer.echo(f"{len(new)} new artifacts", err=True)
 
 

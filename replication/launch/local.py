@@ -91,7 +91,7 @@ class LocalLauncher:
             workers = min(self.workers, len(jobs))
             # Processes that share a plan take what is there for done; one of them moving it would race with another.
             for job in jobs if workers > 1 else ():
-                store.set_corrupt_aside(job)
+                store.settle(job)
             return self._run(requests, store, log, follow, workers=workers)
 
     def _new_log(self, store: ArtifactStore) -> Path:

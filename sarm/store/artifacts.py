@@ -1,4 +1,4 @@
-"""The store: where an artifact is, whether it is whole, and how it comes to be.
+"""The store: where an artifact is, whether it is whole, and what becomes of one that is not.
 
 `<root>/<kind>/<key[:12]>/` holds the files of an artifact and its `manifest.json`. Beside the kinds lie `.staging` (unfinished
 work), `.verified` (stamps of files whose checksums were found right), `.fingerprints`, `.logs` and `.corrupt`.
@@ -10,22 +10,19 @@ import contextlib
 import errno
 import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from sarm.job import KEY_LENGTH, EnvironmentProblem, IntegrityProblem, Interrupted, JobError, JobRequest
-from sarm.store.archive import pack, unpack
-from sarm.store.checksums import files_below, fingerprint, stamp
-from sarm.store.manifest import MANIFEST_NAME, Manifest, RunFacts
-from sarm.store.staging import Staging, StagingArea
-from sarm.store.verification import Ledger, damage, hidden_extras, read_manifest, record_files
-from sarm.store.whole_files import sync, write_whole
+from sarm.job import KEY_LENGTH, EnvironmentProblem, IntegrityProblem, JobError
+from sarm.store.checksums import fingerprint, stamp
+from sarm.store.manifest import MANIFEST_NAME, Manifest
+from sarm.store.staging import StagingArea
+from sarm.store.verification import Ledger, damage, hidden_extras, read_manifest
+from sarm.store.whole_files import sync
 
 FULL_HASH_BELOW_BYTES = 256 * 1024**2
-POLL_SECONDS = 0.5
 
 
 class MissingArtifact(JobError):
@@ -61,7 +58,7 @@ class ArtifactStore:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.staging = StagingArea(self.root / ".staging")
-        self._ledger = Ledger(self.root)
+        self.ledger = Ledger(self.root)
 
     def path(self, job: Named) -> Path:
         """The folder of an artifact, whether it exists or not."""
@@ -73,8 +70,12 @@ class ArtifactStore:
     def log(self, job: Named) -> Path:
         """The log of the unfinished work of a job, or else of its last run; it may not exist."""
         work = self.staging.look(job.kind, job.key)
-        kept = self.root / ".logs" / f"{job.kind}-{job.key[:KEY_LENGTH]}.txt"
+        kept = self.kept_log(job)
         return work.folder / "log.txt" if work is not None and (work.running or not kept.exists()) else kept
+
+    def kept_log(self, job: Named) -> Path:
+        """Where the log of a job's last run is kept."""
+        return self.root / ".logs" / f"{job.kind}-{job.key[:KEY_LENGTH]}.txt"
 
     def state(self, job: Named) -> ArtifactState:
         """Whether an artifact is whole. Only files touched since their last check are hashed.
@@ -127,13 +128,13 @@ class ArtifactStore:
 
     def entries(self) -> list[Manifest]:
         """The manifests of all artifacts that have a readable one, by kind and key. Files are not checked."""
-        found = (read_manifest(folder) for folder in self._folders())
+        found = (read_manifest(folder) for folder in self.folders())
         return [manifest for manifest in found if isinstance(manifest, Manifest)]
 
     def problems(self, deep: bool) -> list[str]:
         """What is wrong in the store, one line each; `deep` hashes every file again."""
         lines = []
-        for folder in self._folders():
+        for folder in self.folders():
             name = f"{folder.parent.name}/{folder.name}"
             manifest = read_manifest(folder)
             if isinstance(manifest, str):
@@ -148,177 +149,19 @@ class ArtifactStore:
 
     def fingerprint(self, path: Path) -> str:
         """As `checksums.fingerprint`, remembering in the store what was hashed, by path, size and times."""
-        return fingerprint(path, self._ledger.sha256_of)
+        return fingerprint(path, self.ledger.sha256_of)
 
-    def claim(
-        self,
-        request: JobRequest,
-        *,
-        waiting: Callable[[str], None],
-        stop_requested: Callable[[], bool],
-    ) -> Staging | Literal["present"]:
-        """Our own staging for a request, or `present` when the artifact exists (by now).
-
-        While a live process holds it, `waiting` is told once and we poll. Raises Interrupted on a stop request, EnvironmentProblem
-        when the disk is full, IntegrityProblem on a collision of short keys.
-        """
-        told = False
-        while True:
-            outcome = self.try_claim(request)
-            if outcome != "held":
-                return outcome
-            if stop_requested():
-                raise Interrupted("stopped on request while another process was at work; the same command continues")
-            if not told:
-                waiting("another process works on it; waiting for its result")
-                told = True
-            time.sleep(POLL_SECONDS)
-
-    def try_claim(self, request: JobRequest) -> Staging | Literal["present", "held"]:
-        """As `claim` without waiting: `held` while a live process holds the work. A corrupt artifact is moved aside."""
-        with self._space_is_reported():
-            if self._settle(request):
-                return "present"
-            staging = self.staging.try_claim(request)
-            if staging is None:
-                return "held"
-            # Its last owner may have finished between our look and our claim, or died between manifest and rename.
-            if self._settle(request):
-                self.staging.discard(staging)
-                return "present"
-            if self._finish(staging):
-                return "present"
-        return staging
-
-    def set_corrupt_aside(self, job: Named) -> None:
-        """Move an artifact aside that is there and not whole, so that what is there is whole."""
-        self._settle(job)
-
-    def _settle(self, request: Named) -> bool:
-        if not self.path(request).exists():
+    def settle(self, job: Named) -> bool:
+        """Whether an artifact is there and whole; one that is there and not whole is moved aside, so that what is there is whole."""
+        if not self.path(job).exists():
             return False
-        if self._examine(request.kind, request.key, everything=False).status == "present":
+        if self._examine(job.kind, job.key, everything=False).status == "present":
             return True
-        self._set_aside(self.path(request))
+        self._set_aside(self.path(job))
         return False
 
-    def _finish(self, staging: Staging) -> bool:
-        manifest = read_manifest(staging.output)
-        request = staging.request
-        if isinstance(manifest, Manifest) and manifest.key == request.key and not damage(staging.output, manifest, {})[0]:
-            self._publish(staging.output, manifest)
-            self._close(staging)
-            return True
-        for leftover in (staging.output / MANIFEST_NAME, *staging.output.glob(".*.partial")):
-            leftover.unlink(missing_ok=True)
-        return False
-
-    def commit(self, staging: Staging, facts: RunFacts) -> Manifest:
-        """Make the staged output an artifact; if a valid one is there by now, ours is discarded and that one is used.
-
-        Raises IntegrityProblem for links in the output or work that another process took over, EnvironmentProblem on a full disk.
-        """
-        request = staging.request
-        if self._settle(request):
-            self.staging.discard(staging)
-            return self.manifest(request)
-        try:
-            with self._space_is_reported():
-                manifest = Manifest.of(request, record_files(staging.output), facts)
-                if not staging.held:
-                    raise FileNotFoundError(staging.folder)
-                write_whole(staging.output / MANIFEST_NAME, manifest.text())
-                self._publish(staging.output, manifest)
-        except FileNotFoundError as error:
-            if staging.held:
-                raise
-            raise IntegrityProblem(f"{request.label}: another process took this work over; the same command continues") from error
-        self._close(staging)
-        return manifest
-
-    def release(self, staging: Staging) -> None:
-        """Give up a staging but keep its work and a copy of its log. Does nothing after `commit`."""
-        if staging.folder.exists():
-            self._keep_log(staging)
-            self.staging.release(staging)
-        staging.heartbeat.stop()
-
-    def _close(self, staging: Staging) -> None:
-        self._keep_log(staging)
-        self.staging.discard(staging)
-
-    def _keep_log(self, staging: Staging) -> None:
-        kept = self.root / ".logs" / f"{staging.request.kind}-{staging.request.key[:KEY_LENGTH]}.txt"
-        # A log that cannot be kept must not cost the work that it tells of.
-        with contextlib.suppress(OSError):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(staging.log, kept)
-
-    def gc(self, keep: Iterable[str], dry_run: bool) -> list[tuple[Path, int]]:
-        """Remove (or with `dry_run` only list) artifacts and dead unfinished work whose full key is not in `keep`, corrupt
-        artifacts, and leftovers of dead processes. Gives what goes, each with its bytes. Work in progress is never touched.
-        """
-        kept = set(keep)
-        going = [folder for folder in self._folders() if not self._worth_keeping(folder, kept)]
-        going += [work.folder for work in self.staging.all() if not work.running and work.key not in kept]
-        going += self.staging.leftovers()
-        going += sorted((self.root / ".corrupt").glob("*"))
-        sizes = [(folder, sum((folder / name).lstat().st_size for name in files_below(folder))) for folder in going]
-        for folder in () if dry_run else going:
-            manifest = read_manifest(folder)
-            if isinstance(manifest, Manifest):
-                self._ledger.forget(manifest.key)
-            # Renamed first: an artifact that is half removed must not be seen.
-            doomed = self.root / ".corrupt" / f"{secrets.token_hex(8)}"
-            doomed.parent.mkdir(exist_ok=True)
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
-        return sizes
-
-    def _worth_keeping(self, folder: Path, kept: set[str]) -> bool:
-        manifest = read_manifest(folder)
-        if isinstance(manifest, str) or manifest.key not in kept or folder != self.path(manifest):
-            return False
-        return self._examine(manifest.kind, manifest.key, everything=False).status == "present"
-
-    def export(self, keys: Iterable[str] | Literal["all"], archive: Path) -> list[Manifest]:
-        """Pack artifacts (full keys, or all) into a `.tar.gz`. Raises MissingArtifact, IntegrityProblem or EnvironmentProblem."""
-        there = {manifest.key: manifest for manifest in self.entries()}
-        wanted = list(there) if keys == "all" else list(dict.fromkeys(keys))
-        for key in wanted:
-            if key not in there:
-                raise MissingArtifact(f"MissingArtifact: {key[:KEY_LENGTH]} is not in the store; see: replicate store list")
-        folders = {key: self.find(there[key].kind, key, label=there[key].label) for key in wanted}
-        with self._space_is_reported():
-            pack([(f"{there[key].kind}/{there[key].short_key}", folder) for key, folder in folders.items()], archive)
-        return [there[key] for key in wanted]
-
-    def import_archive(self, archive: Path) -> list[Manifest]:
-        """Take in the artifacts of an archive that are not here yet; all are verified before the first one enters.
-
-        Raises IntegrityProblem for an unsafe or damaged archive, EnvironmentProblem on a full disk.
-        """
-        with self._space_is_reported(), self.staging.scratch() as place:
-            checked = [(folder, self._checked_import(folder)) for folder in unpack(archive, place)]
-            new = [(folder, manifest) for folder, manifest in checked if not self._settle(manifest)]
-            for folder, manifest in new:
-                self._publish(folder, manifest)
-        return [manifest for _, manifest in new]
-
-    @staticmethod
-    def _checked_import(folder: Path) -> Manifest:
-        name = f"{folder.parent.name}/{folder.name}"
-        manifest = read_manifest(folder)
-        if isinstance(manifest, str):
-            raise IntegrityProblem(f"{name} in the archive: {manifest}; nothing was imported")
-        if (manifest.kind, manifest.short_key) != (folder.parent.name, folder.name) or not manifest.key_fits:
-            raise IntegrityProblem(f"{name} in the archive: its manifest does not fit its key; nothing was imported")
-        found, _ = damage(folder, manifest, {})
-        if found:
-            raise IntegrityProblem(f"{name} in the archive: {found}; nothing was imported")
-        return manifest
-
-    def _publish(self, output: Path, manifest: Manifest) -> None:
+    def publish(self, output: Path, manifest: Manifest) -> None:
+        """Make a folder that is what its manifest says an artifact; where a whole one is there already, that one stays."""
         final = self.path(manifest)
         final.parent.mkdir(parents=True, exist_ok=True)
         for folder in {output, *((output / name).parent for name in manifest.files)}:
@@ -333,7 +176,7 @@ class ArtifactStore:
             self._set_aside(final)
             output.rename(final)
         sync(final.parent)
-        self._ledger.remember(manifest.key, {name: stamp(final / name) for name in manifest.files})
+        self.ledger.remember(manifest.key, {name: stamp(final / name) for name in manifest.files})
 
     def _examine(self, kind: str, key: str, *, everything: bool) -> ArtifactState:
         folder = self._path(kind, key)
@@ -344,13 +187,13 @@ class ArtifactStore:
             raise IntegrityProblem(f"{kind}/{key[:KEY_LENGTH]} holds the other key {manifest.key}, wanted {key}; move that folder away")
         if (manifest.kind, manifest.key) != (kind, key) or not manifest.key_fits:
             return ArtifactState("corrupt", f"{MANIFEST_NAME} does not fit its key")
-        known = self._ledger.stamps(key)
+        known = self.ledger.stamps(key)
         found, stamps = damage(folder, manifest, {} if everything else known)
         if found:
-            self._ledger.forget(key)
+            self.ledger.forget(key)
             return ArtifactState("corrupt", found)
         if stamps != known:
-            self._ledger.remember(key, stamps)
+            self.ledger.remember(key, stamps)
         return ArtifactState("present")
 
     def _set_aside(self, folder: Path) -> None:
@@ -359,11 +202,13 @@ class ArtifactStore:
         with contextlib.suppress(FileNotFoundError):
             folder.rename(place)
 
-    def _folders(self) -> Iterator[Path]:
+    def folders(self) -> Iterator[Path]:
+        """The folders of all artifacts, whole or not."""
         yield from sorted(path for path in self.root.glob("[!.]*/[!.]*") if path.is_dir())
 
     @contextlib.contextmanager
-    def _space_is_reported(self) -> Iterator[None]:
+    def reporting_full_disk(self) -> Iterator[None]:
+        """Around what writes to the store: makes its folders; raises EnvironmentProblem where the disk is full."""
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / ".staging").mkdir(exist_ok=True)
         try:

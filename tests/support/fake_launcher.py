@@ -9,6 +9,7 @@ from pathlib import Path
 from replication.launch.interface import Watch
 from sarm.data.preferences import ScoredPreference
 from sarm.job import Job, JobRequest
+from sarm.store import claim_and_commit
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.json_lines import write_lines
 from sarm.store.manifest import RunFacts
@@ -46,11 +47,11 @@ class FakeLauncher:
 
 def commit(job: Job, store: ArtifactStore, fill) -> None:
     """One artifact with what `fill(output)` writes."""
-    staging = store.try_claim(JobRequest.of(job))
+    staging = claim_and_commit.try_claim(store, JobRequest.of(job))
     assert isinstance(staging, Staging)
     fill(staging.output)
     now = datetime.now(UTC)
-    store.commit(staging, RunFacts(started=now, ended=now, seconds=0.1, peak_memory_bytes=1))
+    claim_and_commit.commit(store, staging, RunFacts(started=now, ended=now, seconds=0.1, peak_memory_bytes=1))
 
 
 def rewardbench2() -> Iterator[ScoredPreference]:

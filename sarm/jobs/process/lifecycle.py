@@ -19,6 +19,7 @@ from sarm.jobs.process.ranks import Leader, run_work
 from sarm.jobs.process.registry import Registry
 from sarm.jobs.process.tensorboard import mirror_metrics
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.claim_and_commit import claim, commit, release, try_claim
 from sarm.store.staging import Staging
 
 # Source: interface.md section 2. A plain failure comes before "missing", since what is missing follows from it.
@@ -164,15 +165,16 @@ class JobProcess:
         # Processes that share a list wait for nothing: there is other work, and what the others finish they tell.
         for number, request in enumerate(pending):
             if number == 0 and self.together is None:
-                outcome: Staging | str = self.store.claim(
+                outcome: Staging | str = claim(
+                    self.store,
                     request,
                     waiting=lambda note, request=request: self.events.emit("waiting", request, note=note),  # type: ignore[misc]
                     stop_requested=self.stop_requested,
                 )
             else:
-                outcome = self.store.try_claim(request)
+                outcome = try_claim(self.store, request)
             if isinstance(outcome, Staging):
-                releases.callback(self.store.release, outcome)
+                releases.callback(release, self.store, outcome)
             elif outcome == "present" and self.together is None:
                 self.events.emit("reused", request)
             outcomes.append((request, outcome))
@@ -195,7 +197,7 @@ class JobProcess:
                     _append(staging.log, traceback.format_exc())
                 raise self._as_problem(error, stagings) from error
         for staging in stagings:
-            manifest = self.store.commit(staging, facts)
+            manifest = commit(self.store, staging, facts)
             done.add(manifest.key)
             self.events.emit("done", staging.request, seconds=manifest.seconds, peak_memory_bytes=manifest.peak_memory_bytes)
             if self.tensorboard:
