@@ -11,7 +11,7 @@ from replication.report.cells import Cell, Listing, Report, Row, Table
 from replication.report.claims.paired_items import Credits, PairingError, differences, rewardbench2_credits
 from replication.report.measurements import REWARDS_FILE, measured_training
 from replication.report.published import PublishedRow, load_published
-from replication.report.results.accuracies import BASELINE_LABELS
+from replication.report.results.accuracy_rows import BASELINE_LABELS
 from replication.report.statistics import PairedDifference, StatisticsError, two_way_bootstrap
 from replication.settings.profiles import BenchmarkName
 from sarm.data.preferences import DataError, ScoredPreference, read_jsonl
