@@ -25,7 +25,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "checkpoints scoring",
         "jobs",
     ),
-    "sarm.data": ("preferences prefetch", "miniature sources splitters states tokens", "harness pairs sentences"),
+    "sarm.data": ("columns prefetch", "preferences", "miniature sources splitters states tokens", "harness pairs sentences"),
     "sarm.sae": ("kernels model small_moments topk_selection", "sparse_encoder sparse_products", "step", "update", "zero"),
     "sarm.checkpoints": ("hub sarm_geometry tensors", "backbones saes", "reward_models"),
     "sarm.jobs": ("data latents process related score train weights", "__main__"),

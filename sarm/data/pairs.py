@@ -14,11 +14,12 @@ ENCODE_AT_ONCE = 512
 
 
 class EncodedPair(NamedTuple):
-    """Token ids of both conversations, each ending with the end of turn."""
+    """Token ids of both conversations, each ending with the end of turn; `place` is the pair's own among those that were encoded."""
 
     chosen: list[int]
     rejected: list[int]
     id: str
+    place: int = 0
 
 
 class PairCounts(NamedTuple):
@@ -69,7 +70,7 @@ def encode_pairs(
                 identical += 1
             else:
                 truncated += chosen.truncated or rejected.truncated
-                encoded.append(EncodedPair(chosen.ids, rejected.ids, pair.id))
+                encoded.append(EncodedPair(chosen.ids, rejected.ids, pair.id, start + index))
     if not encoded:
         raise DataError(f"no pair is left: {dropped} too long for max_length = {max_length}, {identical} with equal sides")
     return encoded, PairCounts(read=len(pairs), kept=len(encoded), dropped=dropped, truncated=truncated, identical=identical)

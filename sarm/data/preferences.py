@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sarm.data.columns import content_text
 from sarm.store.json_lines import LinesError, read_lines
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -24,6 +25,11 @@ class Message(BaseModel):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        return content_text(value)
 
 
 class Preference(BaseModel):
@@ -73,6 +79,11 @@ class Conversation(BaseModel):
     id: str = ""
     messages: tuple[Message, ...] = Field(min_length=1)
 
+    @field_validator("id", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else "" if value is None else value
+
     @model_validator(mode="after")
     def _ends_with_assistant(self) -> Conversation:
         if self.messages[-1].role != "assistant":
@@ -95,5 +106,5 @@ def _row(path: Path, number: int, value: object, row_type: type[Row]) -> Row:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "row"
-        what = "is null" if first["input"] is None else first["msg"]
+        what = "is null" if first["input"] is None else first["msg"].removeprefix("Value error, ")
         raise DataError(f"{path}:{number}: {key}: {what}; mend the row or remove it") from error

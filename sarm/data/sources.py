@@ -13,12 +13,21 @@ from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from pydantic import ValidationError
 
+from sarm.data.columns import TEXT_KEYS, beside, content_text, texts_in, unsaid
 from sarm.data.preferences import DataError, Message, Preference, TextDocument
 
 RMBENCH_LABELS = ("chat", "code", "math", "safety-refuse", "safety-response")
 RMBENCH_STYLES = 3
 # ShareGPT-style files say `from`/`value` and name the speakers otherwise.
 SPEAKERS = {"human": "user", "gpt": "assistant", "model": "assistant"}
+MESSAGE_KEYS = ("role", "content", "from", "value")
+# The columns that each shape reads. What stands beside them is refused where it holds text that no model would see, else counted.
+READ_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "text": ("source",),
+    "pairs": ("prompt", "chosen", "rejected", "id", "domain", "subset", "source", "system", "system_prompt"),
+    "rewardbench2": ("id", "prompt", "chosen", "rejected", "subset", "num_correct", "num_incorrect", "total_completions"),
+    "rmbench": ("id", "prompt", "chosen", "rejected", "domain"),
+}
 EVALUATION_SHARE = 5
 
 Row = Mapping[str, Any]
@@ -28,15 +37,25 @@ class EmptyPrompt(DataError):
     """A row whose prompt holds no text."""
 
 
+class NoReply(DataError):
+    """A row whose chosen or rejected reply is null, as where a turn only calls a tool."""
+
+
 class DivergingHistories(DataError):
     """A pair whose two conversations differ before the last reply, so that they are no answers to one prompt."""
 
 
 class Place(NamedTuple):
-    """Where a raw row stands: the file's name and the row's number, from 1."""
+    """Where a raw row stands: the file's name and the row's number, from 1; and its name within the folder that was given."""
 
     file: str
     row: int
+    within: str = ""
+
+    @property
+    def name(self) -> str:
+        """A name for a row without one: two files of one name in two folders give two names."""
+        return f"{self.within or PurePath(self.file).stem}-{self.row}"
 
 
 class UnrolledCompletion(NamedTuple):
@@ -104,14 +123,17 @@ def preference_pair(row: Row, place: Place) -> Preference:
         if prompt is not None and not _belongs(prompt, histories[0]):
             _refuse(place, "prompt", "is not part of the conversation in `chosen`; remove `prompt` or mend the row")
         prompt = histories[0]
+    if prompt is None and "prompt" in row:
+        raise EmptyPrompt(_line(place, "prompt", "is null; remove the row, or set `skip_prompts = true` to leave such rows out"))
     if prompt is None:
         _refuse(place, "prompt", "is missing, and `chosen` is a reply alone; add the prompt as text or messages")
     _refuse_empty(prompt, place)
+    prompt = with_system(prompt, row, place)
     if prompt[-1].role == "assistant":
         _refuse(place, "prompt", "ends with an assistant turn; it must end with the turn that is answered")
     identifier = row.get("id")
     return Preference(
-        id=f"{PurePath(place.file).stem}-{place.row}" if identifier is None else str(identifier),
+        id=place.name if identifier is None else str(identifier),
         prompt=prompt,
         chosen=(sides[0][1],),
         rejected=(sides[1][1],),
@@ -120,9 +142,33 @@ def preference_pair(row: Row, place: Place) -> Preference:
     )
 
 
+def with_system(prompt: tuple[Message, ...], row: Row, place: Place) -> tuple[Message, ...]:
+    """The prompt with the text of a column `system` or `system_prompt` before it. Refused where the prompt says another one."""
+    given = [row[name] for name in ("system", "system_prompt") if isinstance(row.get(name), str) and row[name].strip()]
+    own = [message.content for message in prompt if message.role == "system"]
+    if not given or own == given[:1]:
+        return prompt
+    if own or len(set(given)) > 1:
+        _refuse(place, "system", "differs from the system turn of the prompt; keep one of them")
+    return (Message(role="system", content=given[0]), *prompt)
+
+
+def unread_columns(row: Row, item: Preference | TextDocument, place: Place, *, shape: str, text_column: str) -> list[str]:
+    """The columns of a row that hold something we do not read. Raises DataError for one with text that no model would see."""
+    columns = beside(row, (*READ_COLUMNS[shape], *((text_column,) if shape == "text" else ())))
+    if isinstance(item, Preference):
+        said = [*(message.content for message in item.prompt), *item.chosen, *item.rejected]
+        lost = unsaid(row, columns, said)
+        if lost is not None:
+            _refuse(place, lost, "holds text that is not in the conversation, so no model would see it; put it into `prompt` as messages, "
+                                 "or remove the column")  # fmt: skip
+    return columns
+
+
 def text_document(row: Row, place: Place, *, column: str) -> TextDocument:
-    """A document of running text from one column."""
-    return TextDocument(text=_text(row, column, place), source=str(row.get("source") or ""))
+    """A document of running text from one column; a null is a document without text."""
+    text = "" if column in row and row[column] is None else _text(row, column, place)
+    return TextDocument(text=text, source=str(row.get("source") or ""))
 
 
 def is_evaluation(preference: Preference) -> bool:
@@ -162,7 +208,8 @@ def _text(row: Row, key: str, place: Place) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         columns = ", ".join(sorted(str(name) for name in row)) or "none"
-        _refuse(place, key, f"is {'missing' if value is None else 'not text'}; the row has: {columns}")
+        what = ("is null" if key in row else "is missing") if value is None else "is not text"
+        _refuse(place, key, f"{what}; the row has: {columns}")
     return value
 
 
@@ -195,13 +242,17 @@ def _messages(values: Sequence[Any], key: str, place: Place) -> tuple[Message, .
         where = f"{key}.{position}"
         if not isinstance(value, Mapping):
             _refuse(place, where, "is not a message; give objects with `role` and `content`")
-        role = value.get("role", value.get("from"))
+        role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
+        lost = unsaid(value, beside(value, MESSAGE_KEYS), [text for text in texts_in(content)], TEXT_KEYS)
+        if lost is not None:
+            _refuse(place, f"{where}.{lost}", "holds text that the model would not see; put it into `content`, or remove it")
+        if content is None:
+            _refuse(place, f"{where}.content", "is null; mend the message")
         try:
-            fields = {"role": SPEAKERS.get(role, role), "content": value.get("content", value.get("value"))}
-            messages.append(Message.model_validate(fields))
+            messages.append(Message.model_validate({"role": SPEAKERS.get(role, role), "content": content}))
         except ValidationError as error:
             first = error.errors()[0]
-            _refuse(place, f"{where}.{first['loc'][0]}", f"{first['msg']}; mend the message")
+            _refuse(place, f"{where}.{first['loc'][0]}", f"{first['msg'].removeprefix('Value error, ')}; mend the message")
     return tuple(messages)
 
 
@@ -210,14 +261,29 @@ def _reply(row: Row, key: str, place: Place) -> tuple[tuple[Message, ...], str]:
     value = row.get(key)
     if isinstance(value, str):
         return (), value
+    if value is None and key in row:
+        raise NoReply(_line(place, key, "is null; remove the row, or give the assistant's reply"))
     if not _is_list(value) or not value:
         _refuse(place, key, f"is {'missing' if value is None else 'neither text nor messages'}; give the assistant's reply")
-    if len(value) == 1 and isinstance(value[0], str):
-        return (), value[0]
+    if all(isinstance(part, str) or (isinstance(part, Mapping) and "role" not in part and "from" not in part) for part in value):
+        return (), _joined(value, key, place)
+    last = value[-1] if isinstance(value[-1], Mapping) else {}
+    if last.get("content", last.get("value")) is None and last.get("role", last.get("from")) in ("assistant", "gpt", "model"):
+        raise NoReply(_line(place, f"{key}.{len(value) - 1}.content", "is null; remove the row, or give the assistant's reply"))
     messages = _messages(value, key, place)
     if messages[-1].role != "assistant":
         _refuse(place, f"{key}.{len(messages) - 1}.role", f"is {messages[-1].role!r}; the last message must be the assistant's")
     return messages[:-1], messages[-1].content
+
+
+def _joined(parts: Sequence[Any], key: str, place: Place) -> str:
+    """A reply that is one text, or a list of text parts."""
+    if len(parts) > 1 and any(isinstance(part, str) for part in parts):
+        _refuse(place, key, f"is a list of {len(parts)} texts; a training pair has one chosen and one rejected reply")
+    try:
+        return str(content_text(parts))
+    except ValueError as error:
+        _refuse(place, key, f"{error}; mend the reply")
 
 
 def _belongs(prompt: Sequence[Message], history: Sequence[Message]) -> bool:

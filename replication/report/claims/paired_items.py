@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from replication.recipes.jobs_needed import Recipe
@@ -55,8 +56,18 @@ def rewardbench2_credits(items: Sequence[ScoredPreference], subsets: Sequence[st
             found[subset] = _groups(rows)
         else:
             credits = best_of_n_credits([item.chosen_rewards + item.rejected_rewards for item in rows])
-            found[subset] = {item.id: credit for item, credit in zip(rows, credits, strict=True)}
+            found[subset] = dict(zip(_names(rows), credits, strict=True))
     return found
+
+
+def _names(rows: Sequence[ScoredPreference]) -> list[str]:
+    """A name for each item: its id, with a count where the published ids repeat, so that no item stands for two."""
+    seen: Counter[str] = Counter()
+    names = []
+    for item in rows:
+        seen[item.id] += 1
+        names.append(item.id if seen[item.id] == 1 else f"{item.id}#{seen[item.id]}")
+    return names
 
 
 def _groups(rows: Sequence[ScoredPreference]) -> dict[str, float]:

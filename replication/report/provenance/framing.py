@@ -9,6 +9,7 @@ from replication.recipes.jobs_needed import Recipe
 from replication.recipes.setting import Setting
 from replication.report.cells import Listing, Provenance, Report, Table
 from replication.report.provenance.comparable import why_not_comparable
+from replication.report.provenance.data_counts import data_counts
 from replication.report.provenance.inputs import inputs_of
 from replication.settings.protocols import RELEASED_DEVIATIONS, Deviation
 from replication.settings.value_sources import replacements
@@ -23,6 +24,7 @@ def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = ()
     """What all reports have in common around these blocks: settings, deviations, inputs, provenance."""
     setting = recipe.setting
     why_not = why_not_comparable(setting)
+    counts = data_counts(recipe, store)
     replaced = replacements(protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
     return Report(
         experiment=setting.experiment.name,
@@ -34,7 +36,7 @@ def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = ()
         comparable=not why_not,
         why_not_comparable=why_not,
         tables=tuple(tables),
-        listings=tuple(listings),
+        listings=(*listings, *([counts] if counts else [])),
         deviations=tuple(f"{one.text} ({one.where})" for one in _deviations(setting)),
         provenance=_provenance(recipe, store),
         inputs=inputs_of(recipe, store),

@@ -6,13 +6,15 @@ also `hub.json` (checksums).
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 import pyarrow
 import pyarrow.parquet
@@ -26,6 +28,7 @@ from sarm.data.preferences import DataError, Preference, TextDocument
 from sarm.data.sources import (
     DivergingHistories,
     EmptyPrompt,
+    NoReply,
     Place,
     Row,
     is_evaluation,
@@ -33,6 +36,7 @@ from sarm.data.sources import (
     rewardbench2_preference,
     rmbench_preference,
     text_document,
+    unread_columns,
 )
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 from sarm.store.json_lines import as_line, count_rows, read_lines
@@ -40,6 +44,11 @@ from sarm.store.json_lines import as_line, count_rows, read_lines
 DATA_FILES = (".jsonl", ".json", ".parquet")
 DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
 POLL_EVERY = 256
+# What files and folders are called that hold one split: `train-00000-of-00001.parquet`, `data/test.jsonl`, `validation/part-0.jsonl`.
+SPLIT = re.compile(r"(?:^|[/_.-])(train|training|test|testing|validation|valid|val|dev|eval|evaluation)(?=[/_.-])")
+SPLIT_NAMES = {"training": "train", "testing": "test", "eval": "evaluation", **dict.fromkeys(("valid", "val", "dev"), "validation")}
+
+Item = TypeVar("Item", bound=BaseModel)
 
 FILES = {
     "text": ("corpus.jsonl",),
@@ -64,7 +73,11 @@ class Tally:
     written: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     groups: Counter[str] = field(default_factory=Counter)
+    files: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
     identical_completions: int = 0
+    equal_pairs: int = 0
+    repeated_ids: int = 0
 
     def facts(self) -> dict[str, Any]:
         """The content of `counts.json`."""
@@ -74,17 +87,21 @@ class Tally:
             "dropped": dict(sorted(self.dropped.items())),
             "written": dict(self.written),
             "kept_by_group": dict(sorted(self.groups.items())),
+            "read_by_file": dict(sorted(self.files.items())),
+            "columns_not_read": dict(sorted(self.unread.items())),
             "identical_completions": self.identical_completions,
+            "equal_pairs": self.equal_pairs,
+            "repeated_ids": self.repeated_ids,
         }
 
 
 def prepare_data(config: DataConfig, context: JobContext) -> None:
     """Location `source` (a file or a folder of files) or the hub. Writes the shape's files and `counts.json`.
 
-    Left out and counted: empty texts; pairs whose conversations differ before the last reply; with `skip_prompts`, empty
-    prompts. Pairs of two equal replies are kept and counted. Raises UsageProblem for a row that cannot be what it should,
-    IntegrityProblem for a file that is not what the hub says, EnvironmentProblem where the rows cannot be reached,
-    Interrupted when asked to stop.
+    Left out and counted: empty texts; pairs whose conversations differ before the last reply; replies that are null; with `skip_prompts`,
+    empty prompts. Kept and counted: pairs of two equal replies, pairs that stand there twice, ids that do (each row gets an id of its own),
+    columns that are not read. Raises UsageProblem for a row that cannot be what it should, IntegrityProblem for a file that is not what the
+    hub says, EnvironmentProblem where the rows cannot be reached, Interrupted when asked to stop.
     """
     try:
         raw = _hub_rows(config, context) if config.origin == "hub" else _local_rows(context)
@@ -103,7 +120,7 @@ def prepare_data(config: DataConfig, context: JobContext) -> None:
 
 def _write(config: DataConfig, context: JobContext, raw: RawRows) -> Tally:
     tally = Tally(written=Counter(dict.fromkeys(FILES[config.shape], 0)))
-    check = _duplicate_check(config.shape)
+    check = _pairs_apart(tally) if config.shape == "pairs" else _duplicate_check(config.shape)
     with ExitStack() as stack:
         outputs = {name: stack.enter_context((context.output / name).open("w", encoding="utf-8")) for name in FILES[config.shape]}
         for place, row in raw.rows:
@@ -112,10 +129,11 @@ def _write(config: DataConfig, context: JobContext, raw: RawRows) -> Tally:
                     raise Interrupted("stopped before all rows were read; the same command starts this step again")
                 context.progress(tally.read, max(raw.total, tally.read + 1), "rows", "")
             tally.read += 1
+            tally.files[place.within or PurePath(place.file).name] += 1
             item = _item(config, tally, row, place)
             if item is None:
                 continue
-            check(item, place)
+            item = check(item, place)
             try:
                 _keep(item, _target(config, item), outputs, tally)
             except UnicodeEncodeError as error:
@@ -128,6 +146,10 @@ def _item(config: DataConfig, tally: Tally, row: Row, place: Place) -> Preferenc
     """The row in our shape, or None where it is left out (counted with its reason)."""
     try:
         item = _convert(config, row, place)
+        tally.unread.update(unread_columns(row, item, place, shape=config.shape, text_column=config.text_column))
+    except NoReply:
+        tally.dropped["reply is null"] += 1
+        return None
     except EmptyPrompt:
         if not config.skip_prompts:
             raise
@@ -175,13 +197,35 @@ def _keep(item: BaseModel, name: str, outputs: Mapping[str, TextIO], tally: Tall
         tally.groups[item.source] += 1
 
 
-def _duplicate_check(shape: str) -> Callable[[BaseModel, Place], None]:
+def _pairs_apart(tally: Tally) -> Callable[[Item, Place], Item]:
+    """Gives a pair whose id is taken an id of its own, and counts; also pairs that are there twice. Heads and claims go by the id."""
+    taken: Counter[str] = Counter()
+    seen: set[bytes] = set()
+
+    def apart(item: Item, place: Place) -> Item:
+        if not isinstance(item, Preference):
+            return item
+        content = hashlib.sha256(item.model_dump_json(include={"prompt", "chosen", "rejected"}).encode()).digest()
+        tally.equal_pairs += content in seen
+        seen.add(content)
+        name = item.id
+        while taken[name]:
+            taken[item.id] += 1
+            name = f"{item.id}#{taken[item.id]}"
+        taken[name] += 1
+        tally.repeated_ids += name != item.id
+        return item.model_copy(update={"id": name})
+
+    return apart
+
+
+def _duplicate_check(shape: str) -> Callable[[Item, Place], Item]:
     """Refuses a benchmark item that is there twice, as where a folder holds a whole and its parts. Ties rows may share an id."""
     seen: dict[tuple[Any, ...], Place] = {}
 
-    def check(item: BaseModel, place: Place) -> None:
+    def check(item: Item, place: Place) -> Item:
         if shape not in ("rewardbench2", "rmbench") or not isinstance(item, Preference) or item.subset == "Ties":
-            return
+            return item
         # RM-Bench's ids are only known to be unique together with the prompt.
         key = (item.subset, item.id, item.prompt if shape == "rmbench" else ())
         if key in seen:
@@ -191,6 +235,7 @@ def _duplicate_check(shape: str) -> Callable[[BaseModel, Place], None]:
                 "remove one, or give the folder either the whole or its parts"
             )
         seen[key] = place
+        return item
 
     return check
 
@@ -221,8 +266,26 @@ def _local_rows(context: JobContext) -> RawRows:
     files = _data_files(source) if source.is_dir() else [source]
     if not files:
         raise EnvironmentProblem(f"source.path: {source} holds no {', '.join(DATA_FILES)} file; put the data there")
-    parts = [_file_rows(path) for path in files]
+    _one_split(source, files)
+    parts = [_file_rows(path, _within(source, path)) for path in files]
     return RawRows(sum(part.total for part in parts), (row for part in parts for row in part.rows))
+
+
+def _one_split(source: Path, files: Sequence[Path]) -> None:
+    """Raises UsageProblem for a folder whose files are named after several splits: held-out rows must not become training pairs."""
+    splits: dict[str, str] = {}
+    for path in files:
+        found = SPLIT.search(path.relative_to(source).as_posix().lower()) if path != source else None
+        if found:
+            splits.setdefault(SPLIT_NAMES.get(found[1], found[1]), path.relative_to(source).as_posix())
+    if len(splits) > 1:
+        told = ", ".join(f"{split} ({file})" for split, file in sorted(splits.items()))
+        raise UsageProblem(f"source.path: {source.name} holds several splits: {told}; name one file, or a folder with one split")
+
+
+def _within(source: Path, path: Path) -> str:
+    """The name of a file inside the folders below the one that was given, without its suffix; empty for a file at its top."""
+    return path.relative_to(source).with_suffix("").as_posix() if path.parent not in (source, source.parent) else ""
 
 
 def _data_files(folder: Path) -> list[Path]:
@@ -232,22 +295,18 @@ def _data_files(folder: Path) -> list[Path]:
     return [names[name] for name in sorted(names) if name not in hidden]
 
 
-def _file_rows(path: Path) -> RawRows:
+def _file_rows(path: Path, within: str) -> RawRows:
     if path.suffix == ".parquet":
         table = pyarrow.parquet.ParquetFile(path)
-        return RawRows(table.metadata.num_rows, _numbered(path, (row for batch in table.iter_batches() for row in batch.to_pylist())))
-    return RawRows(count_rows(path), (_placed(path, number, row) for number, row in read_lines(path)))
+        numbered = enumerate((row for batch in table.iter_batches() for row in batch.to_pylist()), start=1)
+        return RawRows(table.metadata.num_rows, (_placed(path, within, number, row) for number, row in numbered))
+    return RawRows(count_rows(path), (_placed(path, within, number, row) for number, row in read_lines(path)))
 
 
-def _numbered(path: Path, rows: Iterable[Any]) -> Iterator[tuple[Place, Row]]:
-    for number, row in enumerate(rows, start=1):
-        yield _placed(path, number, row)
-
-
-def _placed(path: Path, number: int, row: Any) -> tuple[Place, Row]:
+def _placed(path: Path, within: str, number: int, row: Any) -> tuple[Place, Row]:
     if not isinstance(row, dict):
         raise DataError(f"{path}:{number}: row: is no object with keys; give one object a row")
-    return Place(str(path), number), row
+    return Place(str(path), number, within), row
 
 
 def _origin(config: DataConfig, context: JobContext) -> str:

@@ -68,11 +68,8 @@ def _pairs(config: HarvestConfig, context: JobContext, tokenizer: ConversationTo
     """The pairs that reward training would see: the same are dropped, the same are cut."""
     pairs = read_pairs(context.inputs["items"] / "train.jsonl", config.max_pairs)
     encoded, counts = encode_pairs(pairs, tokenizer, max_length=config.max_length, overlong=config.overlong)
-    prompts = {pair.id: pair for pair in pairs}
-    items = [
-        StatedItem(id=one.id, source=prompts[one.id].source, prompt=prompt_digest(prompts[one.id].prompt), chosen=1, rejected=1)
-        for one in encoded
-    ]
+    kept = [pairs[one.place] for one in encoded]
+    items = [StatedItem(id=pair.id, source=pair.source, prompt=prompt_digest(pair.prompt), chosen=1, rejected=1) for pair in kept]
     rows = [side for one in encoded for side in (one.chosen, one.rejected)]
     return Harvest(items, rows, counts.dropped + counts.identical)
 
