@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     ),
     "sarm.data": ("columns prefetch", "preferences", "miniature sources splitters states tokens", "harness pairs sentences"),
     "sarm.sae": ("kernels model small_moments topk_selection", "sparse_encoder sparse_products", "step", "update", "zero"),
-    "sarm.checkpoints": ("hub sarm_geometry tensors", "backbones saes", "reward_models"),
+    "sarm.checkpoints": ("hub sarm_geometry tensors", "loading", "backbones saes", "reward_models"),
     "sarm.jobs": ("data latents process related score train weights", "__main__"),
     "replication": (
         "data_folders frozen usage_problems",

@@ -15,6 +15,11 @@ class UnappliedNorm(nn.Module):
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
         self.weight = nn.Parameter(norm.get_parameter("weight").detach().clone(), requires_grad=False)
+        self._kind = type(norm)
+
+    def first_weight(self) -> Tensor:
+        """What a new norm of this kind has `[hidden_size]`: ones, or zeros where 1 is added (Gemma). For a checkpoint without it."""
+        return self._kind(self.weight.shape[0]).get_parameter("weight").detach()
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """The input, unchanged."""
@@ -41,7 +46,8 @@ def truncated_backbone(
     """A base model of `layer` blocks whose output is the residual stream after the last one.
 
     Works for any Hugging Face decoder whose blocks are a list `layers` and whose final norm is `norm` (Llama, Gemma 2, Qwen).
-    With `keep_final_norm` the norm is applied, as sequence classifiers of transformers do. Weights are random.
+    With `keep_final_norm` the norm is applied, as sequence classifiers of transformers do. Weights are random, or have no storage
+    where the caller makes modules that way (`sarm.checkpoints.loading.without_weights`).
     Gemma 2 caps its attention scores, which only `eager` attention can do, so there `sdpa` means `eager`.
     """
     cut = truncated_config(config, layer)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from sarm.backbone.decoder import truncated_backbone
-from sarm.checkpoints.tensors import TensorFolder, fill
+from sarm.checkpoints.loading import CPU, fill, without_weights
+from sarm.checkpoints.tensors import TensorFolder
 from sarm.job import EnvironmentProblem, UsageProblem
 
 TOKENIZER_FILES = (
@@ -53,21 +55,37 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def load_truncated_backbone(
-    folder: Path, *, layer: int, dtype: torch.dtype, attention: str = "sdpa", keep_final_norm: bool = False
+    folder: Path,
+    *,
+    layer: int,
+    dtype: torch.dtype,
+    attention: str = "sdpa",
+    keep_final_norm: bool = False,
+    device: torch.device = CPU,
 ) -> PreTrainedModel:
-    """The first `layer` blocks of a causal LM, base model or reward model, in `dtype`; deeper blocks are never read.
+    """The first `layer` blocks of a causal LM, base model or reward model, in `dtype` on `device`; deeper blocks are never read.
 
     Raises UsageProblem for a layer beyond the model or for missing and wrongly shaped tensors.
     """
-    config = load_config(folder)
-    try:
-        model = truncated_backbone(config, layer, keep_final_norm=keep_final_norm, attention=attention)
-    except ValueError as error:
-        raise UsageProblem(f"{folder.name}: {error}") from error
-    model.to(dtype=dtype)  # type: ignore[call-arg]
+    model = empty_backbone(
+        load_config(folder), layer, dtype=dtype, attention=attention, keep_final_norm=keep_final_norm, what=folder.name
+    )
     source = TensorFolder(folder)
     prefix = next((start for start in ("model.", "", "model.language_model.") if f"{start}embed_tokens.weight" in source.names), None)
     if prefix is None:
         raise UsageProblem(f"{folder.name}: no tensor 'model.embed_tokens.weight'; is this a decoder in Hugging Face layout?")
-    fill(model, source, {name: prefix + name for name in model.state_dict()}, what=folder.name)
+    fill(model, source, {name: prefix + name for name in model.state_dict()}, what=folder.name, device=device)
     return model.eval()
+
+
+def empty_backbone(
+    config: PretrainedConfig, layer: int, *, dtype: torch.dtype, what: str, attention: str = "sdpa", keep_final_norm: bool = False
+) -> PreTrainedModel:
+    """A truncated backbone whose weights have no storage and will be of `dtype`. Raises UsageProblem for a layer beyond the model."""
+    try:
+        with without_weights():
+            model = truncated_backbone(config, layer, keep_final_norm=keep_final_norm, attention=attention)
+    except ValueError as error:
+        raise UsageProblem(f"{what}: {error}") from error
+    nn.Module.to(model, dtype)
+    return model

@@ -4,24 +4,65 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterable
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from sarm.job import EnvironmentProblem, UsageProblem
 
 INDEX = "model.safetensors.index.json"
+# Takes a tensor under our name for it; False where its bytes were read and are not needed any more.
+Take = Callable[[str, Tensor], bool | None]
+
+
+class TensorSource(Protocol):
+    """Tensors by name, read one by one."""
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all tensors."""
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor."""
+
+    def read(self, wanted: Iterable[tuple[str, str]], take: Take) -> None:
+        """Call `take(ours, tensor)` for each (ours, theirs) pair."""
+
+
+class HeldTensors:
+    """Tensors that are in memory already."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all tensors."""
+        return set(self._tensors)
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor."""
+        return self._tensors[name]
+
+    def read(self, wanted: Iterable[tuple[str, str]], take: Take) -> None:
+        """See TensorSource."""
+        for ours, theirs in wanted:
+            take(ours, self._tensors[theirs])
 
 
 class TensorFolder:
-    """Tensors by name, read one by one from a single safetensors file or from the shards of an index."""
+    """Tensors of a single safetensors file or of the shards of an index; mapped, so that only what is touched is read."""
 
     def __init__(self, folder: Path) -> None:
+        """`folder` may be a file. Raises EnvironmentProblem where nothing is there, UsageProblem for anything but safetensors."""
         self._folder = folder
-        self._file_of = self._names(folder)
+        self._file_of = self._in_file(folder, f"{folder.name}: damaged safetensors file", "make or fetch it again") if folder.is_file() else self._names(folder)
 
     @staticmethod
     def _names(folder: Path) -> dict[str, Path]:
@@ -32,23 +73,33 @@ class TensorFolder:
             return {name: folder / file for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()}
         single = folder / "model.safetensors"
         if single.exists():
-            try:
-                with safe_open(single, framework="pt") as tensors:
-                    return dict.fromkeys(tensors.keys(), single)
-            except SafetensorError as error:
-                raise UsageProblem(f"{folder.name}/{single.name}: not a safetensors file ({error}); fetch it again") from error
+            return TensorFolder._in_file(single, f"{folder.name}/{single.name}: not a safetensors file", "fetch it again")
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
         if pickles:
             raise UsageProblem(f"{folder.name}: only pickled weights ({pickles[0]}); convert them to safetensors, pickles are not loaded")
         raise UsageProblem(f"{folder.name}: no model.safetensors and no {INDEX}; this is not a model folder")
+
+    @staticmethod
+    def _in_file(path: Path, refusal: str, cure: str) -> dict[str, Path]:
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                return dict.fromkeys(tensors.keys(), path)
+        except SafetensorError as error:
+            raise UsageProblem(f"{refusal} ({error}); {cure}") from error
 
     @property
     def names(self) -> set[str]:
         """Names of all tensors."""
         return set(self._file_of)
 
-    def read(self, wanted: Iterable[tuple[str, str]], take: Callable[[str, Tensor], None]) -> None:
-        """Call `take(ours, tensor)` for each (ours, theirs) pair, one file open at a time."""
+    def tensor(self, name: str) -> Tensor:
+        """One tensor; its shape costs nothing."""
+        found: dict[str, Tensor] = {}
+        self.read([(name, name)], found.__setitem__)
+        return found[name]
+
+    def read(self, wanted: Iterable[tuple[str, str]], take: Take) -> None:
+        """See TensorSource. One file is open at a time."""
         by_file: dict[Path, list[tuple[str, str]]] = {}
         for ours, theirs in wanted:
             by_file.setdefault(self._file_of[theirs], []).append((ours, theirs))
@@ -56,31 +107,27 @@ class TensorFolder:
             if not file.exists():
                 raise EnvironmentProblem(f"{self._folder.name}/{file.name}: the index names it but it is missing; fetch the model again")
             try:
-                with safe_open(file, framework="pt") as tensors:
-                    for ours, theirs in names:
-                        take(ours, tensors.get_tensor(theirs))
+                _read_file(file, names, take)
             except SafetensorError as error:
                 raise UsageProblem(f"{self._folder.name}/{file.name}: damaged safetensors file ({error}); fetch it again") from error
 
 
-def fill(module: nn.Module, source: TensorFolder, names: dict[str, str], *, what: str) -> None:
-    """Copy tensors into a module: `names` maps the module's names to the folder's.
+def _read_file(file: Path, names: Iterable[tuple[str, str]], take: Take) -> None:
+    tensors = None
+    for ours, theirs in names:
+        tensors = safe_open(file, framework="pt") if tensors is None else tensors
+        if take(ours, tensors.get_tensor(theirs)) is False:
+            # Pages that were read through a mapping count as this process's memory until the mapping goes.
+            tensors = None
 
-    Raises UsageProblem that names a missing or wrongly shaped tensor.
-    """
-    state = module.state_dict()
-    missing = [theirs for theirs in names.values() if theirs not in source.names]
-    if missing:
-        raise UsageProblem(f"{what}: tensor {missing[0]!r} is missing ({len(missing)} in all); is this the right model?")
 
-    def take(ours: str, tensor: Tensor) -> None:
-        if state[ours].shape != tensor.shape:
-            expected = list(state[ours].shape)
-            raise UsageProblem(f"{what}: tensor {names[ours]!r} has shape {list(tensor.shape)}, the config asks for {expected}")
-        state[ours].copy_(tensor)
-
-    with torch.no_grad():
-        source.read(names.items(), take)
+def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors; those that lie on the CPU, each in one piece, are not copied."""
+    # Under another name first: some of them may be mapped from the very file that is to be replaced.
+    partial = path.with_name(f"{path.name}.partial")
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(whole, partial, metadata=None if metadata is None else dict(metadata))
+    partial.replace(path)
 
 
 def read_tensor_file(path: Path) -> dict[str, Tensor]:
@@ -98,7 +145,8 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
             raise UsageProblem(f"{path.name}: damaged safetensors file ({error}); make or fetch it again") from error
     refusal = f"{path.name}: not a file of plain tensors; convert it to safetensors, pickles are not loaded"
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped where the format allows: torch's older one, which is no archive, is read whole.
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UsageProblem(refusal) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):

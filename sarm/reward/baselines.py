@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sarm.job import UsageProblem
-from sarm.reward.models import PooledOutput, RewardModel
+from sarm.reward.models import FixedHead, PooledOutput, RewardModel, linear_head
 
 # `<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n` of Llama 3: the gate reads the state at its first token, the
 # end of the prompt. Source: rewardbench 0.1.4, models/qrm.py.
@@ -28,11 +28,6 @@ class PublishedRewardModel(RewardModel):
     Deviation: heads compute in float32 whatever the backbone's precision; the published ArmoRM and GRM heads run in bfloat16,
     whose last digits make ties.
     """
-
-    def _freeze_score(self, weights: Tensor) -> None:
-        with torch.no_grad():
-            self.score.weight.copy_(weights[None])
-        self.score.weight.requires_grad = False
 
 
 def last_opening(input_ids: Tensor, last_index: Tensor, opening: Sequence[int]) -> Tensor:
@@ -86,8 +81,7 @@ class GatedRewardModel(PublishedRewardModel):
         quantiles: int = 1,
         opening: Sequence[int] = LLAMA3_ASSISTANT_OPENING,
     ) -> None:
-        super().__init__(backbone, objectives)
-        self._freeze_score(torch.ones(objectives))
+        super().__init__(backbone, FixedHead(torch.ones(objectives)))
         self.regression = nn.Linear(hidden_size, objectives * quantiles, bias=False)
         self.transform = nn.Linear(objectives, objectives, bias=False)
         self.gate = gate
@@ -123,7 +117,7 @@ class ValueHeadRewardModel(PublishedRewardModel):
     """
 
     def __init__(self, backbone: PreTrainedModel, hidden_layers: Sequence[nn.Module], *, features: int) -> None:
-        super().__init__(backbone, features)
+        super().__init__(backbone, linear_head(features))
         self.hidden_layers = nn.Sequential(*hidden_layers)
         self.score_bias = nn.Parameter(torch.zeros(1))
 
@@ -146,8 +140,7 @@ class LabelDistributionRewardModel(PublishedRewardModel):
     def __init__(
         self, backbone: PreTrainedModel, *, regression: Sequence[nn.Module], gate: Sequence[nn.Module], softmax: bool, temperature: float
     ) -> None:
-        super().__init__(backbone, LDL_BINS)
-        self._freeze_score(torch.linspace(0, 1, LDL_BINS))
+        super().__init__(backbone, FixedHead(torch.linspace(0, 1, LDL_BINS)))
         self.regression = nn.Sequential(*regression)
         self.gate = nn.Sequential(*gate)
         self.softmax, self.temperature = softmax, temperature

@@ -24,16 +24,39 @@ class PooledOutput(NamedTuple):
     features: Tensor | None
 
 
+class FixedHead(nn.Module):
+    """An output layer whose `weight` `[1, features]` is given and never trained."""
+
+    weight: Tensor
+
+    def __init__(self, weights: Tensor) -> None:
+        """`weights` `[features]`."""
+        super().__init__()
+        self.register_buffer("weight", weights[None])
+
+    @property
+    def in_features(self) -> int:
+        """How many features it reads."""
+        return int(self.weight.shape[1])
+
+
+def linear_head(features: int) -> nn.Linear:
+    """A head that can be trained, with torch's random weights."""
+    return nn.Linear(features, 1, bias=False)
+
+
 class RewardModel(nn.Module):
     """A truncated decoder with something that turns the scored token's hidden state into a reward.
 
     `model` is the backbone, `score` the linear head without bias, as in the released checkpoints.
     """
 
-    def __init__(self, backbone: PreTrainedModel, features: int) -> None:
+    score: nn.Linear | FixedHead
+
+    def __init__(self, backbone: PreTrainedModel, score: nn.Linear | FixedHead) -> None:
         super().__init__()
         self.model = backbone
-        self.score = nn.Linear(features, 1, bias=False)
+        self.score = score
 
     @property
     def layer(self) -> int:
@@ -85,7 +108,7 @@ class SARM(RewardModel):
     """
 
     def __init__(self, backbone: PreTrainedModel, sae: TopKSAE, *, latents: Literal["topk", "pre_acts"] = "topk") -> None:
-        super().__init__(backbone, sae.n_latents)
+        super().__init__(backbone, linear_head(sae.n_latents))
         self.sae = sae
         self.latents = latents
         self.edits: Mapping[int, Edit] = {}
@@ -104,7 +127,7 @@ class LinearEncoderRewardModel(RewardModel):
     """
 
     def __init__(self, backbone: PreTrainedModel, *, hidden_size: int, n_latents: int) -> None:
-        super().__init__(backbone, n_latents)
+        super().__init__(backbone, linear_head(n_latents))
         self.untrained_sae_encoder = nn.Linear(hidden_size, n_latents)
 
     def features(self, pooled: Tensor) -> Tensor:
@@ -116,7 +139,7 @@ class DenseRewardModel(RewardModel):
     """A scalar head on the final-normed hidden state: what `AutoModelForSequenceClassification` computes on the same blocks."""
 
     def __init__(self, backbone: PreTrainedModel, *, hidden_size: int) -> None:
-        super().__init__(backbone, hidden_size)
+        super().__init__(backbone, linear_head(hidden_size))
 
     def features(self, pooled: Tensor) -> Tensor:
         """The hidden state itself."""

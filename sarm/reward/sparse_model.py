@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sarm.data.tokens import assistant_start
-from sarm.reward.models import PooledOutput, RewardModel
+from sarm.reward.models import FixedHead, PooledOutput, RewardModel
 from sarm.reward.sparse_rm import StateHead
 
 Pooling = Literal["end_of_turn", "last_content", "mean"]
@@ -20,10 +20,9 @@ class StateReader(RewardModel):
     """No reward yet: its features are the pooled state of each row. `header` are the ids of the assistant's header, for `mean`."""
 
     def __init__(self, backbone: PreTrainedModel, *, hidden_size: int, pooling: Pooling, header: Sequence[int] = ()) -> None:
-        super().__init__(backbone, hidden_size)
+        super().__init__(backbone, FixedHead(torch.zeros(hidden_size)))
         self.pooling = pooling
         self.header = tuple(header)
-        self.score.weight.data.zero_()
 
     def features(self, pooled: Tensor) -> Tensor:
         """The state itself. Raises ValueError where another token than the last is asked for: only `forward` can give that."""
@@ -52,9 +51,8 @@ class SparseRewardModel(RewardModel):
     """A frozen truncated backbone with a `StateHead` at the end-of-turn token; the head computes in float32."""
 
     def __init__(self, backbone: PreTrainedModel, head: StateHead) -> None:
-        super().__init__(backbone, head.score.in_features)
+        super().__init__(backbone, head.score)
         self.head = head
-        self.score = head.score
 
     def features(self, pooled: Tensor) -> Tensor:
         """What the output layer sees: `[..., hidden_size]` to `[..., features]`."""

@@ -96,12 +96,21 @@ class TopKSAE(nn.Module):
     @property
     def hidden_size(self) -> int:
         """Width of the residual stream."""
-        return int(self.pre_bias.shape[0])
+        return self.encoder.in_features
 
     @property
     def n_latents(self) -> int:
         """Width of the dictionary."""
-        return int(self.latent_bias.shape[0])
+        return self.encoder.out_features
+
+    @staticmethod
+    def fresh(*, hidden_size: int, n_latents: int, k: int, generator: torch.Generator, standardizes: bool = True) -> TopKSAE:
+        """An SAE with the random weights of `reset` and no others: the constructor draws some of its own, which none should pay for."""
+        with torch.device("meta"):
+            sae = TopKSAE(hidden_size=hidden_size, n_latents=n_latents, k=k, standardizes=standardizes)
+        sae.to_empty(device="cpu")
+        sae.reset(generator)
+        return sae
 
     def reset(self, generator: torch.Generator) -> None:
         """Random encoder (uniform in +-1/sqrt(hidden_size), torch's rule for linear layers), decoder tied to it, biases 0."""

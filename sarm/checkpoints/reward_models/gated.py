@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sarm.checkpoints.loading import without_weights
 from sarm.checkpoints.reward_models.head_tensors import HeadTensors
 from sarm.job import UsageProblem
 from sarm.reward.baselines import GatedRewardModel, PromptGate
@@ -37,13 +37,14 @@ def build_gated(raw: Mapping[str, Any], backbone: PreTrainedModel, heads: HeadTe
         )
     if int(raw.get("num_objectives", objectives)) != objectives:
         raise UsageProblem(f"{heads.what}: config.json says {raw['num_objectives']} objectives, the tensors have {objectives}")
-    gate = PromptGate(_gate_layers(heads, hidden_size), temperature=float(raw.get("gating_temperature", DEFAULT_TEMPERATURE)))
-    model = GatedRewardModel(backbone, gate, hidden_size=hidden_size, objectives=objectives, quantiles=quantiles)
-    with torch.no_grad():
-        # The published product is rewards @ matrix, a linear layer's is weight @ rewards.
-        model.transform.weight.copy_(transform.T)
-        model.regression.weight.copy_(regression)
-        gate.logit_scale.copy_(heads.take("gating.logit_scale", 1))
+    layers = _gate_layers(heads, hidden_size)
+    with without_weights():
+        gate = PromptGate(layers, temperature=float(raw.get("gating_temperature", DEFAULT_TEMPERATURE)))
+        model = GatedRewardModel(backbone, gate, hidden_size=hidden_size, objectives=objectives, quantiles=quantiles)
+    # The published product is rewards @ matrix, a linear layer's is weight @ rewards.
+    model.transform.weight = nn.Parameter(transform.T.contiguous())
+    model.regression.weight = nn.Parameter(regression)
+    gate.logit_scale = nn.Parameter(heads.take("gating.logit_scale", 1))
     return model
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from sarm.checkpoints.loading import without_weights
 from sarm.job import UsageProblem
 
 
@@ -26,7 +27,12 @@ class HeadTensors:
         if tensor.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
             expected = ["any" if size is None else size for size in shape]
             raise UsageProblem(f"{self.what}: tensor {name!r} has shape {list(tensor.shape)}, the model asks for {expected}")
-        return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+        # A copy: what is on disk must not be changed through a head, nor a head with the file.
+        return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
+
+    def leave(self, name: str) -> None:
+        """Say of a tensor that nothing needs it; it is not read."""
+        self._left.pop(name, None)
 
     def numbers(self, prefix: str) -> list[int]:
         """Numbers N of the tensors `<prefix>.N.weight`, ascending."""
@@ -40,21 +46,23 @@ class HeadTensors:
     def linear(self, name: str, *, inputs: int, bias: bool = True) -> nn.Linear:
         """The layer `<name>.weight` `[any, inputs]`, with `<name>.bias` if the layout has one."""
         weight = self.take(f"{name}.weight", None, inputs)
-        layer = nn.Linear(inputs, len(weight), bias=bias)
-        with torch.no_grad():
-            layer.weight.copy_(weight)
-            if bias:
-                layer.bias.copy_(self.take(f"{name}.bias", len(weight)))
+        with without_weights():
+            layer = nn.Linear(inputs, len(weight), bias=bias)
+        layer.weight = nn.Parameter(weight)
+        if bias:
+            layer.bias = nn.Parameter(self.take(f"{name}.bias", len(weight)))
         return layer
 
     def batch_norm(self, name: str, *, width: int) -> nn.BatchNorm1d:
         """A batch norm with its running statistics."""
-        layer = nn.BatchNorm1d(width)
-        with torch.no_grad():
-            for part in ("weight", "bias", "running_mean", "running_var"):
-                getattr(layer, part).copy_(self.take(f"{name}.{part}", width))
+        with without_weights():
+            layer = nn.BatchNorm1d(width)
+        for part in ("weight", "bias"):
+            setattr(layer, part, nn.Parameter(self.take(f"{name}.{part}", width)))
+        for part in ("running_mean", "running_var"):
+            setattr(layer, part, self.take(f"{name}.{part}", width))
         if self.has(f"{name}.num_batches_tracked"):
-            self.take(f"{name}.num_batches_tracked")
+            self.leave(f"{name}.num_batches_tracked")
         return layer
 
     def perceptron(self, prefix: str, *, inputs: int, activation: Callable[[], nn.Module]) -> list[nn.Module]:

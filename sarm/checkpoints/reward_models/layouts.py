@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from sarm.backbone.decoder import truncated_backbone
+from sarm.backbone.decoder import UnappliedNorm, truncated_backbone
 from sarm.checkpoints.backbones import copy_tokenizer
+from sarm.checkpoints.loading import CPU, fill, without_weights
 from sarm.checkpoints.reward_models.published import load_published, published_layout
 from sarm.checkpoints.reward_models.sparse_heads import SPARSE_MODEL_TYPE, load_sparse_reward_model
 from sarm.checkpoints.sarm_geometry import SARMGeometry, geometry_in_config, geometry_in_name
-from sarm.checkpoints.tensors import TensorFolder, fill
+from sarm.checkpoints.tensors import TensorFolder, write_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.reward.baselines import PublishedRewardModel
 from sarm.reward.models import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel
@@ -29,6 +31,8 @@ OUR_MODEL_TYPE = "sarm"
 EPOCHS = "epochs"
 # A SARM on another project's SAE: a type of its own, as sarm.reward.hf, which knows TopK alone, must not open it.
 IMPORTED_MODEL_TYPE = "sarm_imported"
+OUR_TYPES = (OUR_MODEL_TYPE, IMPORTED_MODEL_TYPE)
+FIRST_WEIGHT = "model.embed_tokens.weight"
 CLASSIFIER_CODE = ("AutoModelForSequenceClassification", "AutoModel")
 
 
@@ -54,8 +58,10 @@ def backbone_config(raw: dict[str, Any], *, what: str) -> PretrainedConfig:
         raise UsageProblem(f"{what}: model_type {model_type!r} is not known to transformers; remote code is never run") from error
 
 
-def load_reward_model(folder: Path, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> RewardModel:
-    """A reward model in any of the layouts, in evaluation mode; backbone and SAE in `dtype`, the head in float32.
+def load_reward_model(
+    folder: Path, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa", device: torch.device = CPU
+) -> RewardModel:
+    """A reward model in any of the layouts, in evaluation mode, on `device`; backbone and SAE in `dtype`, the head in float32.
 
     Raises UsageProblem that names what does not fit: a missing or wrongly shaped tensor, more than one label, an unknown layout.
     """
@@ -63,20 +69,25 @@ def load_reward_model(folder: Path, *, dtype: torch.dtype = torch.float32, atten
     source = TensorFolder(folder)
     if raw.get("model_type") == SPARSE_MODEL_TYPE:
         config = backbone_config(raw["backbone"], what=folder.name)
-        return load_sparse_reward_model(folder, config=config, source=source, dtype=dtype, attention=attention)
-    if raw.get("model_type") in (OUR_MODEL_TYPE, IMPORTED_MODEL_TYPE):
-        model = _from_ours(raw, attention=attention, what=folder.name)
-    elif "sae.encoder.weight" in source.names:
-        geometry = geometry_in_config(raw)
-        if geometry is None:
-            raise UsageProblem(f"{folder.name}: config.json has no SAE geometry; import it with import_authors_checkpoint of this file")
-        model = _sarm(backbone_config(raw, what=folder.name), geometry, attention=attention, what=folder.name)
-    elif layout := published_layout(folder, source):
+        return load_sparse_reward_model(folder, config=config, source=source, dtype=dtype, attention=attention, device=device)
+    layout = None if raw.get("model_type") in OUR_TYPES or "sae.encoder.weight" in source.names else published_layout(folder, source)
+    if layout:
         config = backbone_config(raw, what=folder.name)
-        return load_published(folder, layout, raw=raw, config=config, source=source, dtype=dtype, attention=attention)
-    else:
-        model = _scalar(raw, source, attention=attention, what=folder.name)
-    return _filled(model, source, dtype=dtype, what=folder.name)
+        return load_published(folder, layout, raw=raw, config=config, source=source, dtype=dtype, attention=attention, device=device)
+    with without_weights():
+        model = _empty_model(raw, source, attention=attention, what=folder.name)
+    return _filled(model, source, dtype=dtype, what=folder.name, device=device)
+
+
+def _empty_model(raw: dict[str, Any], source: TensorFolder, *, attention: str, what: str) -> RewardModel:
+    if raw.get("model_type") in OUR_TYPES:
+        return _from_ours(raw, attention=attention, what=what)
+    if "sae.encoder.weight" not in source.names:
+        return _scalar(raw, source, attention=attention, what=what)
+    geometry = geometry_in_config(raw)
+    if geometry is None:
+        raise UsageProblem(f"{what}: config.json has no SAE geometry; import it with import_authors_checkpoint of this file")
+    return _sarm(backbone_config(raw, what=what), geometry, attention=attention, what=what)
 
 
 def import_authors_checkpoint(folder: Path, target: Path) -> None:
@@ -88,15 +99,25 @@ def import_authors_checkpoint(folder: Path, target: Path) -> None:
     name = folder.parent.name if folder.name.startswith("checkpoint-") else folder.name
     geometry = geometry_in_config(raw) or geometry_in_name(name)
     config = backbone_config(raw, what=folder.name)
-    sarm = _sarm(config, geometry, attention="sdpa", what=folder.name)
-    model = _filled(sarm, TensorFolder(folder), dtype=torch.float32, what=folder.name)
+    with without_weights():
+        sarm = _sarm(config, geometry, attention="sdpa", what=folder.name)
+    model = _filled(sarm, TensorFolder(folder), dtype=torch.float32, what=folder.name, device=CPU)
     save_reward_model(target, model, encoder="sae", tokenizer=folder)
 
 
 def save_reward_model(
     folder: Path, model: RewardModel, *, encoder: str, tokenizer: Path | None, pad_id: int | None = None
 ) -> None:
-    """Write `config.json`, `model.safetensors` and the tokenizer's files.
+    """As `save_weights`, with the weights that the model has."""
+    save_weights(folder, model, model.state_dict(), encoder=encoder, tokenizer=tokenizer, pad_id=pad_id)
+
+
+def save_weights(
+    folder: Path, model: RewardModel, tensors: Mapping[str, Tensor], *, encoder: str, tokenizer: Path | None, pad_id: int | None
+) -> None:
+    """Write `config.json`, `model.safetensors` and the tokenizer's files of a model with these weights, whole, by its names.
+
+    The model's own may lie in pieces in other processes, or be those of a later step: only its shape is asked for.
 
     A scalar model becomes a plain sequence classifier that `AutoModelForSequenceClassification` reads; a SARM or linear-encoder
     model opens there after `import sarm.reward.hf`. `pad_id` is the tokenizer's, for a backbone whose config names none (Llama 3.1):
@@ -110,7 +131,7 @@ def save_reward_model(
     # A path of this machine.
     config.pop("_name_or_path", None)
     # The weights' own precision: transformers opens a folder in the one that its config names.
-    config["dtype"] = str(next(model.model.parameters()).dtype).removeprefix("torch.")
+    config["dtype"] = str(tensors[FIRST_WEIGHT].dtype).removeprefix("torch.")
     if pad_id is not None:
         config["pad_token_id"] = pad_id
     config.update(num_labels=1, id2label={"0": "reward"}, label2id={"reward": 0}, use_cache=False)
@@ -119,8 +140,7 @@ def save_reward_model(
     else:
         config = _our_config(config, model, encoder=encoder)
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensor_file(folder / "model.safetensors", tensors, metadata={"format": "pt"})
     if tokenizer is not None:
         copy_tokenizer(tokenizer, folder)
 
@@ -142,7 +162,7 @@ def _our_config(backbone: dict[str, Any], model: RewardModel, *, encoder: str) -
         if isinstance(model.sae, SparseEncoder):
             ours.update(model_type=IMPORTED_MODEL_TYPE, architectures=[], sae_convention=model.sae.convention)
     else:
-        ours.update(n_latents=model.score.weight.shape[1])
+        ours.update(n_latents=model.score.in_features)
     return ours
 
 
@@ -185,14 +205,18 @@ def _remote_code(raw: dict[str, Any]) -> str:
     return f" (config.json asks for the remote code {code}, which is never run)" if code else ""
 
 
-def _filled(model: RewardModel, source: TensorFolder, *, dtype: torch.dtype, what: str) -> RewardModel:
+def _filled(model: RewardModel, source: TensorFolder, *, dtype: torch.dtype, what: str, device: torch.device) -> RewardModel:
     model.to(dtype)
     model.score.to(torch.float32)
     state = model.state_dict()
+    norm = model.model.get_submodule("norm")
     # The released layout stores the final norm but never applies it; some conversions leave it out.
-    names = {name: name for name in state if name != "model.norm.weight" or name in source.names}
+    absent = {"model.norm.weight"} - source.names if isinstance(norm, UnappliedNorm) else set()
+    names = {name: name for name in state if name not in absent}
     extra = sorted(source.names - set(state))
     if extra:
         raise UsageProblem(f"{what}: unknown tensor {extra[0]!r} ({len(extra)} in all); the config and the weights do not belong together")
-    fill(model, source, names, what=what)
+    if absent and isinstance(norm, UnappliedNorm):
+        norm.weight = nn.Parameter(norm.first_weight().to(dtype), requires_grad=False)
+    fill(model, source, names, what=what, device=device)
     return model.eval()

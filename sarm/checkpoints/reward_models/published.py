@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from sarm.backbone.decoder import truncated_backbone
+from sarm.checkpoints.backbones import empty_backbone
+from sarm.checkpoints.loading import fill
 from sarm.checkpoints.reward_models.gated import MARK, build_gated
 from sarm.checkpoints.reward_models.grm import PREFIX, build_grm
 from sarm.checkpoints.reward_models.head_tensors import HeadTensors
 from sarm.checkpoints.reward_models.ldl import HEADS, build_ldl, ldl_side_files
-from sarm.checkpoints.tensors import TensorFolder, fill
-from sarm.job import UsageProblem
+from sarm.checkpoints.tensors import TensorFolder
 from sarm.reward.baselines import PublishedRewardModel
 
 PublishedLayout = Literal["gated", "value_head", "ldl"]
@@ -53,6 +53,7 @@ def load_published(
     source: TensorFolder,
     dtype: torch.dtype,
     attention: str,
+    device: torch.device,
 ) -> PublishedRewardModel:
     """The model in evaluation mode, decoder in `dtype` and heads in float32.
 
@@ -60,10 +61,7 @@ def load_published(
     """
     what = folder.name
     text = config.get_text_config()
-    try:
-        backbone = truncated_backbone(config, text.num_hidden_layers, keep_final_norm=True, attention=attention)
-    except ValueError as error:
-        raise UsageProblem(f"{what}: {error}") from error
+    backbone = empty_backbone(config, text.num_hidden_layers, dtype=dtype, attention=attention, keep_final_norm=True, what=what)
     prefix = "model." if "model.embed_tokens.weight" in source.names else ""
     names = {name: prefix + name for name in backbone.state_dict()}
     heads = HeadTensors(_head_tensors(folder, source, set(names.values())), what)
@@ -74,8 +72,7 @@ def load_published(
     }
     model = builders[layout]()
     heads.finish()
-    backbone.to(dtype=dtype)  # type: ignore[call-arg]
-    fill(backbone, source, names, what=what)
+    fill(model, source, {f"model.{ours}": theirs for ours, theirs in names.items()}, what=what, device=device)
     return model.eval()
 
 

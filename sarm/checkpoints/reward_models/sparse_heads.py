@@ -12,15 +12,14 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import save_file
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sarm.backbone.decoder import truncated_backbone
-from sarm.checkpoints.backbones import copy_tokenizer, load_config, load_tokenizer, load_truncated_backbone
+from sarm.checkpoints.backbones import copy_tokenizer, empty_backbone, load_config, load_tokenizer, load_truncated_backbone
+from sarm.checkpoints.loading import CPU, fill, without_weights
 from sarm.checkpoints.saes.files import load_sae
 from sarm.checkpoints.saes.foreign import holds_sparse_encoder, load_sparse_encoder
-from sarm.checkpoints.tensors import TensorFolder, fill, read_tensor_file
+from sarm.checkpoints.tensors import TensorFolder, write_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.reward.sparse_model import SparseRewardModel
 from sarm.reward.sparse_rm import Activations, Dense, Projections, Reader, StateHead, head_parameters
@@ -86,7 +85,7 @@ def save_head(folder: Path, head: StateHead, *, layer: int, hidden_size: int) ->
     else:
         layout |= {"inputs": "projections" if isinstance(reader, Projections) else "dense", "normalization": reader.normalization}
     (folder / "head.json").write_text(HeadLayout.model_validate(layout).model_dump_json(indent=1) + "\n", encoding="utf-8")
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in head.state_dict().items()}, folder / "head.safetensors")
+    write_tensor_file(folder / "head.safetensors", head.state_dict())
 
 
 def _convention(sae: TopKSAE) -> Convention:
@@ -102,21 +101,18 @@ def load_head(folder: Path) -> tuple[StateHead, HeadLayout]:
         raise EnvironmentProblem(f"{folder.name}: no head.json; this is not the folder of a SparseRM or SAFER head")
     try:
         layout = HeadLayout.model_validate_json(path.read_text(encoding="utf-8"))
-        head = StateHead(_empty_reader(layout), width=layout.width)
+        with without_weights():
+            head = StateHead(_empty_reader(layout), width=layout.width)
     except (ValidationError, ValueError) as error:
         raise UsageProblem(f"{folder.name}/head.json: {' '.join(str(error).split())}; train the head again") from error
-    tensors = read_tensor_file(folder / "head.safetensors")
+    source = TensorFolder(folder / "head.safetensors")
     expected = head.state_dict()
-    for name, value in expected.items():
-        if name not in tensors:
-            raise UsageProblem(f"{folder.name}: head.safetensors has no tensor {name!r}; train the head again")
-        if tensors[name].shape != value.shape:
-            shapes = f"{list(tensors[name].shape)}, head.json asks for {list(value.shape)}"
-            raise UsageProblem(f"{folder.name}: tensor {name!r} has shape {shapes}")
-    extra = sorted(set(tensors) - set(expected))
+    absent, extra = sorted(set(expected) - source.names), sorted(source.names - set(expected))
+    if absent:
+        raise UsageProblem(f"{folder.name}: head.safetensors has no tensor {absent[0]!r}; train the head again")
     if extra:
         raise UsageProblem(f"{folder.name}: unknown tensor {extra[0]!r} in head.safetensors; head.json and it do not belong together")
-    head.load_state_dict(tensors)
+    fill(head, source, {name: name for name in expected}, what=folder.name, asks="head.json")
     return head.eval(), layout
 
 
@@ -153,8 +149,8 @@ def _save_around(folder: Path, backbone: PreTrainedModel, *, layer: int, tokeniz
         **{key: config.get(key) for key in ("dtype", "pad_token_id", "bos_token_id", "eos_token_id", "hidden_size", "vocab_size")},
     }
     (folder / "config.json").write_text(json.dumps(ours, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
-    tensors = {f"model.{name}": value.detach().cpu().contiguous().clone() for name, value in backbone.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    tensors = {f"model.{name}": value for name, value in backbone.state_dict().items()}
+    write_tensor_file(folder / "model.safetensors", tensors, metadata={"format": "pt"})
     copy_tokenizer(tokenizer, folder)
 
 
@@ -181,17 +177,15 @@ def parameter_facts(backbone: Path, layer: int, head: StateHead) -> dict[str, fl
 
 
 def load_sparse_reward_model(
-    folder: Path, *, config: PretrainedConfig, source: TensorFolder, dtype: torch.dtype, attention: str
+    folder: Path, *, config: PretrainedConfig, source: TensorFolder, dtype: torch.dtype, attention: str, device: torch.device = CPU
 ) -> SparseRewardModel:
     """A whole model: the kept blocks in `dtype`, the head in float32. Raises UsageProblem for parts that do not fit each other."""
     head, layout = load_head(folder)
     if layout.hidden_size != config.hidden_size:
         widths = f"{layout.hidden_size} numbers a token, the model's states have {config.hidden_size}"
         raise UsageProblem(f"{folder.name}: the head reads {widths}")
-    try:
-        backbone = truncated_backbone(config, layout.layer, attention=attention)
-    except ValueError as error:
-        raise UsageProblem(f"{folder.name}: {error}") from error
-    nn.Module.to(backbone, dtype)
-    fill(backbone, source, {name: f"model.{name}" for name in backbone.state_dict()}, what=folder.name)
-    return SparseRewardModel(backbone, head).eval()
+    backbone = empty_backbone(config, layout.layer, dtype=dtype, attention=attention, what=folder.name)
+    model = SparseRewardModel(backbone, head)
+    names = [f"model.{name}" for name in backbone.state_dict()]
+    fill(model, source, {name: name for name in names}, what=folder.name, device=device)
+    return model.eval()

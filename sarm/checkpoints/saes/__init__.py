@@ -1,4 +1,4 @@
 """SAEs on disk: our own files, and those of other projects.
 
-May import: sarm_geometry, tensors.
+May import: loading, sarm_geometry, tensors.
 """

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save_file
-from torch import Tensor
 
+from sarm.checkpoints.loading import CPU, fill, without_weights
 from sarm.checkpoints.saes.foreign import holds_sparse_encoder, load_sparse_encoder
 from sarm.checkpoints.sarm_geometry import geometry_in_config
-from sarm.checkpoints.tensors import TensorFolder, read_tensor_file
+from sarm.checkpoints.tensors import HeldTensors, TensorFolder, TensorSource, read_tensor_file, write_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.sae.model import TopKSAE
 
 AUTHORS_NAME = re.compile(r"_Latent(\d+)_Layer(\d+)_K(\d+)_")
+# Of an SAE's tensors in a reward model.
+PREFIX = "sae."
 PARAMETERS = ("pre_bias", "latent_bias", "encoder.weight", "decoder.weight")
 
 
@@ -35,31 +36,40 @@ class SAEGeometry(BaseModel):
 
 def save_sae(folder: Path, sae: TopKSAE, *, layer: int) -> None:
     """Write `sae.safetensors` and `sae.json`."""
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in sae.state_dict().items()}, folder / "sae.safetensors")
+    write_tensor_file(folder / "sae.safetensors", sae.state_dict())
     geometry = SAEGeometry(layer=layer, hidden_size=sae.hidden_size, n_latents=sae.n_latents, k=sae.k, standardize=sae.standardizes)
     (folder / "sae.json").write_text(geometry.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def sae_from_tensors(tensors: dict[str, Tensor], geometry: SAEGeometry, *, what: str) -> TopKSAE:
-    """An SAE of the given geometry. Raises UsageProblem that names a missing, extra or wrongly shaped tensor."""
+def sae_from(
+    source: TensorSource,
+    geometry: SAEGeometry,
+    *,
+    what: str,
+    dtype: torch.dtype | None = None,
+    prefix: str = "",
+    device: torch.device = CPU,
+) -> TopKSAE:
+    """An SAE of the given geometry from tensors whose names begin with `prefix`, in `dtype` or, for None, in that of its encoder.
+
+    Raises UsageProblem that names a missing, extra or wrongly shaped tensor.
+    """
     if not 1 <= geometry.k <= geometry.n_latents:
         raise UsageProblem(f"{what}: k = {geometry.k} must lie between 1 and the width {geometry.n_latents}; correct the geometry")
-    sae = TopKSAE(hidden_size=geometry.hidden_size, n_latents=geometry.n_latents, k=geometry.k, standardizes=geometry.standardize)
-    for name in PARAMETERS:
-        if name not in tensors:
-            raise UsageProblem(f"{what}: tensor {name!r} is missing")
-        expected = sae.state_dict()[name].shape
-        if tensors[name].shape != expected:
-            raise UsageProblem(f"{what}: tensor {name!r} has shape {list(tensors[name].shape)}, the geometry asks for {list(expected)}")
-    extra = sorted(set(tensors) - set(PARAMETERS))
-    if extra:
+    names = {name: prefix + name for name in PARAMETERS}
+    known = [theirs for theirs in names.values() if theirs in source.names]
+    extra = sorted(name for name in source.names - set(known) if name.startswith(prefix))
+    if extra and len(known) == len(names):
         raise UsageProblem(f"{what}: unknown tensor {extra[0]!r}; a TopK SAE has {', '.join(PARAMETERS)}")
-    sae.to(next(iter(tensors.values())).dtype)
-    sae.load_state_dict(tensors)
+    with without_weights():
+        sae = TopKSAE(hidden_size=geometry.hidden_size, n_latents=geometry.n_latents, k=geometry.k, standardizes=geometry.standardize)
+    if names["encoder.weight"] in known:
+        sae.to(dtype or source.tensor(names["encoder.weight"]).dtype)
+    fill(sae, source, names, what=what, asks="geometry", device=device)
     return sae
 
 
-def load_sae(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[TopKSAE, SAEGeometry]:
+def load_sae(folder: Path, dtype: torch.dtype = torch.float32, *, device: torch.device = CPU) -> tuple[TopKSAE, SAEGeometry]:
     """An SAE saved by `save_sae`, or another project's saved by `save_sparse_encoder` (its `k` is 0 where it has none).
 
     Raises EnvironmentProblem for a folder without one, UsageProblem for tensors that do not fit the geometry.
@@ -67,14 +77,15 @@ def load_sae(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[TopKSAE,
     if not (folder / "sae.json").exists():
         raise EnvironmentProblem(f"{folder.name}: no sae.json; this is not an SAE artifact")
     if holds_sparse_encoder(folder):
-        imported = load_sparse_encoder(folder, dtype)
+        imported = load_sparse_encoder(folder, dtype, device=device)
         encoder = imported.sae
         standardizes = encoder.normalization == "standardize"
         shape = {"hidden_size": encoder.hidden_size, "n_latents": encoder.n_latents, "k": encoder.convention["k"]}
         return encoder, SAEGeometry(layer=imported.layer or 0, standardize=standardizes, **shape)
     geometry = SAEGeometry.model_validate_json((folder / "sae.json").read_text(encoding="utf-8"))
-    sae = sae_from_tensors(read_tensor_file(folder / "sae.safetensors"), geometry, what=folder.name)
-    return sae.to(dtype), geometry
+    if not (folder / "sae.safetensors").exists():
+        raise EnvironmentProblem(f"{folder.name}: no sae.safetensors beside sae.json; make or fetch the SAE again")
+    return sae_from(TensorFolder(folder / "sae.safetensors"), geometry, what=folder.name, dtype=dtype, device=device), geometry
 
 
 def import_authors_sae(path: Path) -> tuple[TopKSAE, SAEGeometry]:
@@ -91,7 +102,7 @@ def import_authors_sae(path: Path) -> tuple[TopKSAE, SAEGeometry]:
     if "pre_bias" not in tensors:
         raise UsageProblem(f"{path.name}: tensor 'pre_bias' is missing")
     geometry = SAEGeometry(layer=layer, hidden_size=tensors["pre_bias"].shape[0], n_latents=n_latents, k=k)
-    return sae_from_tensors(tensors, geometry, what=path.name), geometry
+    return sae_from(HeldTensors(tensors), geometry, what=path.name), geometry
 
 
 def sae_of_checkpoint(folder: Path) -> tuple[TopKSAE, SAEGeometry]:
@@ -101,14 +112,13 @@ def sae_of_checkpoint(folder: Path) -> tuple[TopKSAE, SAEGeometry]:
     """
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     source = TensorFolder(folder)
-    names = {name.removeprefix("sae."): name for name in source.names if name.startswith("sae.")}
+    there = any(name.startswith(PREFIX) for name in source.names)
     found = geometry_in_config(raw)
-    if not names or found is None:
-        lacking = "tensors named 'sae.*'" if not names else "geometry of the SAE in config.json (sarm_param)"
+    if not there or found is None:
+        lacking = "tensors named 'sae.*'" if not there else "geometry of the SAE in config.json (sarm_param)"
         raise UsageProblem(f"{folder.name}: no {lacking}; give a checkpoint in the authors' layout")
-    tensors: dict[str, Tensor] = {}
-    source.read(names.items(), tensors.__setitem__)
-    if "pre_bias" not in tensors:
+    if f"{PREFIX}pre_bias" not in source.names:
         raise UsageProblem(f"{folder.name}: tensor 'sae.pre_bias' is missing")
-    geometry = SAEGeometry(layer=found.layer, hidden_size=tensors["pre_bias"].shape[0], n_latents=found.n_latents, k=found.k)
-    return sae_from_tensors(tensors, geometry, what=folder.name), geometry
+    width = source.tensor(f"{PREFIX}pre_bias").shape[0]
+    geometry = SAEGeometry(layer=found.layer, hidden_size=width, n_latents=found.n_latents, k=found.k)
+    return sae_from(source, geometry, what=folder.name, prefix=PREFIX), geometry

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save_file
 
+from sarm.checkpoints.loading import CPU
 from sarm.checkpoints.saes.dictionary_learning import read_dictionary_learning
 from sarm.checkpoints.saes.gemma_scope import read_gemma_scope
 from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from
 from sarm.checkpoints.saes.llama_scope import read_llama_scope
 from sarm.checkpoints.saes.sae_lens import read_sae_lens
 from sarm.checkpoints.saes.sparsify import read_sparsify
-from sarm.checkpoints.tensors import read_tensor_file
+from sarm.checkpoints.tensors import read_tensor_file, write_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.sae.sparse_encoder import Activation, Normalization
 
@@ -90,7 +90,7 @@ def save_sparse_encoder(folder: Path, imported: ImportedSAE, *, layer: int = 0) 
         **sae.convention,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in sae.state_dict().items()}, folder / "sae.safetensors")
+    write_tensor_file(folder / "sae.safetensors", sae.state_dict())
     (folder / "sae.json").write_text(geometry.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
@@ -100,7 +100,7 @@ def holds_sparse_encoder(folder: Path) -> bool:
     return path.exists() and "activation" in json.loads(path.read_text(encoding="utf-8"))
 
 
-def load_sparse_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> ImportedSAE:
+def load_sparse_encoder(folder: Path, dtype: torch.dtype = torch.float32, *, device: torch.device = CPU) -> ImportedSAE:
     """An encoder saved by `save_sparse_encoder`. Raises UsageProblem for tensors that do not fit its geometry."""
     if not holds_sparse_encoder(folder):
         raise EnvironmentProblem(f"{folder.name}: no sae.json of an imported encoder")
@@ -120,7 +120,9 @@ def load_sparse_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> Imp
         normalization=geometry.normalization,
         subtracts_bias=geometry.subtracts_bias,
         what=folder.name,
+        dtype=dtype,
+        device=device,
     )
     if (sae.hidden_size, sae.n_latents) != (geometry.hidden_size, geometry.n_latents):
         raise UsageProblem(f"{folder.name}: tensors of {sae.n_latents} x {sae.hidden_size}, sae.json says otherwise; make it again")
-    return ImportedSAE(sae=sae.to(dtype), layer=geometry.layer or None, layout=geometry.source)
+    return ImportedSAE(sae=sae, layer=geometry.layer or None, layout=geometry.source)

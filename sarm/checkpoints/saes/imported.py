@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sarm.checkpoints.loading import CPU, fill, without_weights
+from sarm.checkpoints.tensors import HeldTensors
 from sarm.job import UsageProblem
 from sarm.sae.sparse_encoder import Activation, Normalization, SparseEncoder
 
@@ -39,21 +41,30 @@ class Parts(NamedTuple):
 
 
 def encoder_from(
-    parts: Parts, *, activation: Activation, k: int, normalization: Normalization, subtracts_bias: bool, what: str
+    parts: Parts,
+    *,
+    activation: Activation,
+    k: int,
+    normalization: Normalization,
+    subtracts_bias: bool,
+    what: str,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
 ) -> SparseEncoder:
-    """An encoder with these tensors, in float32. Raises UsageProblem that names a missing or wrongly shaped one."""
+    """An encoder with these tensors. Raises UsageProblem that names a missing or wrongly shaped one."""
     if parts.encoder is None or parts.encoder.ndim != 2:
         raise UsageProblem(f"{what}: the encoder's weight is missing or no matrix; this is not an SAE")
     n_latents, hidden_size = parts.encoder.shape
     try:
-        sae = SparseEncoder(
-            hidden_size=hidden_size,
-            n_latents=n_latents,
-            activation=activation,
-            k=k,
-            normalization=normalization,
-            subtracts_bias=subtracts_bias,
-        )
+        with without_weights():
+            sae = SparseEncoder(
+                hidden_size=hidden_size,
+                n_latents=n_latents,
+                activation=activation,
+                k=k,
+                normalization=normalization,
+                subtracts_bias=subtracts_bias,
+            )
     except ValueError as error:
         raise UsageProblem(f"{what}: {error}") from error
     state = {
@@ -69,7 +80,8 @@ def encoder_from(
             raise UsageProblem(f"{what}: no tensor for {name!r} (shape {list(expected)}); this is not a whole SAE")
         if tensor.shape != expected:
             raise UsageProblem(f"{what}: the tensor for {name!r} has shape {list(tensor.shape)}, the encoder asks for {list(expected)}")
-    sae.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items() if tensor is not None})
+    held = HeldTensors({name: tensor for name, tensor in state.items() if tensor is not None})
+    fill(sae.to(dtype), held, {name: name for name in state}, what=what, asks="encoder", device=device)
     return sae
 
 

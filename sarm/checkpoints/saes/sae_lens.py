@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook, read_settings, transposed
-from sarm.checkpoints.tensors import read_tensor_file
+from sarm.checkpoints.tensors import read_tensor_file, write_tensor_file
 from sarm.job import UsageProblem
 from sarm.sae.model import TopKSAE
 from sarm.sae.sparse_encoder import Activation, Normalization, SparseEncoder
@@ -118,5 +116,4 @@ def export_sae_lens(folder: Path, sae: TopKSAE, *, layer: int, model_name: str) 
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cfg.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    plain = {name: value.detach().float().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(plain, folder / "sae_weights.safetensors")
+    write_tensor_file(folder / "sae_weights.safetensors", {name: value.float() for name, value in tensors.items()})

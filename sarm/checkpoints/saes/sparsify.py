@@ -9,10 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook, read_settings, transposed
-from sarm.checkpoints.tensors import read_tensor_file
+from sarm.checkpoints.tensors import read_tensor_file, write_tensor_file
 from sarm.job import UsageProblem
 from sarm.sae.model import TopKSAE
 from sarm.sae.sparse_encoder import SparseEncoder
@@ -65,5 +63,4 @@ def export_sparsify(folder: Path, sae: TopKSAE) -> None:
     tensors = {"encoder.weight": sae.encoder.weight, "encoder.bias": sae.latent_bias, "W_dec": sae.decoder.weight.T, "b_dec": sae.pre_bias}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cfg.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    plain = {name: value.detach().float().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(plain, folder / "sae.safetensors")
+    write_tensor_file(folder / "sae.safetensors", {name: value.float() for name, value in tensors.items()})

@@ -147,12 +147,12 @@ def collect_contexts(config: ContextConfig, context: JobContext) -> None:
     wrong file and a tokenizer without chat template.
     """
     use_threads(context.resources)
-    model = load_reward_model(context.inputs["model"], dtype=torch_dtype(config.dtype), attention=config.attention)
+    dtype, device = torch_dtype(config.dtype), device_of(context.resources)
+    model = load_reward_model(context.inputs["model"], dtype=dtype, attention=config.attention, device=device)
     if not isinstance(model, SARM):
         raise UsageProblem("contexts need a SARM; this reward model has no latents")
     if type(model.sae) is not TopKSAE:
         raise UsageProblem(f"contexts need a TopK SAE; {type(model.sae).__name__} has no fixed number of active latents")
-    model.to(device_of(context.resources))
     try:
         tokenizer = ConversationTokenizer(load_tokenizer(context.inputs["model"]), date_string=config.date_string)
         rows = context_rows(config, read_items(config, context), tokenizer)

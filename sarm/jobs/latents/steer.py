@@ -63,7 +63,6 @@ def steer_rewards(config: SteeringConfig, context: JobContext) -> None:
     """
     use_threads(context.resources)
     model, trained_on = _with_topk(config, context)
-    model.to(device_of(context.resources))
     try:
         sets = {name: _items(config, context, name) for name in ("selection", "target")}
         tokenizer = ConversationTokenizer(load_tokenizer(context.inputs["model"]), date_string=config.date_string, bos=config.bos)
@@ -81,7 +80,8 @@ def steer_rewards(config: SteeringConfig, context: JobContext) -> None:
 
 def _with_topk(config: SteeringConfig, context: JobContext) -> tuple[SARM, str]:
     """The model with TopK latents, its own or put in where the config says so, and what its head was trained on. Raises UsageProblem."""
-    model = load_reward_model(context.inputs["model"], dtype=torch_dtype(config.dtype), attention=config.attention)
+    dtype, device = torch_dtype(config.dtype), device_of(context.resources)
+    model = load_reward_model(context.inputs["model"], dtype=dtype, attention=config.attention, device=device)
     if not isinstance(model, SARM):
         raise UsageProblem("steering needs a SARM with TopK latents; this reward model has no SAE; choose a row that has one")
     trained_on = model.latents

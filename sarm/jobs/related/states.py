@@ -47,10 +47,10 @@ def harvest_states(config: HarvestConfig, context: JobContext) -> None:
         header = tokenizer.assistant_header() if config.pooling == "mean" else ()
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
-    dtype = torch_dtype(config.dtype)
-    backbone = load_truncated_backbone(folder, layer=config.layer, dtype=dtype, attention=config.attention)
+    dtype, device = torch_dtype(config.dtype), device_of(context.resources)
+    backbone = load_truncated_backbone(folder, layer=config.layer, dtype=dtype, attention=config.attention, device=device)
     reader = StateReader(backbone, hidden_size=backbone.config.hidden_size, pooling=config.pooling, header=header)
-    states, padding = _states(reader.to(device_of(context.resources)).eval(), harvest.rows, tokenizer.pad_id, config, context)
+    states, padding = _states(reader.to(device).eval(), harvest.rows, tokenizer.pad_id, config, context)
     write_states(context.output, harvest.items, states.to(dtype))
     facts = {
         **config.model_dump(mode="json"),

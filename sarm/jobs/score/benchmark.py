@@ -43,7 +43,7 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
         rows = encode_completions(items, tokenizer, max_length=config.max_length, overlong=config.truncation, name=config.benchmark)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
-    model = _loaded(config, model_folder).to(device_of(context.resources))
+    model = _loaded(config, model_folder, device_of(context.resources))
     batches = Batches(config, items, [row.ids for row in rows])
     rewards = all_rewards(model, batches, tokenizer.pad_id, context)
     scored = regroup(items, rows, rewards)
@@ -61,9 +61,9 @@ def model_after(epoch: int, folder: Path) -> Path:
     return found
 
 
-def _loaded(config: ScoringConfig, folder: Path) -> RewardModel:
+def _loaded(config: ScoringConfig, folder: Path, device: torch.device) -> RewardModel:
     try:
-        return load_reward_model(folder, dtype=torch_dtype(config.dtype), attention=config.attention)
+        return load_reward_model(folder, dtype=torch_dtype(config.dtype), attention=config.attention, device=device)
     except ImportError as error:
         raise EnvironmentProblem(f"attention = {config.attention!r} is not installed here; set scoring.attention=sdpa") from error
 

@@ -35,7 +35,7 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
         conversations, encoded = _read(source, tokenizer, config.max_length)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
-    model = load_reward_model(folder, dtype=torch_dtype(config.dtype)).to(device_of(context.resources))
+    model = load_reward_model(folder, dtype=torch_dtype(config.dtype), device=device_of(context.resources))
     if config.attribution and not isinstance(model, SARM):
         raise UsageProblem(f"{folder.name}: attribution needs a SARM; this reward model has no latents")
     found: dict[int, dict[str, Any]] = {}

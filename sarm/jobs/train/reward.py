@@ -11,71 +11,33 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sarm.backbone.packed_tokens import Packed
-from sarm.checkpoints.backbones import load_tokenizer, load_truncated_backbone
-from sarm.checkpoints.reward_models.layouts import EPOCHS, save_reward_model
-from sarm.checkpoints.saes.files import load_sae
+from sarm.checkpoints.backbones import load_tokenizer
+from sarm.checkpoints.reward_models.layouts import EPOCHS, save_weights
+from sarm.checkpoints.reward_models.untrained import untrained_reward_model
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair, PairCounts, encode_pairs, in_validation, read_pairs
 from sarm.data.preferences import DataError, Preference
 from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, assistant_start
 from sarm.engine.checkpointer import Checkpoint, Checkpointer
-from sarm.engine.devices import torch_dtype, use_threads
+from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.engine.group import join
 from sarm.engine.metrics_file import MetricsFile
 from sarm.engine.sharding import Round, rounds_of
 from sarm.engine.update import PLAIN, PlainUpdate, Update
 from sarm.engine.zero import ZeroUpdate
 from sarm.job import JobContext, UsageProblem
-from sarm.reward.models import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel
+from sarm.reward.models import SARM, DenseRewardModel, RewardModel
 from sarm.reward.pair_batches import Batch, Losses, PairRows, first_unfinite, micro_batch_losses, row_layout
 from sarm.reward.shared_prefix import SharedBatch
-from sarm.sae.model import TopKSAE
 
 LOG_EVERY = 5
-LINEAR_INIT_STD = 0.02
-
-
-def build_model(config: RewardTrainingConfig, context: JobContext) -> RewardModel:
-    """The model before its first step. Raises UsageProblem when SAE and backbone do not belong together."""
-    dtype = torch_dtype(config.dtype)
-    backbone = load_truncated_backbone(
-        context.inputs["backbone"], layer=config.layer, dtype=dtype, keep_final_norm=config.encoder == "none"
-    )
-    width = backbone.config.hidden_size
-    generator = torch.Generator().manual_seed(config.seed)
-    model: RewardModel
-    if config.encoder == "sae":
-        sae, geometry = load_sae(context.inputs["sae"], dtype)
-        if geometry.hidden_size != width or geometry.layer != config.layer:
-            raise UsageProblem(
-                f"the SAE is of layer {geometry.layer} and width {geometry.hidden_size}, "
-                f"the reward model of layer {config.layer} and width {width}; train an SAE for this layer"
-            )
-        model = SARM(backbone, sae, latents=config.latents)
-    elif config.encoder == "random_sae":
-        sae = TopKSAE(hidden_size=width, n_latents=config.n_latents, k=config.k)
-        sae.reset(generator)
-        sae.normalize_decoder()
-        model = SARM(backbone, sae.to(dtype), latents=config.latents)
-    elif config.encoder == "linear":
-        model = LinearEncoderRewardModel(backbone, hidden_size=width, n_latents=config.n_latents)
-        # Default Llama initialisation: normal with 0.02, bias 0. Source: LlamaBaseline.
-        model.untrained_sae_encoder.weight.data.normal_(0, LINEAR_INIT_STD, generator=generator)
-        model.untrained_sae_encoder.bias.data.zero_()
-        model.untrained_sae_encoder.to(dtype)
-    else:
-        model = DenseRewardModel(backbone, hidden_size=width)
-    if config.head_init == "zeros":
-        model.score.weight.data.zero_()
-    else:
-        model.score.weight.data.normal_(0, LINEAR_INIT_STD, generator=generator)
-    return model
 
 
 def set_trainable(model: RewardModel, config: RewardTrainingConfig) -> None:
@@ -151,7 +113,8 @@ class RewardTraining:
     def __post_init__(self) -> None:
         self.group = join(self.context.resources)
         self.device = self.group.device
-        self.model.to(self.device)
+        # As they will be saved: an engine may compute in another precision.
+        self.dtypes = {name: value.dtype for name, value in self.model.to(self.device).state_dict().items()}
         set_trainable(self.model, self.config)
         reconstructs = bool(self.config.reconstruction_weight) and isinstance(self.model, SARM)
         masks = reconstructs and self.config.reconstruction_tokens == "assistant"
@@ -243,13 +206,15 @@ class RewardTraining:
                 self._epoch_done(done, metrics)
             if done < len(self.steps) and self.checkpoints.due():
                 self.checkpoints.save_if_due(done, self._state(), {"best": list(self.best)}, self.update.save_shards)
-        return self.best_state if self.validation else self.update.weights()
+        if self.validation:
+            return self.best_state
+        return self.update.weights() if self.update.layout != PLAIN else self.model.state_dict()
 
-    def whole(self, weights: dict[str, Tensor]) -> RewardModel:
-        """A model with these weights; the trained one may be in pieces, its precision DeepSpeed's."""
-        model = self.model if self.update.layout == PLAIN else build_model(self.config, self.context)
-        model.load_state_dict(weights)
-        return model
+    def save(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write the model with these weights."""
+        stored = {name: weights[name].to(dtype) for name, dtype in self.dtypes.items()}
+        backbone, pad_id = self.context.inputs["backbone"], self.tokenizer.pad_id
+        save_weights(folder, self.model, stored, encoder=self.config.encoder, tokenizer=backbone, pad_id=pad_id)
 
     def step(self, index: int) -> dict[str, float]:
         """One optimizer step. Raises UsageProblem on a loss that is not finite, before anything is updated."""
@@ -308,8 +273,7 @@ class RewardTraining:
         weights = self.update.weights()
         if not self.group.is_first:
             return
-        folder, backbone = self.context.output / EPOCHS / str(epoch), self.context.inputs["backbone"]
-        save_reward_model(folder, self.whole(weights), encoder=self.config.encoder, tokenizer=backbone, pad_id=self.tokenizer.pad_id)
+        self.save(self.context.output / EPOCHS / str(epoch), weights)
 
     @torch.no_grad()
     def _validate(self, done: int, metrics: MetricsFile) -> None:
@@ -347,17 +311,18 @@ def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
     try:
         tokenizer = ConversationTokenizer(load_tokenizer(context.inputs["backbone"]), date_string=config.date_string)
         pairs, validation, counts = _encoded(config, context, tokenizer)
-        model = build_model(config, context)
+        device = device_of(context.resources)
+        model = untrained_reward_model(config, context.inputs, dtype=torch_dtype(config.dtype), device=device)
         counted = _parameters(model, config)
         training = RewardTraining(config, context, model, tokenizer, pairs, validation)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
     weights = training.run()
+    if training.group.is_first:
+        training.save(context.output, weights)
     training.update.close()
     if not training.group.is_first:
         return
-    model = training.whole(weights)
-    save_reward_model(context.output, model, encoder=config.encoder, tokenizer=context.inputs["backbone"], pad_id=tokenizer.pad_id)
     facts = {
         "pairs": counts._asdict(),
         "validation_pairs": len(validation),

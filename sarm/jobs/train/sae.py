@@ -59,8 +59,8 @@ def train_saes(work: Sequence[tuple[SAETrainingConfig, JobContext]]) -> None:
         raise UsageProblem(f"batch_vectors = {config.batch_vectors} is not a multiple of {group.size} processes; choose sizes that divide")
     device = group.device
     layers = [one.layer for one, _ in work]
-    backbone = load_truncated_backbone(context.inputs["backbone"], layer=max(layers), dtype=torch_dtype(config.backbone_dtype))
-    backbone.to(device=device)  # type: ignore[call-arg]
+    dtype = torch_dtype(config.backbone_dtype)
+    backbone = load_truncated_backbone(context.inputs["backbone"], layer=max(layers), dtype=dtype, device=device)
     try:
         stream = _stream(config, context)
         harvest = Harvest(backbone, layers, batch_tokens=context.resources.micro_batch_tokens, device=device)
@@ -151,8 +151,13 @@ class _Run:
     def start(
         cls, config: SAETrainingConfig, context: JobContext, *, hidden_size: int, group: ProcessGroup, workspace: Workspace
     ) -> _Run:
-        sae = TopKSAE(hidden_size=hidden_size, n_latents=config.n_latents, k=config.k, standardizes=config.standardize)
-        sae.reset(torch.Generator().manual_seed(config.seed))
+        sae = TopKSAE.fresh(
+            hidden_size=hidden_size,
+            n_latents=config.n_latents,
+            k=config.k,
+            standardizes=config.standardize,
+            generator=torch.Generator().manual_seed(config.seed),
+        )
         sae.to(device=group.device, dtype=torch_dtype(config.dtype))
         stage = context.resources.zero_stage
         checkpoints = Checkpointer(context, group=group, layout=f"zero-{stage}" if stage else PLAIN)

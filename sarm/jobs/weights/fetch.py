@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from sarm.checkpoints.backbones import TOKENIZER_FILES, load_tokenizer
 from sarm.checkpoints.hub import CACHE, download, write_record
-from sarm.checkpoints.reward_models.layouts import IMPORTED_MODEL_TYPE, OUR_MODEL_TYPE
+from sarm.checkpoints.reward_models.layouts import OUR_TYPES
 from sarm.checkpoints.sarm_geometry import keep_geometry
 from sarm.checkpoints.tensors import INDEX, TensorFolder
 from sarm.config.weights import WeightsConfig
@@ -26,7 +26,6 @@ from sarm.job import EnvironmentProblem, JobContext, UsageProblem
 # LDL-Reward keeps two heads in tensors-only files of their own.
 HEAD_FILES = ("regression_layer.pt", "gating_layer.pt")
 PATTERNS = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER_FILES, *HEAD_FILES)
-OUR_MODEL_TYPES = (OUR_MODEL_TYPE, IMPORTED_MODEL_TYPE)
 EMBEDDINGS = ("model.embed_tokens.weight", "embed_tokens.weight", "lm_head.weight")
 
 
@@ -43,7 +42,7 @@ def fetch_weights(config: WeightsConfig, context: JobContext) -> None:
     # Said here and not at the first use: a folder with nothing but pickles must not become an artifact.
     names = TensorFolder(context.output).names
     raw = json.loads((context.output / "config.json").read_text(encoding="utf-8"))
-    if config.origin == "folder" and "sae.encoder.weight" in names and raw.get("model_type") not in OUR_MODEL_TYPES:
+    if config.origin == "folder" and "sae.encoder.weight" in names and raw.get("model_type") not in OUR_TYPES:
         keep_geometry(context.output, context.locations["source"])
     _adapt_tokenizer(config, context.output)
 

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import load_reward_model
+from sarm.checkpoints.reward_models.untrained import untrained_reward_model
 from sarm.checkpoints.saes.files import save_sae
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.job import Interrupted, UsageProblem
-from sarm.jobs.train.reward import batches_of, build_model, rate_multiplier, train_reward
+from sarm.jobs.train.reward import batches_of, rate_multiplier, train_reward
 from sarm.reward.models import SARM, DenseRewardModel, LinearEncoderRewardModel
 from sarm.reward.pair_batches import collate, micro_batches
 from sarm.sae.model import TopKSAE
@@ -65,7 +66,7 @@ def weights(output: Path) -> dict[str, Tensor]:
 
 def initial(inputs: dict[str, Path], folder: Path, **changes: Any) -> dict[str, Tensor]:
     """The weights before the first step."""
-    return build_model(config(**changes), job_context(folder / "initial", inputs=inputs)).state_dict()
+    return untrained_reward_model(config(**changes), inputs, dtype=torch.float32).state_dict()
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:

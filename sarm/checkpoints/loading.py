@@ -1,0 +1,91 @@
+"""Models made without weights and filled from files: the one way in which a model comes off a disk.
+
+Nothing is drawn, set to a first value or written twice: a parameter has no storage until its tensor is read, and then has it in
+the precision and on the device in which it will be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers.initialization import no_init_weights
+
+from sarm.checkpoints.tensors import TensorSource
+from sarm.job import UsageProblem
+
+CPU = torch.device("cpu")
+# Bytes from which on a tensor that is on disk as it is wanted stays there, mapped, until something changes it; smaller ones are
+# copied, which costs nothing and gives them torch's own alignment.
+MAPPED_FROM = 1 << 20
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules that are made inside have parameters without storage (on torch's meta device), and draw no random number.
+
+    Buffers are computed as ever: rotary frequencies and other constants are in no file.
+    """
+    with init_empty_weights(include_buffers=False), no_init_weights():
+        yield
+
+
+def fill(
+    module: nn.Module, source: TensorSource, names: Mapping[str, str], *, what: str, device: torch.device = CPU, asks: str = "config"
+) -> None:
+    """Give a module that was made `without_weights` its tensors, each in the precision that the module has for it, on `device`.
+
+    `names` maps the module's names to the source's. The module's other tensors must have values by then; they move to `device`.
+    Never more than the module and one tensor is in memory. Raises UsageProblem that names a missing or wrongly shaped tensor
+    (`asks` is what tells the shape), RuntimeError where a parameter is left without value.
+    """
+    missing = [theirs for theirs in names.values() if theirs not in source.names]
+    if missing:
+        raise UsageProblem(f"{what}: tensor {missing[0]!r} is missing ({len(missing)} in all); is this the right model?")
+    places = _places(module)
+
+    def take(ours: str, tensor: Tensor) -> bool:
+        empty = module.get_parameter(ours) if ours in places else module.get_buffer(ours)
+        if empty.shape != tensor.shape:
+            shapes = f"{list(tensor.shape)}, the {asks} asks for {list(empty.shape)}"
+            raise UsageProblem(f"{what}: tensor {names[ours]!r} has shape {shapes}")
+        value = _placed(tensor, dtype=empty.dtype, device=device)
+        for owner, leaf in places.get(ours, [_owner(module, ours)]):
+            setattr(owner, leaf, nn.Parameter(value, requires_grad=empty.requires_grad) if ours in places else value)
+        return value.data_ptr() == tensor.data_ptr() or tensor.nbytes < MAPPED_FROM
+
+    with torch.no_grad():
+        source.read(names.items(), take)
+    finish(module, device=device, what=what)
+
+
+def finish(module: nn.Module, *, device: torch.device, what: str) -> None:
+    """Move what is not there yet to `device`. Raises RuntimeError where a parameter was left without value."""
+    left = [name for name, tensor in chain(module.named_parameters(), module.named_buffers()) if tensor.is_meta]
+    if left:
+        raise RuntimeError(f"{what}: nothing gave {left[0]!r} a value ({len(left)} in all)")
+    module.to(device)
+
+
+def _places(module: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """Where each parameter lies: more than one place for weights that are tied."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    named = list(module.named_parameters(remove_duplicate=False))
+    for name, parameter in named:
+        places.setdefault(id(parameter), []).append(_owner(module, name))
+    return {name: places[id(parameter)] for name, parameter in named}
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+def _placed(tensor: Tensor, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor as it is wanted. It goes to the device first: conversion is slow on a CPU."""
+    value = tensor.to(device).to(dtype).contiguous()
+    return value.clone() if value.data_ptr() == tensor.data_ptr() and value.nbytes < MAPPED_FROM else value
