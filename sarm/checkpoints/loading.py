@@ -35,7 +35,7 @@ def without_weights() -> Iterator[None]:
 
 
 def fill(
-    module: nn.Module, source: TensorSource, names: Mapping[str, str], *, what: str, device: torch.device = CPU, asks: str = "config"
+    module: nn.Module, source: TensorSource, names: Mapping[str, str], *, what: str, device: torch.device = CPU, asks: str = "the config"
 ) -> None:
     """Give a module that was made `without_weights` its tensors, each in the precision that the module has for it, on `device`.
 
@@ -51,7 +51,7 @@ def fill(
     def take(ours: str, tensor: Tensor) -> bool:
         empty = module.get_parameter(ours) if ours in places else module.get_buffer(ours)
         if empty.shape != tensor.shape:
-            shapes = f"{list(tensor.shape)}, the {asks} asks for {list(empty.shape)}"
+            shapes = f"{list(tensor.shape)}, {asks} asks for {list(empty.shape)}"
             raise UsageProblem(f"{what}: tensor {names[ours]!r} has shape {shapes}")
         value = _placed(tensor, dtype=empty.dtype, device=device)
         for owner, leaf in places.get(ours, [_owner(module, ours)]):

@@ -65,7 +65,7 @@ def sae_from(
         sae = TopKSAE(hidden_size=geometry.hidden_size, n_latents=geometry.n_latents, k=geometry.k, standardizes=geometry.standardize)
     if names["encoder.weight"] in known:
         sae.to(dtype or source.tensor(names["encoder.weight"]).dtype)
-    fill(sae, source, names, what=what, asks="geometry", device=device)
+    fill(sae, source, names, what=what, asks="the geometry", device=device)
     return sae
 
 

@@ -81,7 +81,7 @@ def encoder_from(
         if tensor.shape != expected:
             raise UsageProblem(f"{what}: the tensor for {name!r} has shape {list(tensor.shape)}, the encoder asks for {list(expected)}")
     held = HeldTensors({name: tensor for name, tensor in state.items() if tensor is not None})
-    fill(sae.to(dtype), held, {name: name for name in state}, what=what, asks="encoder", device=device)
+    fill(sae.to(dtype), held, {name: name for name in state}, what=what, asks="the encoder", device=device)
     return sae
 
 
