@@ -62,7 +62,10 @@ class TensorFolder:
     def __init__(self, folder: Path) -> None:
         """`folder` may be a file. Raises EnvironmentProblem where nothing is there, UsageProblem for anything but safetensors."""
         self._folder = folder
-        self._file_of = self._in_file(folder, f"{folder.name}: damaged safetensors file", "make or fetch it again") if folder.is_file() else self._names(folder)
+        if folder.is_file():
+            self._file_of = self._in_file(folder, f"{folder.name}: damaged safetensors file", "make or fetch it again")
+        else:
+            self._file_of = self._names(folder)
 
     @staticmethod
     def _names(folder: Path) -> dict[str, Path]:

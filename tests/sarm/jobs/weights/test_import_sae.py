@@ -179,7 +179,7 @@ def test_the_checkpoints_own_sae_must_fit_the_row_as_well(tmp_path: Path) -> Non
     with pytest.raises(UsageProblem, match="after block 2 on states of width 16, the model is cut after block 3 and has width 16"):
         from_checkpoint(tmp_path / "layer", checkpoint, layer=3)
     edit_tensors(checkpoint / "model.safetensors", lambda found: found.pop("sae.latent_bias"))
-    with pytest.raises(UsageProblem, match="tensor 'sae.latent_bias' is missing"):
+    with pytest.raises(UsageProblem, match=r"tensor 'sae\.latent_bias' is missing"):
         from_checkpoint(tmp_path / "tensor", checkpoint)
     edit_json(checkpoint / "config.json", sarm_param=None)
     with pytest.raises(UsageProblem, match=r"no geometry of the SAE in config\.json"):
