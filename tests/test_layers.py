@@ -26,7 +26,15 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "jobs",
     ),
     "sarm.data": ("columns prefetch", "preferences", "miniature sources splitters states tokens", "harness pairs sentences"),
-    "sarm.sae": ("kernels model small_moments topk_selection", "sparse_encoder sparse_products", "step", "update", "zero"),
+    "sarm.sae": (
+        "kernels model topk_selection",
+        "kernel_choice sparse_encoder",
+        "small_moments sparse_products",
+        "step",
+        "pair_updates",
+        "update",
+        "zero",
+    ),
     "sarm.checkpoints": ("hub sarm_geometry tensors", "loading", "backbones saes", "reward_models"),
     "sarm.jobs": ("data latents process related score train weights", "__main__"),
     "replication": (

@@ -5,13 +5,13 @@ Pure arithmetic on tensors. Source of the update: Kingma and Ba 2015, algorithm 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+
+from sarm.sae import kernel_choice
 
 EPSILON = 1e-8
 # Elements that are computed in float32 at a time, so that no float32 copy of a whole moment is ever held.
@@ -45,23 +45,49 @@ class SmallMomentsAdam(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     self._update(parameter, parameter.grad, group, place)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], place: int) -> None:
-        state = self.state[parameter]
+    def state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        """`step` and both moments of a parameter; zeros before its first step."""
+        state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"] = torch.zeros_like(parameter, dtype=torch.bfloat16)
             state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+        return state
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], place: int) -> None:
+        state = self.state_of(parameter)
         state["step"] += 1
-        step = int(state["step"])
-        beta1, beta2 = group["betas"]
-        seed = (group["seed"] * 1_000_003 + place * 7_919 + step * 104_729) % 2**31
-        rate = group["lr"] / (1 - beta1**step)
-        settings = {"beta1": beta1, "beta2": beta2, "rate": rate, "correction": 1 - beta2**step, "seed": seed}
+        settings = step_settings(group, step=int(state["step"]), place=place)
         flat = [tensor.view(-1) for tensor in (parameter, gradient, state["exp_avg"], state["exp_avg_sq"])]
-        if parameter.is_cuda and importlib.util.find_spec("triton") is not None:
-            importlib.import_module("sarm.sae.kernels.small_moments").update(*flat, **settings, epsilon=EPSILON)
+        triton = kernel_choice.kernels("adam", parameter)
+        if triton is not None:
+            triton.update(*flat, **settings)
         else:
             update_by_slices(*flat, **settings)
+
+
+class StepSettings(TypedDict):
+    """Adam's numbers in one step: `rate` includes the first moment's correction, `seed` is for draws of this parameter and step."""
+
+    beta1: float
+    beta2: float
+    rate: float
+    correction: float
+    epsilon: float
+    seed: int
+
+
+def step_settings(group: dict[str, Any], *, step: int, place: int) -> StepSettings:
+    """Of step `step` (1-based) for the parameter at a place of an optimizer's group, this one's or torch's Adam's."""
+    beta1, beta2 = group["betas"]
+    return StepSettings(
+        beta1=beta1,
+        beta2=beta2,
+        rate=group["lr"] / (1 - beta1**step),
+        correction=1 - beta2**step,
+        epsilon=group.get("eps", EPSILON),
+        seed=(group.get("seed", 0) * 1_000_003 + place * 7_919 + step * 104_729) % 2**31,
+    )
 
 
 def update_by_slices(
@@ -74,15 +100,16 @@ def update_by_slices(
     beta2: float,
     rate: float,
     correction: float,
+    epsilon: float,
     seed: int,
 ) -> None:
-    """In place on flat tensors: `mean` and `square` are the moments in bfloat16, `rate` includes the first moment's correction."""
+    """In place on flat tensors: `mean` and `square` are the moments in bfloat16; see StepSettings."""
     draw = torch.Generator(device=parameter.device).manual_seed(seed)
     for start in range(0, len(parameter), SLICE):
         p, g, m, v = (tensor[start : start + SLICE] for tensor in (parameter, gradient, mean, square))
         first = m.float().mul_(beta1).add_(g, alpha=1 - beta1)
         second = v.float().mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        p.addcdiv_(first, (second / correction).sqrt_().add_(EPSILON), value=-rate)
+        p.addcdiv_(first, (second / correction).sqrt_().add_(epsilon), value=-rate)
         m.copy_(first)
         v.copy_(rounded_at_random(second, draw))
 

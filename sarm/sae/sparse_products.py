@@ -6,15 +6,14 @@ On a GPU with Triton `sarm.sae.kernels` computes them, elsewhere torch's sparse 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import warnings
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sarm.sae import kernel_choice
 
 # numpy sorts integers of 16 bits by their digits, ten times faster than torch sorts wider ones.
 LATENTS_OF_16_BITS = 2**16
@@ -34,6 +33,10 @@ class Pairs(NamedTuple):
     latent_starts: Tensor
     rows: Tensor
 
+    def by_latent(self, factors: Tensor) -> Tensor:
+        """Numbers of the pairs, `[P]` row by row, put into the order of latents."""
+        return factors[self.order]
+
 
 def pairs_of(indices: list[Tensor], n_latents: int) -> Pairs:
     """The pairs of blocks of rows, each `[rows, k]` with a k of its own, one below the other."""
@@ -44,15 +47,10 @@ def pairs_of(indices: list[Tensor], n_latents: int) -> Pairs:
         counts.append(torch.full((rows,), k, device=device))
         owners.append(torch.arange(first, first + rows, device=device, dtype=torch.int32).repeat_interleave(k))
         first += rows
-    latents = torch.cat([block.reshape(-1) for block in indices])
-    order = _sorted_by_latent(latents, n_latents)
-    return Pairs(
-        row_starts=_starts(torch.cat(counts)),
-        latents=latents.int(),
-        order=order,
-        latent_starts=_starts(torch.bincount(latents, minlength=n_latents)),
-        rows=torch.cat(owners)[order],
-    )
+    # Narrow numbers sort in half the time.
+    latents = torch.cat([block.reshape(-1) for block in indices]).int()
+    order, starts = _by_latent(latents, n_latents)
+    return Pairs(row_starts=_starts(torch.cat(counts)), latents=latents, order=order, latent_starts=starts, rows=torch.cat(owners)[order])
 
 
 def _starts(counts: Tensor) -> Tensor:
@@ -61,17 +59,26 @@ def _starts(counts: Tensor) -> Tensor:
     return starts
 
 
-def _sorted_by_latent(latents: Tensor, n_latents: int) -> Tensor:
-    if latents.device.type == "cpu" and n_latents <= LATENTS_OF_16_BITS:
-        return torch.from_numpy(np.argsort(latents.numpy().astype(np.uint16), kind="stable"))
-    return latents.argsort(stable=True)
+def _by_latent(latents: Tensor, n_latents: int) -> tuple[Tensor, Tensor]:
+    """The stable order of latents, and where each begins in it, `[n_latents + 1]`."""
+    if latents.device.type == "cpu":
+        order = _argsort_16_bits(latents) if n_latents <= LATENTS_OF_16_BITS else latents.argsort(stable=True)
+        return order, _starts(torch.bincount(latents, minlength=n_latents))
+    # A count by latent would ask the device for the largest and wait; looking each one up in what is sorted does not.
+    ordered, order = latents.sort(stable=True)
+    numbers = torch.arange(n_latents + 1, dtype=torch.int32, device=latents.device)
+    return order, torch.searchsorted(ordered, numbers, out_int32=True)
+
+
+def _argsort_16_bits(latents: Tensor) -> Tensor:
+    return torch.from_numpy(np.argsort(latents.numpy().astype(np.uint16), kind="stable"))
 
 
 def decode(values: Tensor, indices: Tensor, decoder_rows: Tensor) -> Tensor:
     """Latents times decoder from k rows of it: `values` and `indices` `[rows, k]`, `[n_latents, hidden_size]` to `[rows, hidden_size]`."""
-    kernels = _kernels(values)
-    if kernels is not None:
-        return kernels.decode(values, indices, decoder_rows)
+    triton = kernel_choice.kernels("active_pairs", values)
+    if triton is not None:
+        return triton.decode(values, indices, decoder_rows)
     rows, k = values.shape
     starts = torch.arange(0, rows * k + 1, k, dtype=torch.int32, device=values.device)
     code = _csr(starts, indices.reshape(-1).int(), _wide(values).reshape(-1), (rows, len(decoder_rows)))
@@ -80,9 +87,9 @@ def decode(values: Tensor, indices: Tensor, decoder_rows: Tensor) -> Tensor:
 
 def value_gradients(gradient: Tensor, decoder_rows: Tensor, pairs: Pairs) -> Tensor:
     """What each pair's value gets from the reconstruction's gradient `[rows, hidden_size]`: a dot product, `[P]` row by row."""
-    kernels = _kernels(gradient)
-    if kernels is not None:
-        return kernels.value_gradients(gradient, decoder_rows, latents=pairs.latents, rows=pairs.rows, order=pairs.order)
+    triton = kernel_choice.kernels("active_pairs", gradient)
+    if triton is not None:
+        return triton.value_gradients(gradient, decoder_rows, latents=pairs.latents, rows=pairs.rows, order=pairs.order)
     zeros = torch.zeros(len(pairs.latents), dtype=_wide(gradient).dtype, device=gradient.device)
     pattern = _csr(pairs.row_starts, pairs.latents, zeros, (len(gradient), len(decoder_rows)))
     return torch.sparse.sampled_addmm(pattern, _wide(gradient), _wide(decoder_rows).T, beta=0).values()
@@ -93,10 +100,10 @@ def weight_gradients(factors: Tensor, vectors: Tensor, pairs: Pairs, out: Tensor
 
     Fills and returns `out` `[n_latents, hidden_size]`. The vectors are read in the order of latents, so they stay in cache.
     """
-    kernels = _kernels(vectors)
-    if kernels is not None:
-        return kernels.weight_gradients(factors, vectors, out, rows=pairs.rows, order=pairs.order, starts=pairs.latent_starts)
-    transposed = _csr(pairs.latent_starts, pairs.rows, _wide(factors)[pairs.order], (len(out), len(vectors)))
+    triton = kernel_choice.kernels("active_pairs", vectors)
+    if triton is not None:
+        return triton.weight_gradients(pairs.by_latent(factors), vectors, out, rows=pairs.rows, starts=pairs.latent_starts)
+    transposed = _csr(pairs.latent_starts, pairs.rows, pairs.by_latent(_wide(factors)), (len(out), len(vectors)))
     if out.dtype == transposed.dtype:
         return torch.addmm(out, transposed, _wide(vectors), beta=0, out=out)
     return out.copy_(transposed @ _wide(vectors))
@@ -104,18 +111,11 @@ def weight_gradients(factors: Tensor, vectors: Tensor, pairs: Pairs, out: Tensor
 
 def latent_sums(factors: Tensor, pairs: Pairs, n_latents: int) -> Tensor:
     """Each latent's sum of its pairs' factors: `[P]` row by row to `[n_latents]`."""
-    kernels = _kernels(factors)
-    if kernels is not None:
-        return kernels.latent_sums(factors, order=pairs.order, starts=pairs.latent_starts)
+    triton = kernel_choice.kernels("active_pairs", factors)
+    if triton is not None:
+        return triton.latent_sums(pairs.by_latent(factors), starts=pairs.latent_starts)
     wide = _wide(factors)
     return torch.zeros(n_latents, dtype=wide.dtype, device=factors.device).index_add_(0, pairs.latents, wide)
-
-
-def _kernels(operand: Tensor) -> ModuleType | None:
-    # Triton comes with CUDA builds of torch alone; double precision is for checks, which the plain form does.
-    if not operand.is_cuda or operand.dtype == torch.float64 or importlib.util.find_spec("triton") is None:
-        return None
-    return importlib.import_module("sarm.sae.kernels.active_pairs")
 
 
 def _wide(tensor: Tensor) -> Tensor:

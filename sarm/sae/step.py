@@ -34,14 +34,6 @@ class AuxK(NamedTuple):
     dead: Tensor
 
 
-class LossAndGradients(NamedTuple):
-    """The loss (a scalar), which latents were active with a value other than 0, `[n_latents]` bool, and the gradients."""
-
-    loss: Tensor
-    fired: Tensor
-    gradients: SAETensors
-
-
 class Workspace:
     """Buffers that steps use again: several SAEs of one process take turns with the same memory.
 
@@ -60,7 +52,66 @@ class Workspace:
         return self._buffers[key][:size].view(shape)
 
 
-@torch.no_grad()
+class PairSum(NamedTuple):
+    """A matrix's gradient before it is summed.
+
+    Each latent's row is the sum over its pairs of the pair's factor `[P]` (row by row) times the pair's row of `vectors`
+    `[rows, hidden_size]`.
+    """
+
+    factors: Tensor
+    vectors: Tensor
+
+
+class LossAndGradients(NamedTuple):
+    """As Descent, with the gradients of the matrices formed; `total` is Descent's."""
+
+    loss: Tensor
+    fired: Tensor
+    gradients: SAETensors
+    total: Tensor
+
+
+class Descent(NamedTuple):
+    """The loss (a scalar), which latents were active with a value other than 0, `[n_latents]` bool, and the gradients.
+
+    Those of the two biases are whole, those of the two matrices sums over `pairs` that are still to be formed.
+    """
+
+    loss: Tensor
+    fired: Tensor
+    pre_bias: Tensor
+    latent_bias: Tensor
+    encoder: PairSum
+    decoder_rows: PairSum
+    pairs: Pairs
+
+    def total(self) -> Tensor:
+        """A scalar that is finite only if the gradients are.
+
+        Every gradient of the reconstruction is added into `pre_bias`, every one of a pair's value into `latent_bias`; the sums of the
+        matrices are made of these and of the batch.
+        """
+        return self.pre_bias.sum(dtype=torch.float64) + self.latent_bias.sum(dtype=torch.float64)
+
+    def gradients(self, weights: SAETensors, workspace: Workspace) -> SAETensors:
+        """All gradients, in the precision of the weights; the matrices' lie in the workspace."""
+        return SAETensors(
+            pre_bias=self.pre_bias,
+            latent_bias=self.latent_bias,
+            encoder=self._summed(self.encoder, "encoder", weights.encoder, workspace),
+            decoder_rows=self._summed(self.decoder_rows, "decoder", weights.decoder_rows, workspace),
+        )
+
+    def formed(self, weights: SAETensors, workspace: Workspace) -> LossAndGradients:
+        """The same with the gradients of `gradients`."""
+        return LossAndGradients(self.loss, self.fired, self.gradients(weights, workspace), self.total())
+
+    def _summed(self, gradient: PairSum, name: str, matrix: Tensor, workspace: Workspace) -> Tensor:
+        out = workspace.take(name, tuple(matrix.shape), matrix.dtype, matrix.device)
+        return sparse_products.weight_gradients(gradient.factors, gradient.vectors, self.pairs, out)
+
+
 def loss_and_gradients(
     weights: SAETensors,
     x: Tensor,
@@ -71,7 +122,23 @@ def loss_and_gradients(
     product_dtype: torch.dtype,
     workspace: Workspace,
 ) -> LossAndGradients:
-    """One batch of prepared vectors `[batch, hidden_size]`: the mean loss and its gradients, which lie in the workspace.
+    """As `descend`, with all gradients formed."""
+    found = descend(weights, x, k=k, objective=objective, auxk=auxk, product_dtype=product_dtype, workspace=workspace)
+    return found.formed(weights, workspace)
+
+
+@torch.no_grad()
+def descend(
+    weights: SAETensors,
+    x: Tensor,
+    *,
+    k: int,
+    objective: Objective,
+    auxk: AuxK | None,
+    product_dtype: torch.dtype,
+    workspace: Workspace,
+) -> Descent:
+    """One batch of prepared vectors `[batch, hidden_size]`: the mean loss and its gradients.
 
     `objective` is `normalized_mse` (ratio of mean squares) or `squared_error` (sum over the hidden axis), each a mean over the batch.
     Products take their operands in `product_dtype`; sums of sparse ones and the loss are in single precision at least.
@@ -87,12 +154,21 @@ def loss_and_gradients(
     dead_loss = None if auxk is None else _auxk(pre_acts, -error, low, auxk)
     parts = [(kept, main)] if dead_loss is None else [(kept, main), dead_loss]
     pairs = sparse_products.pairs_of([part.indices for part, _ in parts], len(weights.encoder))
-    counts = torch.zeros(len(weights.encoder), dtype=torch.int32, device=x.device)
-    counts.index_add_(0, kept.indices.reshape(-1), (kept.values != 0).int().reshape(-1))
-    loss = main.loss if dead_loss is None else main.loss + dead_loss[1].loss
-    summands = [(part.values, term.gradient) for part, term in parts]
-    gradients = _gradients(weights, low, centered, summands, pairs=pairs, workspace=workspace)
-    return LossAndGradients(loss=loss, fired=counts > 0, gradients=gradients)
+    values = _stacked([part.values.reshape(-1) for part, _ in parts])
+    gradient = _stacked([term.gradient for _, term in parts]).to(product_dtype)
+    passed = sparse_products.value_gradients(gradient, low.decoder_rows, pairs)
+    latent_bias = sparse_products.latent_sums(passed, pairs, len(weights.encoder)).to(weights.latent_bias.dtype)
+    # Added to the reconstruction (that of the first part alone) and taken off before the encoder: one product with a vector.
+    pre_bias = (main.gradient.sum(dim=0) - latent_bias @ weights.encoder).to(weights.pre_bias.dtype)
+    return Descent(
+        loss=main.loss if dead_loss is None else main.loss + dead_loss[1].loss,
+        fired=_fired(kept, len(weights.encoder)),
+        pre_bias=pre_bias,
+        latent_bias=latent_bias,
+        encoder=PairSum(passed, _stacked([centered] * len(parts))),
+        decoder_rows=PairSum(values, gradient),
+        pairs=pairs,
+    )
 
 
 def _operands(weights: SAETensors, dtype: torch.dtype, workspace: Workspace) -> SAETensors:
@@ -104,6 +180,11 @@ def _operands(weights: SAETensors, dtype: torch.dtype, workspace: Workspace) -> 
         for name, matrix in (("encoder", weights.encoder), ("decoder", weights.decoder_rows))
     ]
     return SAETensors(weights.pre_bias.to(dtype), weights.latent_bias.to(dtype), *matrices)
+
+
+def _fired(kept: Selection, n_latents: int) -> Tensor:
+    counts = torch.zeros(n_latents, dtype=torch.int32, device=kept.indices.device)
+    return counts.index_add_(0, kept.indices.reshape(-1), (kept.values != 0).int().reshape(-1)) > 0
 
 
 class _Term(NamedTuple):
@@ -134,28 +215,6 @@ def _auxk(pre_acts: Tensor, residual: Tensor, weights: SAETensors, auxk: AuxK) -
     revived = Selection(torch.cat([part.values for part in found]), dead[torch.cat([part.indices for part in found])])
     term = _normalized(sparse_products.decode(revived.values, revived.indices, weights.decoder_rows) - residual, residual)
     return revived, _Term(term.loss * auxk.weight, term.gradient * auxk.weight)
-
-
-def _gradients(
-    weights: SAETensors, low: SAETensors, centered: Tensor, parts: list[tuple[Tensor, Tensor]], *, pairs: Pairs, workspace: Workspace
-) -> SAETensors:
-    """Gradients from each part's values `[batch, k]` and its gradient of the reconstruction; the parts' rows follow one another."""
-    values = _stacked([values.reshape(-1) for values, _ in parts])
-    gradient = _stacked([gradient for _, gradient in parts]).to(centered.dtype)
-    passed = sparse_products.value_gradients(gradient, low.decoder_rows, pairs)
-    latent_bias = sparse_products.latent_sums(passed, pairs, len(low.encoder)).to(weights.latent_bias.dtype)
-    encoder, decoder = (
-        workspace.take(name, tuple(matrix.shape), matrix.dtype, matrix.device)
-        for name, matrix in (("encoder", weights.encoder), ("decoder", weights.decoder_rows))
-    )
-    # Added to the reconstruction (that of the first part alone) and taken off before the encoder: one product with a vector.
-    pre_bias = parts[0][1].sum(dim=0) - latent_bias @ weights.encoder
-    return SAETensors(
-        pre_bias=pre_bias.to(weights.pre_bias.dtype),
-        latent_bias=latent_bias,
-        encoder=sparse_products.weight_gradients(passed, _stacked([centered] * len(parts)), pairs, encoder),
-        decoder_rows=sparse_products.weight_gradients(values, gradient, pairs, decoder),
-    )
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:

@@ -16,8 +16,9 @@ from sarm.engine.group import ALONE, ProcessGroup
 from sarm.engine.update import PLAIN, refuse_layout
 from sarm.job import UsageProblem
 from sarm.sae.model import TopKSAE
+from sarm.sae.pair_updates import Optimizer, pair_kernels, step_by_pairs
 from sarm.sae.small_moments import SmallMomentsAdam
-from sarm.sae.step import AuxK, LossAndGradients, SAETensors, Workspace, loss_and_gradients
+from sarm.sae.step import AuxK, Descent, LossAndGradients, SAETensors, Workspace, descend
 
 
 class StepResult(NamedTuple):
@@ -65,18 +66,18 @@ class SAEUpdate:
         self.silent_for = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.latent_bias.device)
         sae.normalize_decoder()
 
-    def _adam(self) -> torch.optim.Optimizer:
+    def _adam(self) -> Optimizer:
         rate, betas = self.config.learning_rate, (self.config.beta1, self.config.beta2)
         if self.config.moments == "bfloat16":
             return SmallMomentsAdam(self.weights, lr=rate, betas=betas, seed=self.config.seed)
         return torch.optim.Adam(self.weights, lr=rate, betas=betas, fused=True)
 
-    def loss_and_gradients(self, x: Tensor) -> LossAndGradients:
-        """The objective on prepared vectors, which latents fired, and gradients that the next step of the workspace overwrites."""
+    def descend(self, x: Tensor) -> Descent:
+        """The objective on prepared vectors, which latents fired, and the gradients."""
         auxk = None
         if self.config.auxk_weight:
             auxk = AuxK(weight=self.config.auxk_weight, dead=self.silent_for >= self.config.dead_after_vectors)
-        return loss_and_gradients(
+        return descend(
             self.weights,
             x,
             k=self.sae.k,
@@ -86,21 +87,33 @@ class SAEUpdate:
             workspace=self.workspace,
         )
 
+    def loss_and_gradients(self, x: Tensor) -> LossAndGradients:
+        """As `descend`, with gradients formed, which the next step of the workspace overwrites."""
+        return self.descend(x).formed(self.weights, self.workspace)
+
     def step(self, x: Tensor, index: int) -> StepResult:
-        """One optimizer step (0-based `index`). Raises UsageProblem on a loss that is not finite, before anything is updated."""
+        """One optimizer step (0-based `index`). Raises UsageProblem on a loss or gradient that is not finite, with nothing updated."""
         rate = learning_rate_at(self.config, step=index, steps=self.steps)
         for one in self.optimizer.param_groups:
             one["lr"] = rate
-        found = self.loss_and_gradients(x)
-        loss, fired = together(self.group, found.loss, found.fired, index)
-        for weight, gradient in zip(self.weights, found.gradients, strict=True):
-            weight.grad = gradient if self.group.size == 1 else gradient / self.group.size
-            self.group.add_up(weight.grad)
-        self.optimizer.step()
+        found = self.descend(x)
+        loss, fired = together(self.group, found.loss, found.total(), found.fired, index)
+        triton = pair_kernels(self.weights) if self.group.size == 1 else None
+        if triton is not None:
+            step_by_pairs(self.optimizer, self.weights, found, triton)
+        else:
+            self._step_on_gradients(found)
         if renormalizes(self.config, index, self.steps):
             self.sae.normalize_decoder()
         self.silent_for = torch.where(fired, 0, self.silent_for + len(x) * self.group.size)
         return StepResult(loss=loss, learning_rate=rate, fired=fired)
+
+    def _step_on_gradients(self, found: Descent) -> None:
+        """Form the gradients, add up those of all processes, and let the optimizer step."""
+        for weight, gradient in zip(self.weights, found.gradients(self.weights, self.workspace), strict=True):
+            weight.grad = gradient if self.group.size == 1 else gradient / self.group.size
+            self.group.add_up(weight.grad)
+        self.optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
         """What the first process writes into a checkpoint."""
@@ -120,11 +133,16 @@ class SAEUpdate:
         """Nothing: the SAE is what was trained."""
 
 
-def together(group: ProcessGroup, loss: Tensor, fired: Tensor, index: int) -> tuple[float, Tensor]:
-    """Mean loss of all shares of the batch, and the latents that fired in any. Raises UsageProblem in all when it is not finite."""
-    mean = group.totals([float(loss)])[0] / group.size
-    if not math.isfinite(mean):
-        raise UsageProblem(f"the SAE's loss is {mean} at step {index}; lower the learning rate or look at the hidden states")
+def together(group: ProcessGroup, loss: Tensor, total: Tensor, fired: Tensor, index: int) -> tuple[float, Tensor]:
+    """Mean loss of all shares of the batch, and the latents that fired in any.
+
+    `total` is a scalar that is finite only if the gradients are. Raises UsageProblem in all processes where one of the two is not.
+    """
+    # One transfer for both: it waits for all that was asked of the device.
+    mean, gradients = (value / group.size for value in group.totals(torch.stack((loss.double(), total.double())).tolist()))
+    for what, value in (("loss", mean), ("gradient", gradients)):
+        if not math.isfinite(value):
+            raise UsageProblem(f"the SAE's {what} is {value} at step {index}; lower the learning rate or look at the hidden states")
     if group.size == 1:
         return mean, fired
     counts = fired.float()

@@ -33,10 +33,11 @@ class _GivenGradients(torch.autograd.Function):
 
 
 class StepOutput(NamedTuple):
-    """Mean loss over the rows, and which latents fired, `[n_latents]`."""
+    """Mean loss over the rows, which latents fired, `[n_latents]`, and a scalar that is finite only if the gradients are."""
 
     loss: Tensor
     fired: Tensor
+    total: Tensor
 
 
 class SAEModule(nn.Module):
@@ -60,7 +61,7 @@ class SAEModule(nn.Module):
             plain, x, k=self.k, objective=self._objective, auxk=auxk, product_dtype=dtype, workspace=self._workspace
         )
         loss = _GivenGradients.apply(found.loss, tuple(found.gradients), *weights)
-        return StepOutput(loss, found.fired)
+        return StepOutput(loss, found.fired, found.total)
 
 
 def write_back(update: Update, sae: TopKSAE) -> None:
@@ -119,7 +120,7 @@ class ZeroSAEUpdate:
         rate = learning_rate_at(self.config, step=index, steps=self.steps)
         self.update.begin(rate / self.config.learning_rate)
         found = self.update.forward(x, self.silent_for >= self.config.dead_after_vectors)
-        loss, fired = together(self.group, found.loss.detach(), found.fired, index)
+        loss, fired = together(self.group, found.loss.detach(), found.total, found.fired, index)
         self.update.backward(found.loss / self.group.size, last=True)
         self.update.step()
         if renormalizes(self.config, index, self.steps):

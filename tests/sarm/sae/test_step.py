@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+import warnings
 from typing import Any, get_args
 
 import pytest
@@ -12,6 +14,7 @@ from dense_sae import dense_gradients, dense_loss, random_sae, tensors_of
 from sarm.config.train import SAETrainingConfig
 from sarm.engine.group import ALONE
 from sarm.job import UsageProblem
+from sarm.sae import kernel_choice, sparse_products
 from sarm.sae.model import TopKSAE, standardize
 from sarm.sae.sparse_products import decode, pairs_of, value_gradients, weight_gradients
 from sarm.sae.step import AuxK, LossAndGradients, Objective, Workspace, loss_and_gradients
@@ -197,6 +200,43 @@ def test_vector_that_is_not_finite_stops_before_anything_is_updated(bad: float) 
         update.step(x, 2)
     assert all(torch.equal(value, before[name]) for name, value in sae.state_dict().items())
     assert all(torch.equal(state["exp_avg"], kept) for state, kept in zip(update.optimizer.state.values(), moments, strict=True))
+
+
+def test_gradient_that_is_not_finite_stops_before_anything_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    update = SAEUpdate(config(), random_sae(hidden_size=16, n_latents=64, k=4), steps=20)
+    update.step(vectors(32, 16), 1)
+    before = {name: value.clone() for name, value in update.tensors().items()}
+    found = sparse_products.value_gradients
+    monkeypatch.setattr(sparse_products, "value_gradients", lambda *given: found(*given).index_fill(0, torch.tensor([7]), float("inf")))
+    with pytest.raises(UsageProblem, match=r"the SAE's gradient is (nan|inf|-inf) at step 2"):
+        update.step(vectors(32, 16), 2)
+    assert all(torch.equal(value, before[name]) for name, value in update.tensors().items())
+
+
+def test_a_gpu_without_triton_takes_the_plain_way_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel_choice.problem_of_triton.cache_clear()
+    monkeypatch.setattr(kernel_choice, "lies_on_a_gpu", lambda operand: True)
+    # None makes the import fail, as where the package is absent.
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "sarm.sae.kernels.active_pairs", raising=False)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            plain = SAEUpdate(config(), random_sae(hidden_size=16, n_latents=64, k=4, dtype=torch.float32), steps=20)
+            losses = [plain.step(x, step).loss for step, x in enumerate(vectors(64, 16, torch.float32).split(32))]
+        (warning,) = (one for one in told if "the plain way" in str(one.message))
+        assert "triton" in str(warning.message) and "\n" not in str(warning.message)
+    finally:
+        kernel_choice.problem_of_triton.cache_clear()
+    monkeypatch.undo()
+    usual = SAEUpdate(config(), random_sae(hidden_size=16, n_latents=64, k=4, dtype=torch.float32), steps=20)
+    assert losses == [usual.step(x, step).loss for step, x in enumerate(vectors(64, 16, torch.float32).split(32))]
+
+
+def test_double_precision_and_a_cpu_ask_for_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernel_choice.kernels("adam", torch.zeros(1)) is None
+    monkeypatch.setattr(kernel_choice, "lies_on_a_gpu", lambda operand: True)
+    assert kernel_choice.kernels("adam", torch.zeros(1, dtype=torch.float64)) is None
 
 
 def test_decoder_lies_by_latent_under_its_old_name_and_shape() -> None:
