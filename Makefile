@@ -1,6 +1,7 @@
 # Set-up and the main jobs. A second `make` of the same target installs nothing.
 #   make table1     set everything up, then replicate Table 1 on the miniature
 #   make test       set everything up, then the fast tests;  make test-all: the slow ones too
+#   make test-gpu PYTHON=...   the tests that need a GPU, with the Python given, into which nothing is installed
 #   PYTHON=python3.12 make venv      another interpreter;  PROFILE=..., PYTEST_ARGS=..., VENV=... are passed on
 
 PYTHON ?= python3
@@ -11,7 +12,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
-.PHONY: table1 reference picture test test-all lint venv constraints
+KERNELS := $(VENV)/.kernels
+# Drawn for its interpreter, on which the kernels' slow tests run where there is no GPU; a CUDA build of torch brings its own.
+TRITON := triton==3.9.0
+
+.PHONY: table1 reference picture test test-all test-gpu lint venv constraints
 
 table1: $(STAMP)
 	$(BIN)/replicate table1 --profile $(PROFILE)
@@ -19,8 +24,11 @@ table1: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-test-all: $(STAMP)
+test-all: $(STAMP) $(KERNELS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-gpu:
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m pytest -m gpu -ra --durations=5 -p no:cacheprovider tests/gpu $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -41,6 +49,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
+# 0.3 GB to fetch, 1 GB installed, and nothing with it: it names no other package, torch's build stays as it is.
+$(KERNELS): $(STAMP)
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) --no-deps '$(TRITON)' \
+	  || echo '$(TRITON) cannot be had here: the tests that run kernels in its interpreter are skipped'
+	@touch $@
+
 # What CI compares later runs with (docs/ci.md). Run it on a clean checkout, and again after a change that is meant to move numbers.
 reference: $(STAMP)
 	$(BIN)/replicate table1 --profile mini
@@ -54,5 +68,5 @@ picture: $(STAMP)
 # What is installed now, pinned: run it after a change of pyproject.toml's dependencies, in a fresh virtual environment.
 constraints: $(STAMP)
 	@{ sed '/^[^#]/,$$d' constraints.txt; \
-	   $(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable --exclude replicate-sarm | sed 's/+cpu$$//'; } > constraints.new
+	   $(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable --exclude replicate-sarm --exclude triton | sed 's/+cpu$$//'; } > constraints.new
 	@mv constraints.new constraints.txt
