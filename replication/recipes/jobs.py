@@ -264,7 +264,7 @@ def states_job(setting: Setting, row: Row, items: Items, *, backbone: Backbone, 
     """Cached states after a row's layer: pairs as reward training reads them, benchmarks as scoring does."""
     if items == "train":
         found = _resolved(setting, "reward")
-        given = {name: found[name] for name in ("max_pairs", "max_length", "overlong", "dtype", "date_string")}
+        given = {name: found[name] for name in ("max_pairs", "max_length", "overlong", "refused_turns", "dtype", "date_string")}
     else:
         found = _resolved(setting, "scoring")
         if found["formatting"] != "end-of-turn":

@@ -63,7 +63,7 @@ DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "harvest": {
         "layer": "the row and the profile's layer map",
         "items": "what the states are for",
-        **dict.fromkeys(("max_pairs", "max_length", "overlong", "bos", "dtype"), AS_IN_TRAINING_AND_SCORING),
+        **dict.fromkeys(("max_pairs", "max_length", "overlong", "refused_turns", "bos", "dtype"), AS_IN_TRAINING_AND_SCORING),
         **dict.fromkeys(("attention", "date_string", "subset", "limit"), AS_IN_TRAINING_AND_SCORING),
     },
     "sparse": {

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sarm.config.dtype import Dtype
-from sarm.job import JobConfig
+from sarm.job import JobConfig, added
 
 Items = Literal["train", "rewardbench2", "rmbench", "evaluation"]
 
@@ -29,6 +29,7 @@ class HarvestConfig(JobConfig):
     max_pairs: int = Field(default=0, ge=0, description="Only the first so many pairs of `train`; 0 takes all.")
     max_length: int = Field(default=2048, ge=2, description="Longest conversation, tokens.")
     overlong: Literal["left", "right", "drop", "error"] = Field(default="left", description="What happens to a longer one.")
+    refused_turns: Literal["error", "drop"] = added("error", description="What happens to a pair whose turns the chat template refuses.")
     bos: Literal["single", "double-first-masked", "double"] = Field(default="single", description="BOS policy.")
     dtype: Dtype = Field(default="float32", description="Precision of the forward pass and of the states.")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
@@ -39,8 +40,9 @@ class HarvestConfig(JobConfig):
 
     @model_validator(mode="after")
     def _fits_the_file(self) -> HarvestConfig:
-        if self.overlong == "drop" and self.items != "train":
-            raise ValueError(f"overlong = 'drop' is for training pairs; {self.items} needs a reward for each reply")
+        for name in ("overlong", "refused_turns"):
+            if getattr(self, name) == "drop" and self.items != "train":
+                raise ValueError(f"{name} = 'drop' is for training pairs; {self.items} needs a reward for each reply")
         return self
 
 

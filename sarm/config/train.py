@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sarm.config.dtype import Dtype
-from sarm.job import JobConfig
+from sarm.job import JobConfig, added
 
 
 class PretrainingConfig(JobConfig):
@@ -135,6 +135,7 @@ class RewardTrainingConfig(JobConfig):
     max_grad_norm: float = Field(default=1.0, gt=0, description="Clip of the global gradient norm.")
     max_length: int = Field(default=4096, ge=2, description="Longest conversation, tokens.")
     overlong: Literal["left", "drop", "error"] = Field(default="left", description="What happens to a longer one.")
+    refused_turns: Literal["error", "drop"] = added("error", description="What happens to a pair whose turns the chat template refuses.")
     head_init: Literal["zeros", "normal"] = Field(default="zeros", description="Initial weights of the reward head.")
     selection: Literal["last", "validation", "test"] = Field(
         default="last", description="Checkpoint: last; best epoch on a validation split; last and, beside it, the best on the test set."

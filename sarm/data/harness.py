@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sarm.data.preferences import DataError, Message
-from sarm.data.tokens import BosPolicy, EncodedConversation, Overlong, TokenizerProblem, dated_template
+from sarm.data.tokens import BosPolicy, EncodedConversation, Overlong, TokenizerProblem, dated_template, rendered
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class HarnessTokenizer:
         """Ids of at most `max_length` tokens, cut on the side that `overlong` says. Raises DataError for `error` and for no tokens."""
         if not conversations:
             return []
-        rows = self.tokenizer([self.render(messages) for messages in conversations], add_special_tokens=True)["input_ids"]
+        texts = [text or "" for text in rendered(self.render, conversations, names)]
+        rows = self.tokenizer(texts, add_special_tokens=True)["input_ids"]
         return [self._finish(ids, max_length, overlong, name) for ids, name in zip(rows, names, strict=True)]
 
     def _finish(self, ids: list[int], max_length: int, overlong: Overlong, name: str) -> EncodedConversation:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sarm.data.preferences import DataError, Message, Preference, read_jsonl
-from sarm.data.tokens import ConversationTokenizer, Overlong
+from sarm.data.tokens import NO_IDS, ConversationTokenizer, Overlong, RefusedTurns
 
 ENCODE_AT_ONCE = 512
 
@@ -30,6 +30,7 @@ class PairCounts(NamedTuple):
     dropped: int
     truncated: int
     identical: int
+    refused: int = 0
 
 
 def read_pairs(path: Path, limit: int = 0) -> list[Preference]:
@@ -52,19 +53,26 @@ def conversation(prompt: Sequence[Message], reply: str) -> list[Message]:
 
 
 def encode_pairs(
-    pairs: Sequence[Preference], tokenizer: ConversationTokenizer, *, max_length: int, overlong: Overlong
+    pairs: Sequence[Preference],
+    tokenizer: ConversationTokenizer,
+    *,
+    max_length: int,
+    overlong: Overlong,
+    refused_turns: RefusedTurns = "error",
 ) -> tuple[list[EncodedPair], PairCounts]:
-    """Pairs as ids; a pair is dropped whole when one side is too long (`drop`) or both sides become the same ids."""
+    """Pairs as ids; a pair is dropped whole when one side is too long or refused by the template (`drop`), or both become the same ids."""
     encoded: list[EncodedPair] = []
-    dropped = truncated = identical = 0
+    dropped = truncated = identical = refused = 0
     for start in range(0, len(pairs), ENCODE_AT_ONCE):
         part = pairs[start : start + ENCODE_AT_ONCE]
         rows = [conversation(pair.prompt, reply) for pair in part for reply in (pair.chosen[0], pair.rejected[0])]
         names = [f"pair {pair.id!r}" for pair in part for _ in range(2)]
-        sides = tokenizer.encode_many(rows, max_length=max_length, overlong=overlong, names=names)
+        sides = tokenizer.encode_many(rows, max_length=max_length, overlong=overlong, names=names, refused_turns=refused_turns)
         for index, pair in enumerate(part):
             chosen, rejected = sides[2 * index], sides[2 * index + 1]
-            if not chosen.ids or not rejected.ids:
+            if NO_IDS in (chosen, rejected):
+                refused += 1
+            elif not chosen.ids or not rejected.ids:
                 dropped += 1
             elif chosen.ids == rejected.ids:
                 identical += 1
@@ -72,8 +80,10 @@ def encode_pairs(
                 truncated += chosen.truncated or rejected.truncated
                 encoded.append(EncodedPair(chosen.ids, rejected.ids, pair.id, start + index))
     if not encoded:
-        raise DataError(f"no pair is left: {dropped} too long for max_length = {max_length}, {identical} with equal sides")
-    return encoded, PairCounts(read=len(pairs), kept=len(encoded), dropped=dropped, truncated=truncated, identical=identical)
+        told = f"{dropped} too long for max_length = {max_length}, {identical} with equal sides, {refused} refused by the chat template"
+        raise DataError(f"no pair is left: {told}")
+    counts = PairCounts(len(pairs), len(encoded), dropped=dropped, truncated=truncated, identical=identical, refused=refused)
+    return encoded, counts
 
 
 def in_validation(pair: Preference, *, fraction: float, seed: int) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jinja2
+
 from sarm.data.preferences import DataError, Message
 
 BosPolicy = Literal["single", "double-first-masked", "double"]
 Overlong = Literal["left", "right", "tokenizer", "drop", "error"]
+RefusedTurns = Literal["error", "drop"]
 
 DATE_PATTERN = "%d %b %Y"
 DATE_CALL = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<pattern>.*?)(?P=quote)\s*\)""")
@@ -27,6 +30,10 @@ INNER_PUNCTUATION = (",", "?", "--", ";", "!", '"', " ,", " ?", " --", " ;", " !
 SENTENCE_ENDERS = ("?", ".", ";", "!", " ?", " .", " ;", " !")
 
 
+# What a template may raise by itself, or where it does not expect what it is given.
+TEMPLATE_FAULTS = (jinja2.TemplateError, TypeError, KeyError, IndexError, AttributeError, ValueError)
+
+
 class TokenizerProblem(ValueError):
     """The tokenizer cannot be used for conversations; the message says what to set."""
 
@@ -36,6 +43,9 @@ class EncodedConversation(NamedTuple):
 
     ids: list[int]
     truncated: bool
+
+
+NO_IDS = EncodedConversation([], truncated=False)
 
 
 @dataclass(frozen=True)
@@ -111,14 +121,23 @@ class ConversationTokenizer:
         return self.encode_many([messages], max_length=max_length, overlong=overlong, names=[name])[0]
 
     def encode_many(
-        self, conversations: Sequence[Sequence[Message]], *, max_length: int, overlong: Overlong = "left", names: Sequence[str]
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_length: int,
+        overlong: Overlong = "left",
+        names: Sequence[str],
+        refused_turns: RefusedTurns = "error",
     ) -> list[EncodedConversation]:
-        """`encode` of many conversations at once."""
+        """`encode` of many conversations at once; of one whose turns the template refuses no ids with `drop`."""
         if not conversations:
             return []
-        texts = [self.render(messages) for messages in conversations]
-        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [self._finish(ids, max_length, overlong, name) for ids, name in zip(rows, names, strict=True)]
+        texts = rendered(self.render, conversations, names, refused_turns=refused_turns)
+        rows = self.tokenizer([text or "" for text in texts], add_special_tokens=False)["input_ids"]
+        return [
+            NO_IDS if text is None else self._finish(ids, max_length, overlong, name)
+            for text, ids, name in zip(texts, rows, names, strict=True)
+        ]
 
     def _finish(self, ids: list[int], max_length: int, overlong: Overlong, name: str) -> EncodedConversation:
         if self.end_of_turn_id not in ids:
@@ -148,6 +167,29 @@ class ConversationTokenizer:
         if not opened.startswith(plain) or opened == plain:
             raise TokenizerProblem("the chat template has no generation prompt from which to read the assistant header")
         return list(self.tokenizer(opened[len(plain) :], add_special_tokens=False)["input_ids"])
+
+
+def rendered(
+    render: Callable[[Sequence[Message]], str],
+    conversations: Sequence[Sequence[Message]],
+    names: Sequence[str],
+    *,
+    refused_turns: RefusedTurns = "error",
+) -> list[str | None]:
+    """The template's text of each conversation; None with `drop` where the template refuses its turns.
+
+    Templates refuse by raising: no system turn, turns that do not alternate. Raises DataError with the row's name and the template's words.
+    """
+    found: list[str | None] = []
+    for messages, name in zip(conversations, names, strict=True):
+        try:
+            found.append(render(messages))
+        except TEMPLATE_FAULTS as error:
+            if refused_turns == "error":
+                said = " ".join(str(error).split()) or type(error).__name__
+                raise DataError(f"{name}: the chat template refuses it: {said}; mend the turns, or leave such rows out") from error
+            found.append(None)
+    return found
 
 
 def dated_template(tokenizer: Any, date_string: str) -> str:

@@ -67,11 +67,13 @@ def harvest_states(config: HarvestConfig, context: JobContext) -> None:
 def _pairs(config: HarvestConfig, context: JobContext, tokenizer: ConversationTokenizer) -> Harvest:
     """The pairs that reward training would see: the same are dropped, the same are cut."""
     pairs = read_pairs(context.inputs["items"] / "train.jsonl", config.max_pairs)
-    encoded, counts = encode_pairs(pairs, tokenizer, max_length=config.max_length, overlong=config.overlong)
+    encoded, counts = encode_pairs(
+        pairs, tokenizer, max_length=config.max_length, overlong=config.overlong, refused_turns=config.refused_turns
+    )
     kept = [pairs[one.place] for one in encoded]
     items = [StatedItem(id=pair.id, source=pair.source, prompt=prompt_digest(pair.prompt), chosen=1, rejected=1) for pair in kept]
     rows = [side for one in encoded for side in (one.chosen, one.rejected)]
-    return Harvest(items, rows, counts.dropped + counts.identical)
+    return Harvest(items, rows, counts.dropped + counts.identical + counts.refused)
 
 
 def _completions(config: HarvestConfig, context: JobContext, tokenizer: ConversationTokenizer) -> Harvest:

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -348,10 +349,13 @@ def _encoded(
     training: list[Preference] = []
     for pair in pairs:
         (held_out if in_validation(pair, fraction=config.validation_fraction, seed=config.seed) else training).append(pair)
-    encoded, counts = encode_pairs(training, tokenizer, max_length=config.max_length, overlong=config.overlong)
+    encode = partial(
+        encode_pairs, tokenizer=tokenizer, max_length=config.max_length, overlong=config.overlong, refused_turns=config.refused_turns
+    )
+    encoded, counts = encode(training)
     if not config.validation_fraction:
         return encoded, [], counts
     if not held_out:
         raise UsageProblem(f"validation_fraction = {config.validation_fraction} of {len(pairs)} pairs leaves none; raise it")
-    validation, _ = encode_pairs(held_out, tokenizer, max_length=config.max_length, overlong=config.overlong)
+    validation, _ = encode(held_out)
     return encoded, validation, counts

@@ -28,7 +28,7 @@ def test_both_sides_share_the_prompt_and_end_with_the_end_of_turn(conversations:
     assert encoded.id == "p1"
     assert encoded.chosen[-1] == encoded.rejected[-1] == conversations.end_of_turn_id
     assert [a == b for a, b in zip(encoded.chosen, encoded.rejected, strict=True)].count(False) == 1
-    assert counts == (1, 1, 0, 0, 0)
+    assert counts == (1, 1, 0, 0, 0, 0)
 
 
 def test_pair_with_one_long_side_is_dropped_whole_and_counted(conversations: Any) -> None:
