@@ -64,13 +64,14 @@ def score(
     """Metrics of a file of per-item rewards, ours or anyone's."""
     from replication.report.results.score_files import score_file  # noqa: PLC0415 - not needed by --help
 
-    scores = score_file(rewards, benchmark)
+    scores, repeated = score_file(rewards, benchmark)
     if as_json:
         content = {
             "benchmark": benchmark,
             "metrics": {name: metric._asdict() for name, metric in scores.metrics.items()},
             "missing": dict(scores.missing),
             "unknown": dict(scores.unknown),
+            "repeated_ids": repeated,
         }
         typer.echo(json.dumps(content, indent=2))
     else:
@@ -80,6 +81,8 @@ def score(
             typer.echo(f"{name:<16}{'-':>8}  {reason}")
     for label, count in scores.unknown.items():
         typer.echo(f"warning: {count} items of {label!r} belong to no known subset and are left out", err=True)
+    if repeated:
+        typer.echo(f"note: {repeated} items have an id that another item of their subset has; each is scored by itself", err=True)
     if not scores.metrics:
         raise typer.Exit(MISSING_RESULTS)
 

@@ -59,6 +59,12 @@ def read_lines(path: Path) -> Iterator[Line]:
                 yield Line(number, _value(path, number, content))
 
 
+def read_json(path: Path) -> Any:
+    """A file that is one JSON value, with the checks of `read_lines`. Raises LinesError; FileNotFoundError."""
+    _is_list(path)
+    return _value(path, 1, path.read_bytes().removeprefix(codecs.BOM_UTF8))
+
+
 def count_rows(path: Path) -> int:
     """About how many rows a file has, for a bar: its line ends, and one more for a last line without."""
     with path.open("rb") as content:

@@ -2,12 +2,13 @@
 
 Shapes, one object an item, as JSONL or as one JSON list:
 ours `{id, subset, chosen_rewards, rejected_rewards}`; flat `{id, subset, num_correct, scores | rewards}`, the correct ones
-first; RM-Bench's `{score_chosen, score_rejected, domain}`.
+first; RM-Bench's `{score_chosen, score_rejected, domain}`. Or RewardBench 2's own file of item scores: one object of parallel columns
+(`id`, `subset`, `num_correct`, `scores`, `results`, `text`) beside facts of the run (`model`, `model_type`, `chat_template`).
+Source: scripts/run_v2.py of allenai/reward-bench @ 05a9005.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,11 @@ from sarm.data.preferences import DataError, ScoredPreference
 from sarm.metrics.credits import BenchmarkScores, ScoringError
 from sarm.metrics.rewardbench2 import rewardbench2_scores
 from sarm.metrics.rmbench import RMBENCH_DOMAINS, rmbench_scores
+from sarm.store.json_lines import LinesError, read_json, read_lines
 
 ScoredBenchmark = Literal["rewardbench2", "rmbench"]
+# Columns of the official file that are results or facts, and would make equal rows look different.
+OF_NO_ITEM = ("results", "model", "model_type", "chat_template")
 SHAPES = "chosen_rewards and rejected_rewards; num_correct and scores; or score_chosen and score_rejected"
 
 
@@ -34,11 +38,19 @@ class _Line(NamedTuple):
         raise DataError(f"{self.path}:{self.number}: {key}: {problem}")
 
 
-def score_file(path: Path, benchmark: ScoredBenchmark) -> BenchmarkScores:
+class FileScores(NamedTuple):
+    """Metrics of a file of rewards, and how many of its items have an id that another has."""
+
+    scores: BenchmarkScores
+    repeated_ids: int
+
+
+def score_file(path: Path, benchmark: ScoredBenchmark) -> FileScores:
     """Metrics of a file of rewards. Raises DataError in one line: file, line, key, what is wrong and the next step."""
     items = read_rewards(path, benchmark)
     try:
-        return rewardbench2_scores(items) if benchmark == "rewardbench2" else rmbench_scores(items)
+        found = rewardbench2_scores(items) if benchmark == "rewardbench2" else rmbench_scores(items)
+        return FileScores(found, repeated_ids(items))
     except ScoringError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -46,46 +58,61 @@ def score_file(path: Path, benchmark: ScoredBenchmark) -> BenchmarkScores:
 def read_rewards(path: Path, benchmark: ScoredBenchmark) -> list[ScoredPreference]:
     """Items in the file's order, checked.
 
-    Raises DataError for NaN, null or text where a reward belongs, counts that do not fit, a missing id, an id that is there
-    twice (Ties rows may share one: they are pooled), and an empty file. Infinite rewards are taken as they are.
+    Raises DataError for NaN, null or text where a reward belongs, counts that do not fit, a missing id, a row that is there
+    twice (Ties rows may share an id: they are pooled), and an empty file. Infinite rewards are taken as they are. Published data repeat ids
+    (`repeated_ids`), which only Ties reads.
     """
     items: list[ScoredPreference] = []
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, str], list[_Line]] = {}
     for line in _lines(path):
         item = _item(line, benchmark)
         if item.id and item.subset != "Ties":
-            first = seen.setdefault((item.subset, item.id), line.number)
-            if first != line.number:
-                line.refuse("id", f"{item.id!r} of {item.subset or 'the file'} is already at line {first}; give each item its own id")
+            earlier = seen.setdefault((item.subset, item.id), [])
+            same = next((one for one in earlier if one.content == line.content), None)
+            if same is not None:
+                line.refuse("id", f"{item.id!r} of {item.subset or 'the file'} is already at line {same.number}; give each row once")
+            earlier.append(line)
         items.append(item)
     if not items:
         raise DataError(f"{path}: no items; write one JSON object a line")
     return items
 
 
+def repeated_ids(items: Iterable[ScoredPreference]) -> int:
+    """How many items have an id that an earlier item of their subset has; Ties, whose rows may share one, left out."""
+    names = [(item.subset, item.id) for item in items if item.id and item.subset != "Ties"]
+    return len(names) - len(set(names))
+
+
 def _lines(path: Path) -> Iterator[_Line]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'}); give a JSONL file of rewards"
-        ) from error
-    entries: Iterable[tuple[int, Any]]
-    if text.lstrip().startswith("["):
-        entries = enumerate(_parsed(path, 1, text), start=1)
-    else:
-        entries = ((number, _parsed(path, number, line)) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
-    for number, content in entries:
-        if not isinstance(content, dict):
-            raise DataError(f"{path}:{number}: row: is no JSON object; write one object an item with {SHAPES}")
-        yield _Line(path, number, content)
+        columns = _columns(path)
+        entries = columns if columns is not None else ((line.number, line.value) for line in read_lines(path))
+        for number, content in entries:
+            if not isinstance(content, dict):
+                raise DataError(f"{path}:{number}: row: is no JSON object; write one object an item with {SHAPES}")
+            yield _Line(path, number, content)
+    except LinesError as error:
+        raise DataError(str(error)) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a file of rewards") from error
 
 
-def _parsed(path: Path, number: int, text: str) -> Any:
+def _columns(path: Path) -> list[tuple[int, dict[str, Any]]] | None:
+    """The items of a file that is one object of parallel columns; None for a file of another form."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number + error.lineno - 1}: row: {error.msg}; mend the JSON") from error
+        whole = read_json(path)
+    except LinesError:
+        return None
+    if not isinstance(whole, dict) or not (isinstance(whole.get("id"), list) and isinstance(whole.get("scores"), list)):
+        return None
+    columns = {name: values for name, values in whole.items() if isinstance(values, list)}
+    lengths = {name: len(values) for name, values in columns.items()}
+    odd = next((name for name, length in lengths.items() if length != lengths["id"]), None)
+    if odd is not None:
+        raise DataError(f"{path}: {odd}: has {lengths[odd]} entries beside {lengths['id']} of id; give columns of one length")
+    names = [name for name in columns if name not in OF_NO_ITEM]
+    return [(place, {name: columns[name][place - 1] for name in names}) for place in range(1, lengths["id"] + 1)]
 
 
 def _item(line: _Line, benchmark: ScoredBenchmark) -> ScoredPreference:

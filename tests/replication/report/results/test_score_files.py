@@ -34,13 +34,13 @@ def test_our_own_file_is_scored(tmp_path: Path) -> None:
     items = [ScoredPreference(id=str(at), subset="Math", chosen_rewards=(1.0,), rejected_rewards=(float(at),)) for at in range(3)]
     path = tmp_path / "rewards.jsonl"
     write_lines(path, items)
-    assert score_file(path, "rewardbench2").metrics["Math"].correct == 1.5
+    assert score_file(path, "rewardbench2").scores.metrics["Math"].correct == 1.5
 
 
 def test_a_whole_benchmark_in_the_flat_shape_gives_overall(tmp_path: Path) -> None:
     rows = [flat(id=str(at), subset=subset) for subset in REWARDBENCH2_SUBSETS[:5] for at in range(2)]
     rows += [flat(id=f"{kind}:0", subset="Ties", num_correct=count) for kind, count in (("ref", 1), ("tied", 2))]
-    assert score_file(written(tmp_path, *rows), "rewardbench2").require("Overall").value > 0.8
+    assert score_file(written(tmp_path, *rows), "rewardbench2").scores.require("Overall").value > 0.8
 
 
 def test_rewards_may_be_nested_and_counts_stated(tmp_path: Path) -> None:
@@ -53,19 +53,19 @@ def test_rewards_may_be_nested_and_counts_stated(tmp_path: Path) -> None:
 def test_rmbench_results_are_a_list_or_lines_with_or_without_domains(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps([styled(), styled(domain="code")], indent=1), encoding="utf-8")
-    scores = score_file(path, "rmbench")
+    scores = score_file(path, "rmbench").scores
     assert scores.metrics["chat/easy"].value == 1.0 and "Overall" in scores.missing
     plain = {key: value for key, value in styled(subset="alpacaeval").items() if key != "domain"}
-    assert set(score_file(written(tmp_path, plain, plain), "rmbench").metrics) == {"hard", "normal", "easy"}
+    assert set(score_file(written(tmp_path, plain, plain), "rmbench").scores.metrics) == {"hard", "normal", "easy"}
 
 
 def test_unknown_labels_are_counted(tmp_path: Path) -> None:
-    assert score_file(written(tmp_path, styled(), styled(domain="poetry")), "rmbench").unknown == {"poetry": 1}
+    assert score_file(written(tmp_path, styled(), styled(domain="poetry")), "rmbench").scores.unknown == {"poetry": 1}
 
 
 def test_ties_rows_may_share_an_id(tmp_path: Path) -> None:
     rows = [flat(id="tied:0", subset="Ties", num_correct=2)] * 2 + [flat(id="ref:0", subset="Ties")]
-    assert score_file(written(tmp_path, *rows), "rewardbench2").metrics["Ties"].n == 3
+    assert score_file(written(tmp_path, *rows), "rewardbench2").scores.metrics["Ties"].n == 3
 
 
 BROKEN: list[tuple[str, Row | str, ScoredBenchmark, str]] = [
@@ -97,7 +97,7 @@ BROKEN: list[tuple[str, Row | str, ScoredBenchmark, str]] = [
     ),
     ("no rewards", {"id": "0", "subset": "Math"}, "rewardbench2", "row: holds no rewards"),
     ("no object", "[1.0]"[1:4], "rewardbench2", "row: is no JSON object"),
-    ("no JSON", "{'id': 0}", "rewardbench2", "row: "),
+    ("no JSON", "{'id': 0}", "rewardbench2", "is no JSON"),
     ("two styles", styled(score_chosen=[1.0, 2.0]), "rmbench", "score_chosen: gives 2"),
     ("domain as number", styled(domain=3), "rmbench", "domain: is 3"),
     ("id as list", styled(id=[3]), "rmbench", "id: is"),
@@ -116,10 +116,50 @@ def test_a_broken_item_is_refused_in_one_line_with_file_line_and_key(
     assert "\n" not in str(caught.value)
 
 
-def test_an_id_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_row_that_is_there_twice_is_refused_and_an_id_alone_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r":2: id: '0' of Math is already at line 1"):
         score_file(written(tmp_path, flat(), flat()), "rewardbench2")
+    found = score_file(written(tmp_path, flat(), flat(scores=[0.0, 1.0]), flat(text=["other"])), "rewardbench2")
+    assert found.repeated_ids == 2 and found.scores.metrics["Math"].n == 3
     assert len(read_rewards(written(tmp_path, flat(), flat(subset="Focus")), "rewardbench2")) == 2
+
+
+def official(rows: list[Row]) -> Row:
+    """Rows as RewardBench 2's script writes them: parallel columns, each score a list of one number, results beside them."""
+    columns = {name: [row[name] for row in rows] for name in ("id", "subset", "num_correct")}
+    scores = [[[score] for score in row["scores"]] for row in rows]
+    texts = [["text"] * len(row["scores"]) for row in rows]
+    results = [None if row["subset"] == "Ties" else float(row["scores"][0] == max(row["scores"])) for row in rows]
+    facts = {"model": "m", "model_type": "Seq. Classifier", "chat_template": None}
+    return {**columns, "scores": scores, "text": texts, "results": results, **facts}
+
+
+@pytest.mark.parametrize("indent", [None, 4], ids=["one line", "indented"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with mark"])
+def test_the_official_file_of_item_scores_gives_the_numbers_of_its_items(tmp_path: Path, indent: int | None, mark: str) -> None:
+    rows = [flat(id=str(at), subset=subset, scores=[float(at), 0.5, 0.25, 0.0]) for subset in REWARDBENCH2_SUBSETS[:5] for at in range(3)]
+    rows += [flat(id="1", subset="Factuality", scores=[0.0, 0.5, 0.25, 0.1])]
+    rows += [flat(id=f"{kind}:{at}", subset="Ties", num_correct=count) for at in range(2) for kind, count in (("ref", 1), ("tied", 2))]
+    path = tmp_path / "official.json"
+    path.write_text(mark + json.dumps(official(rows), indent=indent), encoding="utf-8")
+    found = score_file(path, "rewardbench2")
+    assert found.scores.metrics == score_file(written(tmp_path, *rows), "rewardbench2").scores.metrics
+    assert found.repeated_ids == 1 and found.scores.metrics["Factuality"].n == 4
+    assert found.scores.metrics["Factuality"].correct == sum(official(rows)["results"][:3])
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"scores": [[[1.0]]]}, "scores: has 1 entries beside 2 of id"),
+    ({"scores": [[[1.0], [None]], [[1.0], [0.0]]]}, ":1: scores.1: is null"),
+    ({"num_correct": [1, 2]}, ":2: num_correct: is 2 beside 2"),
+], ids=["length", "null", "count"])  # fmt: skip
+def test_a_broken_official_file_is_refused_in_one_line(tmp_path: Path, change: Row, said: str) -> None:
+    path = tmp_path / "official.json"
+    rows = [flat(id=name, scores=[1.0, 0.0]) for name in "01"]
+    path.write_text(json.dumps({**official(rows), **change}), encoding="utf-8")
+    with pytest.raises(DataError, match=said) as caught:
+        score_file(path, "rewardbench2")
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
