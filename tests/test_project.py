@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -17,7 +18,8 @@ REGISTRY = re.compile("|".join(re.escape(".".join(host)) for host in HOSTS))
 SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{30,}|AKIA[0-9A-Z]{16})\b|-----BEGIN [A-Z ]*PRIVATE KEY"
 )
-LARGEST_LINES = 400
+FILE_LINES = 400
+FUNCTION_LINES = 40
 
 
 def tracked_files() -> list[Path]:
@@ -39,10 +41,26 @@ def test_no_tracked_file_holds(pattern: re.Pattern[str]) -> None:
     assert not found, f"{pattern.pattern}: {found[:10]}"
 
 
+def sources() -> dict[str, str]:
+    """The text of every Python file of the project, tests too."""
+    files = [file for folder in ("sarm", "replication", "benchmarks", "tests") for file in sorted((ROOT / folder).rglob("*.py"))]
+    return {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in files}
+
+
 def test_source_files_are_short() -> None:
-    sources = [path for folder in ("sarm", "replication", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
-    long = [str(path.relative_to(ROOT)) for path in sources if len(path.read_text(encoding="utf-8").splitlines()) >= LARGEST_LINES]
-    assert not long, f"files of {LARGEST_LINES} lines or more: {long}"
+    long = [name for name, text in sources().items() if len(text.splitlines()) >= FILE_LINES]
+    assert not long, f"files of {FILE_LINES} lines or more: {long}"
+
+
+def test_functions_are_short() -> None:
+    functions = {
+        f"{name}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for name, text in sources().items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    long = {name: lines for name, lines in functions.items() if lines >= FUNCTION_LINES}
+    assert not long, f"functions of {FUNCTION_LINES} lines or more: {long}"
 
 
 def test_the_first_commands_of_the_readme_are_targets_of_the_makefile() -> None:

@@ -129,14 +129,7 @@ def loss_and_gradients(
 
 @torch.no_grad()
 def descend(
-    weights: SAETensors,
-    x: Tensor,
-    *,
-    k: int,
-    objective: Objective,
-    auxk: AuxK | None,
-    product_dtype: torch.dtype,
-    workspace: Workspace,
+    weights: SAETensors, x: Tensor, *, k: int, objective: Objective, auxk: AuxK | None, product_dtype: torch.dtype, workspace: Workspace
 ) -> Descent:
     """One batch of prepared vectors `[batch, hidden_size]`: the mean loss and its gradients.
 

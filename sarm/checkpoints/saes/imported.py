@@ -74,15 +74,18 @@ def encoder_from(
         "latent_bias": parts.latent_bias,
         **({"threshold": parts.threshold} if activation == "jumprelu" else {}),
     }
+    fill(sae.to(dtype), _held(state, sae, what), {name: name for name in state}, what=what, asks="the encoder", device=device)
+    return sae
+
+
+def _held(state: Mapping[str, Tensor | None], sae: SparseEncoder, what: str) -> HeldTensors:
     for name, tensor in state.items():
         expected = sae.state_dict()[name].shape
         if tensor is None:
             raise UsageProblem(f"{what}: no tensor for {name!r} (shape {list(expected)}); this is not a whole SAE")
         if tensor.shape != expected:
             raise UsageProblem(f"{what}: the tensor for {name!r} has shape {list(tensor.shape)}, the encoder asks for {list(expected)}")
-    held = HeldTensors({name: tensor for name, tensor in state.items() if tensor is not None})
-    fill(sae.to(dtype), held, {name: name for name in state}, what=what, asks="the encoder", device=device)
-    return sae
+    return HeldTensors({name: tensor for name, tensor in state.items() if tensor is not None})
 
 
 def read_settings(path: Path) -> dict[str, Any]:
