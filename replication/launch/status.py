@@ -64,7 +64,9 @@ def lines(found: Standing) -> list[str]:
         if one.artifact == "present":
             continue
         reason = f" ({one.reason})" if one.reason else ""
-        told.append(f"{one.state.lower() + reason:<24}{one.slurm:<12}{one.key[:KEY_LENGTH]}  {one.label} {one.progress}".rstrip())
+        told.append(f"{one.state.lower() + reason:<24} {one.slurm:<12} {one.key[:KEY_LENGTH]}  {one.label} {one.progress}".rstrip())
+        if one.held:
+            told.append(f"    held until somebody releases it: scontrol release {one.slurm}")
     for each in found.unfinished:
         told.append(f"{each.state:<12}{each.key}  {each.kind}, " + ("with a checkpoint" if each.checkpoint else "no checkpoint yet"))
     if found.submitted:

@@ -13,12 +13,15 @@ from typing import Protocol
 from sarm.job import EnvironmentProblem
 
 SECONDS = 60
-# Source: squeue(1), JOB STATE CODES. Everything else has ended.
-LIVE = frozenset(
-    {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "SIGNALING", "STAGE_OUT"}
-) | {"STOPPED", "SUSPENDED", "SPECIAL_EXIT"}
+# Source: squeue(1), JOB STATE CODES. A state that is not known is alive until Slurm says otherwise: a job must not run twice.
+ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "DEADLINE", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY", "LAUNCH_FAILED"})
+UNKNOWN = "UNKNOWN"
 DOOMED = "DependencyNeverSatisfied"
-JOB_ID = re.compile(r"\d+(_\d+)?")
+# Reasons for which a job waits until somebody releases it; those of several words are Slurm's own text.
+HELD = re.compile(r"JobHeld(User|Admin)|held|requeued in held state", re.IGNORECASE)
+# What `sbatch --parsable` says: the id, and after a semicolon the cluster where there are several; a wrapper may leave the option out.
+# Sites print other lines beside it.
+PARSABLE = re.compile(r"(?:Submitted batch job )?(\d+)(;[\w.-]+| on cluster [\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,17 @@ class SlurmState:
     @property
     def live(self) -> bool:
         """Whether it waits or runs, and can come to an end."""
-        return self.state in LIVE and not self.doomed
+        return self.state not in ENDED | {UNKNOWN} and not self.doomed
 
     @property
     def doomed(self) -> bool:
         """Whether it waits for a job that failed."""
-        return self.state in LIVE and self.reason == DOOMED
+        return self.state not in ENDED | {UNKNOWN} and self.reason == DOOMED
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits until somebody releases it: no time ends that."""
+        return self.live and bool(HELD.search(self.reason) or self.state in ("REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"))
 
 
 class Queue(Protocol):
@@ -60,11 +68,17 @@ class Slurm:
     def submit(self, script: Path, *, options: Sequence[str]) -> str:
         """See Queue. Raises EnvironmentProblem with sbatch's own words."""
         text = call(["sbatch", "--parsable", *options, str(script)])
-        # `id;cluster` where there are several clusters.
-        number = text.strip().splitlines()[-1].partition(";")[0] if text.strip() else ""
-        if not JOB_ID.fullmatch(number):
-            raise EnvironmentProblem(f"sbatch {script.name}: no job id in its answer {text.strip()!r}")
-        return number
+        answers = [found for line in text.splitlines() if (found := PARSABLE.fullmatch(line.strip()))]
+        numbers = [found[1] for found in answers if found[2]] or [found[1] for found in answers]
+        if len(set(numbers)) > 1:
+            # A site's own line is a bare number too: ours is the one that Slurm knows by the script's name.
+            states = self.states(numbers)
+            numbers = [number for number in numbers if states[number].name == script.name.removesuffix(".sh")]
+        if len(set(numbers)) != 1:
+            raise EnvironmentProblem(
+                f"sbatch {script.name}: cannot tell the job's id from its answer {text.strip()!r}; it may have been submitted: see squeue"
+            )
+        return numbers[0]
 
     def states(self, ids: Collection[str]) -> Mapping[str, SlurmState]:
         """See Queue. Raises EnvironmentProblem when squeue fails: a live job must never be taken for a lost one."""
@@ -73,7 +87,7 @@ class Slurm:
         found = {job: SlurmState(state, reason, name) for job, state, reason, name in _fields(listed, 4)}
         forgotten = [one for one in ids if one not in found]
         found.update(self._accounted(forgotten))
-        return {one: found.get(one, SlurmState("UNKNOWN")) for one in ids}
+        return {one: found.get(one, SlurmState(UNKNOWN)) for one in ids}
 
     def _accounted(self, ids: Sequence[str]) -> Mapping[str, SlurmState]:
         if not ids:

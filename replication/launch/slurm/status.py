@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from replication.frozen import Frozen
-from replication.launch.slurm.calls import Queue, SlurmState
+from replication.launch.slurm.calls import UNKNOWN, Queue, SlurmState
 from replication.launch.slurm.records import Submission, folder, job_folder, submissions
 from replication.settings.clusters import Cluster
 from replication.usage_problems import UsageProblems
@@ -18,7 +18,7 @@ EVENTS_TAIL_BYTES = 8192
 
 
 class JobStatus(Frozen):
-    """One submitted job. `artifact` is the store's word, `state` Slurm's."""
+    """One submitted job. `artifact` is the store's word, `state` Slurm's; a `held` one waits until somebody releases it."""
 
     key: str
     kind: str
@@ -29,6 +29,7 @@ class JobStatus(Frozen):
     artifact: Literal["present", "missing", "corrupt", "interrupted"]
     progress: str
     log: str
+    held: bool = False
 
 
 def states_of(jobs: Sequence[Submission], queue: Queue) -> dict[str, SlurmState]:
@@ -39,7 +40,7 @@ def states_of(jobs: Sequence[Submission], queue: Queue) -> dict[str, SlurmState]
 
 def _checked(one: Submission, state: SlurmState) -> SlurmState:
     same = state.name in ("", one.script.removesuffix(".sh"))
-    return state if same else SlurmState("UNKNOWN")
+    return state if same else SlurmState(UNKNOWN)
 
 
 def status(store: ArtifactStore, queue: Queue) -> list[JobStatus]:
@@ -57,6 +58,7 @@ def status(store: ArtifactStore, queue: Queue) -> list[JobStatus]:
             artifact=store.state(one).status,
             progress=_progress(job_folder(store, one.slurm) / "events.jsonl", one.key) if states[one.key].live else "",
             log=str(folder(store) / "logs" / one.log),
+            held=states[one.key].held,
         )
         for one in known
     ]
