@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from sarm.backbone.decoder import hidden_states
 from sarm.backbone.packed_forward import can_pack, packed_states
 from sarm.backbone.packed_tokens import packed
+from sarm.backbone.sending import sent
 from sarm.data.sentences import TextSequence
 from sarm.data.tokens import equal_length_batches
 from sarm.job import UsageProblem
@@ -49,7 +50,7 @@ class Harvest:
         kept = {layer: torch.empty(starts[-1], width, dtype=self._dtype, device=self._device) for layer in self._layers}
         for batch, found in self._batches(sequences):
             rows = [starts[index] + offset for index in batch for offset in range(len(sequences[index].kept))]
-            targets = torch.tensor(rows, device=self._device)
+            (targets,) = sent([torch.tensor(rows, dtype=torch.long)], self._device)
             for layer, states in found.items():
                 kept[layer][targets] = states
         for states in kept.values():
@@ -73,9 +74,12 @@ class Harvest:
             yield batch, packed_states(self._backbone, row, self._layers)
 
     def _equal_lengths(self, part: Sequence[TextSequence]) -> dict[int, Tensor]:
-        ids = torch.tensor([sequence.ids for sequence in part], device=self._device)
-        rows = torch.tensor([row for row, sequence in enumerate(part) for _ in sequence.kept], device=self._device)
-        columns = torch.tensor([position for sequence in part for position in sequence.kept], device=self._device)
+        numbers = [
+            torch.tensor([sequence.ids for sequence in part]),
+            torch.tensor([row for row, sequence in enumerate(part) for _ in sequence.kept], dtype=torch.long),
+            torch.tensor([position for sequence in part for position in sequence.kept], dtype=torch.long),
+        ]
+        ids, rows, columns = sent(numbers, self._device)
         found = hidden_states(self._backbone, ids, self._layers)
         return {layer: states[rows, columns] for layer, states in found.items()}
 

@@ -6,18 +6,16 @@ A sequence attends to itself alone, or also to the beginning of the sequence bef
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
+from sarm.backbone.sending import sent
 from sarm.backbone.short_rows import ShortRows, by_short_rows, short_rows
-
-# What the kernel of torch for packed sequences (Flash Attention) takes.
-VARLEN_DTYPES = (torch.bfloat16, torch.float16)
+from sarm.backbone.varlen import Bounds, Form, borders, by_one_kernel, form_for, numbers_of_keys, repeated_heads
 
 
 class Run(NamedTuple):
@@ -31,9 +29,9 @@ class Run(NamedTuple):
 class Packed(NamedTuple):
     """One row: ids and positions `[tokens]`, its runs, and which tokens' hidden states are wanted, `kept [kept]`.
 
-    `ends_only` says that `kept` is the last token of every sequence, in order. `masks` holds for each run what is added to the
-    attention scores `[length, shared + length]` where it shares, else None; one tensor for all blocks. `rows` is how the attention is
-    computed in one call, where the sequences are short.
+    `ends_only` says that `kept` is the last token of every sequence, in order. What the attention of all blocks needs is made once:
+    `bounds` where one kernel takes the row (a GPU), `rows` where the sequences are short (a CPU), and for a call for each run `masks`,
+    what is added to the scores `[length, shared + length]` of a run that shares, else None.
     """
 
     input_ids: Tensor
@@ -43,6 +41,7 @@ class Packed(NamedTuple):
     ends_only: bool
     masks: tuple[Tensor | None, ...]
     rows: ShortRows | None
+    bounds: Bounds | None
 
 
 def packed(
@@ -58,21 +57,45 @@ def packed(
     `shared[i]` tokens of sequence i are the beginning of sequence i - 1 and are not repeated; `kept[i]` are positions within
     sequence i that are its own. `dtype` is that of the attention scores.
     """
-    own = [sequence[skip:] for sequence, skip in zip(sequences, shared, strict=True)]
-    starts = [0, *accumulate(len(ids) for ids in own)]
-    positions = [position for ids, skip in zip(own, shared, strict=True) for position in range(skip, skip + len(ids))]
+    lengths = [len(sequence) - skip for sequence, skip in zip(sequences, shared, strict=True)]
+    starts = [0, *accumulate(lengths)]
     rows = [start + place - skip for start, skip, places in zip(starts, shared, kept, strict=False) for place in places]
-    ends = all(list(places) == [len(sequence) - 1] for sequence, places in zip(sequences, kept, strict=True))
-    runs = _runs([len(ids) for ids in own], shared)
+    own, skips = torch.tensor(lengths), torch.tensor(shared)
+    numbers = [
+        torch.tensor([*chain.from_iterable(one[skip:] for one, skip in zip(sequences, shared, strict=True))], dtype=torch.long),
+        torch.arange(starts[-1]) - (torch.tensor(starts[:-1]) - skips).repeat_interleave(own),
+        torch.tensor(rows, dtype=torch.long),
+    ]
+    form = form_for(device, dtype)
+    if form is not None:
+        numbers += [borders(own), torch.arange(len(own) + 1), borders(own + skips)]
+        numbers += [numbers_of_keys(own, skips)] if any(shared) else []
+    input_ids, position_ids, kept_rows, *for_kernel = sent(numbers, device)
+    runs = _runs(lengths, shared)
+    # Sequences that share nothing come sorted by length, many in a call, and need no padding.
+    short = any(shared) and form is None
     return Packed(
-        input_ids=torch.tensor([token for ids in own for token in ids], device=device),
-        position_ids=torch.tensor(positions, device=device),
+        input_ids=input_ids,
+        position_ids=position_ids,
         runs=runs,
-        kept=torch.tensor(rows, device=device),
-        ends_only=ends,
-        masks=tuple(_mask(run, device=device, dtype=dtype) for run in runs),
-        # Sequences that share nothing come sorted by length, many in a call, and need no padding.
-        rows=short_rows([len(ids) for ids in own], shared, device=device, dtype=dtype) if any(shared) else None,
+        kept=kept_rows,
+        ends_only=all(list(places) == [len(sequence) - 1] for sequence, places in zip(sequences, kept, strict=True)),
+        masks=tuple(None if form else _mask(run, device=device, dtype=dtype) for run in runs),
+        rows=short_rows(lengths, shared, device=device, dtype=dtype) if short else None,
+        bounds=None if form is None else _bounds(form, runs, for_kernel),
+    )
+
+
+def _bounds(form: Form, runs: Sequence[Run], numbers: Sequence[Tensor]) -> Bounds:
+    queries, ends, keys = (one.to(torch.int32) for one in numbers[:3])
+    return Bounds(
+        form=form,
+        queries=queries,
+        ends=ends,
+        keys=keys,
+        gather=numbers[3] if numbers[3:] else None,
+        longest_query=max(run.length for run in runs),
+        longest_key=max(run.shared + run.length for run in runs),
     )
 
 
@@ -100,8 +123,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, row: Packed, *, ends: b
     Key and value `[tokens, key heads, head_dim]`; query `[tokens, heads, head_dim]`, or with `ends` the last token of each
     sequence alone, `[sequences, heads, head_dim]`. Returns the query's shape.
     """
-    if query.is_cuda and query.dtype in VARLEN_DTYPES:
-        return _by_one_kernel(query, key, value, row, ends=ends, scale=scale)
+    if row.bounds is not None:
+        return by_one_kernel(query, key, value, row.bounds, ends=ends, scale=scale)
     if row.rows is not None:
         return by_short_rows(query, key, value, row.rows, ends=ends, scale=scale)
     return _by_runs(query, key, value, row, ends=ends, scale=scale)
@@ -120,42 +143,19 @@ def _by_runs(query: Tensor, key: Tensor, value: Tensor, row: Packed, *, ends: bo
             k, v = (torch.cat([whole[index - 1][: run.shared], own]) for whole, own in ((keys, k), (values, v)))
         q, k, v = (_batched(tensor, run.number) for tensor in (queries[index], k, v))
         single = ends or run.length == 1
-        out = scaled_dot_product_attention(
-            q, k, v, attn_mask=None if single else mask, is_causal=not single and mask is None, scale=scale, enable_gqa=True
-        )
-        parts.append(out.transpose(1, 2).flatten(0, 1))
+        parts.append(_attended(q, k, v, None if single else mask, causal=not single and mask is None, scale=scale))
     return torch.cat(parts)
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool, scale: float) -> Tensor:
+    """Attention `[count, heads, length, head_dim]` as `[count x length, heads, head_dim]`."""
+    if mask is not None and query.is_cuda:
+        # Of a GPU's kernels that hold no whole matrix of scores, one takes grouped heads and another a mask.
+        key, value = (repeated_heads(one, query.shape[1], dim=1) for one in (key, value))
+    out = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True)
+    return out.transpose(1, 2).flatten(0, 1)
 
 
 def _batched(tokens: Tensor, count: int) -> Tensor:
     """`[count x length, heads, head_dim]` to `[count, heads, length, head_dim]`."""
     return tokens.unflatten(0, (count, -1)).transpose(1, 2)
-
-
-def _by_one_kernel(query: Tensor, key: Tensor, value: Tensor, row: Packed, *, ends: bool, scale: float) -> Tensor:
-    """One call of the kernel for packed sequences; shared beginnings are gathered. Causal masks there end at the bottom right."""
-    queries, keys, gather, start, previous = [0], [0], [], 0, 0
-    for run in row.runs:
-        for _ in range(run.number):
-            # What is shared is the beginning of the sequence before this one.
-            gather += [*range(previous, previous + run.shared), *range(start, start + run.length)]
-            queries.append(queries[-1] + (1 if ends else run.length))
-            keys.append(keys[-1] + run.shared + run.length)
-            start, previous = start + run.length, start
-    longest = max(run.length for run in row.runs)
-    if any(run.shared for run in row.runs):
-        index = torch.tensor(gather, device=key.device)
-        key, value = key[index], value[index]
-    out = varlen_attn(
-        query,
-        key,
-        value,
-        torch.tensor(queries, device=query.device, dtype=torch.int32),
-        torch.tensor(keys, device=query.device, dtype=torch.int32),
-        1 if ends else longest,
-        max(run.shared + run.length for run in row.runs),
-        scale=scale,
-        window_size=(-1, 0),
-        enable_gqa=True,
-    )
-    return out if isinstance(out, Tensor) else out[0]

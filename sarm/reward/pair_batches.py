@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sarm.backbone.packed_forward import can_pack
 from sarm.backbone.packed_tokens import Packed
+from sarm.backbone.sending import sent
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.data.tokens import assistant_mask
@@ -109,12 +110,12 @@ def collate(pairs: Sequence[EncodedPair], *, pad_id: int, header: Sequence[int] 
     """Right-padded rows, chosen first. `header` asks for assistant masks; each row ends with its end of turn."""
     rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     longest = max(len(row) for row in rows)
-    ids = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows], device=device)
-    mask = None
+    numbers = [torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows]), torch.tensor([len(row) - 1 for row in rows])]
     if header is not None:
         masks = [assistant_mask(row, header, end_of_turn_id=row[-1]) for row in rows]
-        mask = torch.tensor([ones + [0] * (longest - len(ones)) for ones in masks], device=device)
-    return Batch(ids, torch.tensor([len(row) - 1 for row in rows], device=device), mask)
+        numbers.append(torch.tensor([ones + [0] * (longest - len(ones)) for ones in masks]))
+    ids, last, *mask = sent(numbers, device)
+    return Batch(ids, last, mask[0] if mask else None)
 
 
 def padded_rows(pair: EncodedPair) -> int:

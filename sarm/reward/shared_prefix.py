@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sarm.backbone.packed_forward import has_windows
 from sarm.backbone.packed_tokens import Packed, packed
+from sarm.backbone.sending import sent
 from sarm.data.pairs import EncodedPair
 
 
@@ -77,5 +78,5 @@ def share(pairs: Sequence[EncodedPair], *, pad_id: int, dtype: torch.dtype, devi
         chosen.append(first - 1)
         rejected.append(first + second - 1)
     mask = torch.zeros(blocked.shape, dtype=dtype).masked_fill(blocked, torch.finfo(dtype).min)[:, None]
-    indices = [torch.tensor(one, device=device) for one in (chosen, rejected)]
-    return SharedBatch(ids.to(device), positions.to(device), mask.to(device), indices[0], indices[1])
+    ids, positions, chosen_index, rejected_index = sent([ids, positions, torch.tensor(chosen), torch.tensor(rejected)], device)
+    return SharedBatch(ids, positions, mask.to(device), chosen_index, rejected_index)

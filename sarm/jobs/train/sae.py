@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sarm.backbone.harvest import Harvest
+from sarm.backbone.sending import sent
 from sarm.backbone.shared_harvest import shared_states
 from sarm.checkpoints.backbones import load_tokenizer, load_truncated_backbone
 from sarm.checkpoints.saes.files import save_sae
@@ -190,7 +191,7 @@ class _Run:
             if not self.checked and group.size > 1:
                 group.check_shares([[str(row) for row in rows.tolist()]], [[str(row) for row in mine.tolist()]])
             self.checked = True
-            batch = states[mine.to(states.device)]
+            batch = states[sent([mine], states.device)[0]]
             self._step(self.update.sae.prepare(batch).to(self.update.sae.pre_bias.dtype), step)
 
     def _step(self, x: Tensor, step: int) -> None:

@@ -8,13 +8,11 @@ import pytest
 import torch
 from pairs_of_ids import CPU, SIZES, pairs, rewards_alone
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import Gemma2Config, GemmaConfig, LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
-from sarm.backbone import packed_tokens
 from sarm.backbone.decoder import truncated_backbone
 from sarm.backbone.packed_forward import can_pack
-from sarm.backbone.packed_tokens import Packed, Run, attention, packed
+from sarm.backbone.packed_tokens import Packed, Run
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.reward.models import SARM, DenseRewardModel, LinearEncoderRewardModel, RewardModel
@@ -158,35 +156,6 @@ def test_activation_checkpointing_runs_blocks_twice_and_changes_no_gradient() ->
     again = gradients(model, model.packed_rewards(row)[0].sum())
     assert len(calls) == 3, "once forward, once recomputed"
     assert_same_gradients(again, plain, 1e-6)
-
-
-def reference_kernel(query: Tensor, key: Tensor, value: Tensor, *bounds: Any, **options: Any) -> Tensor:
-    """What the packed kernel of a GPU computes, written out: causal from the bottom right."""
-    cu_q, cu_k, max_q, max_k = bounds
-    assert options["window_size"] == (-1, 0) and options["enable_gqa"]
-    assert cu_q.dtype == cu_k.dtype == torch.int32
-    assert max_q == int(cu_q.diff().max()) and max_k == int(cu_k.diff().max())
-    parts = []
-    for q0, q1, k0, k1 in zip(cu_q[:-1].tolist(), cu_q[1:].tolist(), cu_k[:-1].tolist(), cu_k[1:].tolist(), strict=True):
-        mask = torch.ones(q1 - q0, k1 - k0, dtype=torch.bool).tril((k1 - k0) - (q1 - q0))
-        q, k, v = (tensor.transpose(0, 1) for tensor in (query[q0:q1], key[k0:k1], value[k0:k1]))
-        out = scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=options["scale"], enable_gqa=True)
-        parts.append(out[0].transpose(0, 1))
-    return torch.cat(parts)
-
-
-@pytest.mark.parametrize("ends", [True, False])
-def test_one_call_of_the_packed_kernel_equals_a_call_for_each_run(monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
-    monkeypatch.setattr(packed_tokens, "varlen_attn", reference_kernel)
-    sequences, shared = [[1, 2, 3], [4, 5, 6], [7] * 5, [7, 7, 8, 9], [1], [2, 2]], [0, 0, 0, 2, 0, 0]
-    row = packed(sequences, shared, [[len(one) - 1] for one in sequences], device=CPU, dtype=torch.float32)
-    assert row.runs == (Run(2, 3, 0), Run(1, 5, 0), Run(1, 2, 2), Run(1, 1, 0), Run(1, 2, 0))
-    torch.manual_seed(0)
-    tokens = len(row.input_ids)
-    query, key, value = torch.randn(6 if ends else tokens, 4, 8), torch.randn(tokens, 2, 8), torch.randn(tokens, 2, 8)
-    ours = attention(query, key, value, row, ends=ends, scale=0.3)
-    assert ours.shape == query.shape
-    torch.testing.assert_close(packed_tokens._by_one_kernel(query, key, value, row, ends=ends, scale=0.3), ours)
 
 
 def test_packed_batches_hold_each_pair_once_within_the_budget() -> None:
