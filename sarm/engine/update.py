@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -31,7 +32,7 @@ class Update(Protocol):
         """Add the gradients of one process's share of the global batch's loss: gradients of all processes are summed."""
 
     def step(self) -> float:
-        """Clip and update. Gives the norm of the gradient before clipping."""
+        """Clip and update. Gives the norm of the gradient before clipping; where it is not finite nothing is updated."""
 
     def weights(self) -> dict[str, Tensor]:
         """Whole weights by the model's names, in the first process; it may be empty in others. All must call it."""
@@ -98,14 +99,16 @@ class PlainUpdate:
 
     def step(self) -> float:
         """See Update."""
-        norm = torch.nn.utils.clip_grad_norm_([p for p in self._model.parameters() if p.requires_grad], self._max_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_([p for p in self._model.parameters() if p.requires_grad], self._max_norm))
+        if not math.isfinite(norm):
+            return norm
         for parameter, master in self._masters:
             master.grad = None if parameter.grad is None else parameter.grad.float()
         self._optimizer.step()
         with torch.no_grad():
             for parameter, master in self._masters:
                 parameter.copy_(master)
-        return float(norm)
+        return norm
 
     def weights(self) -> dict[str, Tensor]:
         """See Update."""

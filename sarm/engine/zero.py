@@ -6,6 +6,7 @@ The only file that may name DeepSpeed. It is imported by the first job that need
 from __future__ import annotations
 
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -145,7 +146,12 @@ class ZeroUpdate:
         if self._max_norm:
             trained = [p for p in self._model.parameters() if p.requires_grad]
             norm = float(torch.nn.utils.clip_grad_norm_(trained, self._max_norm))
+            if not math.isfinite(norm):
+                self._model.zero_grad(set_to_none=True)
+                return norm
         self._engine.step()
+        if not self._engine.was_step_applied():
+            return math.inf
         return norm if self._max_norm else float(self._engine.get_global_grad_norm() or 0.0)
 
     def weights(self) -> dict[str, Tensor]:

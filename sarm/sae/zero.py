@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -122,7 +123,9 @@ class ZeroSAEUpdate:
         found = self.update.forward(x, self.silent_for >= self.config.dead_after_vectors)
         loss, fired = together(self.group, found.loss.detach(), found.total, found.fired, index)
         self.update.backward(found.loss / self.group.size, last=True)
-        self.update.step()
+        norm = self.update.step()
+        if not math.isfinite(norm):
+            raise UsageProblem(f"the SAE's gradient has norm {norm} at step {index}; lower the learning rate or look at the hidden states")
         if renormalizes(self.config, index, self.steps):
             self.update.replace(self.module.decoder_rows, unit_rows)
         self.silent_for = torch.where(fired, 0, self.silent_for + len(x) * self.group.size)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ from sarm.reward.pair_batches import Batch, Losses, PairRows, first_unfinite, mi
 from sarm.reward.shared_prefix import SharedBatch
 
 LOG_EVERY = 5
+# Of a batch whose gradient is not finite, which no pair's own loss explains.
+NAMED_PAIRS = 8
 
 
 def set_trainable(model: RewardModel, config: RewardTrainingConfig) -> None:
@@ -90,14 +92,6 @@ class PairLosses(nn.Module):
     def forward(self, batch: Batch | SharedBatch | Packed) -> tuple[Tensor, ...]:
         """See `micro_batch_losses`."""
         return tuple(micro_batch_losses(self.model, batch, self.config))
-
-
-class Micro(NamedTuple):
-    """One round of a step in this process: its pairs, their rows, and whether they count."""
-
-    pairs: list[EncodedPair]
-    rows: Batch | SharedBatch | Packed
-    counts: int
 
 
 @dataclass
@@ -218,34 +212,46 @@ class RewardTraining:
         save_weights(folder, self.model, stored, encoder=self.config.encoder, tokenizer=backbone, pad_id=pad_id)
 
     def step(self, index: int) -> dict[str, float]:
-        """One optimizer step. Raises UsageProblem on a loss that is not finite, before anything is updated."""
+        """One optimizer step. Raises UsageProblem on a loss or gradient that is not finite, before anything is updated."""
         batch = [self.pairs[pair] for pair in self.steps[index]]
         multiplier = rate_multiplier(self.config, step=index, steps=len(self.steps))
         self.update.begin(multiplier)
-        preference = reconstruction = right = 0.0
-        trouble = ""
-        micros = list(self._rounds(batch))
-        for number, one in enumerate(micros):
-            micro = self._micro(one)
-            losses = Losses(*self.update.forward(micro.rows))
-            total = (losses.preference + self.config.reconstruction_weight * losses.reconstruction) * micro.counts / len(batch)
-            if not trouble and not torch.isfinite(total):
-                value, pair = float(total.detach()), micro.pairs[first_unfinite(losses)].id
-                trouble = f"the loss is {value} at step {index}, first of pair {pair!r}; lower the learning rate or drop the pair"
-            self.update.backward(total, last=number == len(micros) - 1)
-            preference += float(losses.preference.detach()) * micro.counts
-            reconstruction += float(losses.reconstruction.detach()) * micro.counts
-            right += float(losses.right) * micro.counts
-        if self.group.any(bool(trouble)):
-            raise UsageProblem(next(text for text in self.group.gathered(trouble) if text))
-        preference, reconstruction, right = self.group.totals([preference, reconstruction, right])
+        done: list[tuple[Round, Losses]] = []
+        rounds = self._rounds(batch)
+        for number, one in enumerate(rounds):
+            losses = Losses(*self.update.forward(self.rows.batch(one.rows)))
+            total = (losses.preference + self.config.reconstruction_weight * losses.reconstruction) * one.counts / len(batch)
+            self.update.backward(total, last=number == len(rounds) - 1)
+            done.append((one, Losses(*(value.detach() for value in losses))))
+        # Read when all is under way: a GPU idles while the host waits for a value.
+        preference, reconstruction, right = self._totals(done, index)
+        norm = self.update.step()
+        if not math.isfinite(norm):
+            named = ", ".join(repr(pair.id) for pair in batch[:NAMED_PAIRS]) + (", ..." if len(batch) > NAMED_PAIRS else "")
+            raise UsageProblem(f"the gradient's norm is {norm} at step {index}, of pairs {named}; lower the learning rate or drop them")
         values = {
             "preference_loss": preference / len(batch),
             "accuracy": right / len(batch),
-            "grad_norm": self.update.step(),
+            "grad_norm": norm,
             "learning_rate": self.config.learning_rate * multiplier,
         }
         return {**values, "reconstruction_loss": reconstruction / len(batch)} if self.config.reconstruction_weight else values
+
+    def _totals(self, done: Sequence[tuple[Round, Losses]], index: int) -> list[float]:
+        """Losses and pairs ranked right, summed over the batch. Raises UsageProblem in all processes for a loss that is not finite."""
+        preference = reconstruction = right = 0.0
+        trouble = ""
+        for one, losses in done:
+            total = float(losses.preference) + self.config.reconstruction_weight * float(losses.reconstruction)
+            if not trouble and not math.isfinite(total):
+                pair = one.rows[first_unfinite(losses)].id
+                trouble = f"the loss is {total} at step {index}, first of pair {pair!r}; lower the learning rate or drop the pair"
+            preference += float(losses.preference) * one.counts
+            reconstruction += float(losses.reconstruction) * one.counts
+            right += float(losses.right) * one.counts
+        if self.group.any(bool(trouble)):
+            raise UsageProblem(next(text for text in self.group.gathered(trouble) if text))
+        return self.group.totals([preference, reconstruction, right])
 
     def _rounds(self, pairs: Sequence[EncodedPair]) -> list[Round]:
         """This process's rounds of some pairs, in micro-batches of the layout that model and objective allow."""
@@ -256,9 +262,6 @@ class RewardTraining:
             order=lambda pair: (-self.rows.size(pair), pair.id),
             split=self.rows.split,
         )
-
-    def _micro(self, one: Round) -> Micro:
-        return Micro(one.rows, self.rows.batch(one.rows), one.counts)
 
     def _epoch_ends(self, done: int) -> bool:
         return done == len(self.steps) or done % (len(self.pairs) // self.config.batch_pairs) == 0
@@ -282,8 +285,7 @@ class RewardTraining:
         self.model.eval()
         right = 0.0
         for one in self._rounds(self.validation):
-            micro = self._micro(one)
-            right += float(Losses(*self.update.forward(micro.rows)).right) * micro.counts
+            right += float(Losses(*self.update.forward(self.rows.batch(one.rows))).right) * one.counts
         self.model.train()
         accuracy = self.group.totals([right])[0] / len(self.validation)
         metrics.write(done, {"validation_accuracy": accuracy})

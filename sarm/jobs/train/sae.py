@@ -202,12 +202,23 @@ class _Run:
         size = self.config.batch_vectors
         self.context.progress(self.done * size, self.update.steps * size, "vectors", f"loss {result.loss:.4f}")
         if self.done < self.update.steps and self.checkpoints.due():
+            self._require_finite()
             self.checkpoints.save_if_due(self.done, self.update.tensors(), self._facts(), self.update.save_shards)
 
     def keep(self) -> None:
         """Write a checkpoint of the steps done."""
         if self.done:
+            self._require_finite()
             self.checkpoints.save(self.done, self.update.tensors(), self._facts(), self.update.save_shards)
+
+    def _require_finite(self) -> None:
+        """Raises UsageProblem, in all processes, before weights that are spoiled are written over good ones.
+
+        A finite loss may have a gradient that is not; the next step's loss tells, which may come too late.
+        """
+        spoiled = any(not bool(torch.isfinite(value).all()) for value in self.update.sae.state_dict().values())
+        if self.update.group.any(spoiled):
+            raise UsageProblem(f"the SAE's weights are not finite after step {self.done - 1}; lower the learning rate")
 
     def _facts(self) -> dict[str, Any]:
         return {"chunk_start": self.chunk_start, "cursor": list(self.cursor)}
@@ -215,6 +226,7 @@ class _Run:
     def finish(self, held_out: Tensor) -> None:
         """Write the SAE and its quality on held-out text: the first process does, all must call it."""
         self.update.collect()
+        self._require_finite()
         if not self.update.group.is_first:
             return
         save_sae(self.context.output, self.update.sae, layer=self.config.layer)

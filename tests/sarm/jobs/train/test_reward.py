@@ -19,9 +19,9 @@ from sarm.checkpoints.saes.files import save_sae
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.job import Interrupted, UsageProblem
-from sarm.jobs.train.reward import batches_of, rate_multiplier, train_reward
+from sarm.jobs.train.reward import PairLosses, batches_of, rate_multiplier, train_reward
 from sarm.reward.models import SARM, DenseRewardModel, LinearEncoderRewardModel
-from sarm.reward.pair_batches import collate, micro_batches
+from sarm.reward.pair_batches import Losses, collate, micro_batches
 from sarm.sae.model import TopKSAE
 
 PAIRS = 24
@@ -278,6 +278,31 @@ def test_the_pair_whose_states_are_not_finite_is_named_and_the_checkpoint_before
     kept = sorted((tmp_path / "job" / "checkpoint").iterdir())
     assert [path.name for path in kept] == [f"step-{step:010d}"]
     assert all(torch.isfinite(value).all() or "embed_tokens" in name for name, value in load_file(kept[0] / "state.safetensors").items())
+
+
+@pytest.mark.parametrize("resources", [{}, pytest.param({"zero_stage": 2}, marks=pytest.mark.slow)], ids=["plain", "ZeRO 2"])
+def test_a_gradient_that_is_not_finite_stops_the_step_with_its_pairs_named_and_keeps_the_checkpoint_before_it(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any]
+) -> None:
+    sound, calls = PairLosses.forward, []
+
+    def broken(self: PairLosses, batch: Any) -> tuple[Tensor, ...]:
+        losses = Losses(*sound(self, batch))
+        calls.append(batch)
+        # The root of 0 is 0, its slope is not finite.
+        root = (self.model.score.weight * 0).sqrt().sum() if len(calls) == 3 else torch.zeros(())
+        return tuple(losses._replace(preference=losses.preference + root))
+
+    monkeypatch.setattr(PairLosses, "forward", broken)
+    with pytest.raises(UsageProblem, match=r"the gradient's norm is (nan|inf) at step 2, of pairs 'p\d+', 'p\d+', 'p\d+', 'p\d+'; lower"):
+        train(tmp_path, inputs, resources={"checkpoint_minutes": 1e-9, **resources})
+    (kept,) = (tmp_path / "checkpoint").iterdir()
+    assert kept.name == "step-0000000002" and not list((tmp_path / "output").glob("*.safetensors"))
+    if not resources:
+        assert all(torch.isfinite(value).all() for value in load_file(kept / "state.safetensors").values())
+    monkeypatch.setattr(PairLosses, "forward", sound)
+    once = train(tmp_path / "undisturbed", inputs, resources=resources)
+    same_bytes(once, train(tmp_path, inputs, resources=resources))
 
 
 def test_a_pair_beyond_the_token_budget_is_trained_on_alone(tmp_path: Path, inputs: dict[str, Path]) -> None:

@@ -18,7 +18,7 @@ from sarm.config.train import SAETrainingConfig
 from sarm.job import Interrupted, JobContext, UsageProblem
 from sarm.jobs.train.sae import train_sae, train_saes
 from sarm.sae.model import TopKSAE, standardize
-from sarm.sae.update import learning_rate_at
+from sarm.sae.update import SAEUpdate, StepResult, learning_rate_at
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +230,25 @@ def test_refusal_leaves_the_last_checkpoint_where_it_is(tmp_path: Path, inputs: 
     (kept,) = (tmp_path / "checkpoint").iterdir()
     assert kept.name == f"step-{step:010d}"
     assert all(torch.isfinite(value).all() for name, value in load_file(kept / "state.safetensors").items() if name.startswith("sae."))
+
+
+@pytest.mark.parametrize("step", [5, 19])
+def test_weights_that_are_not_finite_are_never_written(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    sound = SAEUpdate.step
+
+    def broken(self: SAEUpdate, x: torch.Tensor, index: int) -> StepResult:
+        result = sound(self, x, index)
+        if index == step:
+            self.sae.pre_bias.data[0] = float("nan")
+        return result
+
+    monkeypatch.setattr(SAEUpdate, "step", broken)
+    with pytest.raises(UsageProblem, match=rf"the SAE's weights are not finite after step {step}; lower the learning rate"):
+        train(tmp_path, inputs, None, {"checkpoint_minutes": 1e-9}, vectors=320)
+    (kept,) = (tmp_path / "checkpoint").iterdir()
+    assert kept.name == f"step-{step:010d}" and not list((tmp_path / "output").glob("*.safetensors"))
 
 
 def test_states_that_are_not_finite_in_a_later_chunk_leave_the_checkpoint_of_the_earlier_ones(tmp_path: Path) -> None:
