@@ -72,8 +72,6 @@ def packed(
         numbers += [numbers_of_keys(own, skips)] if any(shared) else []
     input_ids, position_ids, kept_rows, *for_kernel = sent(numbers, device)
     runs = _runs(lengths, shared)
-    # Sequences that share nothing come sorted by length, many in a call, and need no padding.
-    short = any(shared) and form is None
     return Packed(
         input_ids=input_ids,
         position_ids=position_ids,
@@ -81,7 +79,8 @@ def packed(
         kept=kept_rows,
         ends_only=all(list(places) == [len(sequence) - 1] for sequence, places in zip(sequences, kept, strict=True)),
         masks=tuple(None if form else _mask(run, device=device, dtype=dtype) for run in runs),
-        rows=short_rows(lengths, shared, device=device, dtype=dtype) if short else None,
+        # Sequences that share nothing come sorted by length, many in a call, and need no padding.
+        rows=short_rows(lengths, shared, device=device, dtype=dtype) if any(shared) and not form else None,
         bounds=None if form is None else _bounds(form, runs, for_kernel),
     )
 
