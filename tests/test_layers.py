@@ -12,6 +12,8 @@ import pytest
 from folders import ROOT
 from rooms import imported, imports, level, levels, modules
 
+import sarm
+
 # The rooms of each folder that holds other rooms, from the ground up. A room imports only from the floors below its own,
 # and of these only what the docstring of its `__init__.py` says. Files of a room that holds no other import each other without a circle.
 FLOORS: Mapping[str, tuple[str, ...]] = {
@@ -23,7 +25,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "backbone judges metrics sae",
         "explain reward",
         "checkpoints scoring",
-        "jobs",
+        "api jobs",
     ),
     "sarm.data": ("columns prefetch", "preferences", "miniature sources splitters states tokens", "harness pairs sentences"),
     "sarm.sae": (
@@ -35,7 +37,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "update",
         "zero",
     ),
-    "sarm.checkpoints": ("hub sarm_geometry tensors", "loading", "backbones saes", "reward_models"),
+    "sarm.checkpoints": ("config_files hub sarm_geometry tensors", "loading", "backbones saes", "reward_models"),
     "sarm.jobs": ("data latents process related score train weights", "__main__"),
     "replication": (
         "data_folders frozen usage_problems",
@@ -79,6 +81,9 @@ MATH = (
     *("sarm.sae.small_moments", "sarm.reward.losses", "sarm.reward.steering", "sarm.reward.sparse_rm"),
     *("sarm.judges.verdicts", "sarm.judges.prompts", "sarm.metrics."),
 )
+# The one module that imports from above itself: names for Python users, in a map, loaded when they are asked for, and shown to type
+# checkers under TYPE_CHECKING. Nothing inside the two packages may import through it.
+FACE = "sarm"
 # Libraries that one room may name.
 OWNED = {"deepspeed": ("sarm.engine.",), "accelerate": ("sarm.checkpoints.",)}
 MOST_ROOMS = 16
@@ -154,6 +159,54 @@ def test_math_reads_no_config_no_files_and_no_environment(module: str) -> None:
 def test_a_library_is_named_in_its_room_alone(library: str) -> None:
     naming = [module for module in FILES if any(begins(name, (library, f"{library}.")) for name in everything(module))]
     assert all(begins(module, OWNED[library]) for module in naming)
+
+
+def type_only(module: str) -> dict[str, str]:
+    """What a module imports under TYPE_CHECKING: name -> module. Each name is exported again (`import a as a`)."""
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    found = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom) and all(alias.asname == alias.name for alias in node.names)
+        found.update({alias.name: str(node.module) for alias in node.names})
+    return found
+
+
+def test_the_face_shows_type_checkers_what_it_loads_and_imports_nothing_else_of_the_house() -> None:
+    assert type_only(FACE) == dict(sarm.FACE)
+    assert GRAPH[FACE] == set(sarm.FACE.values())
+    rooms = level("sarm", GRAPH).rooms
+    assert not rooms & sarm.FACE.keys(), "a public name would hide a room"
+    for name, module in sarm.FACE.items():
+        assert getattr(sarm, name).__module__ == module, f"{name} is defined elsewhere; name that module"
+    assert sarm.FACE.keys() <= set(dir(sarm))
+    with pytest.raises(AttributeError, match="module 'sarm' has no attribute 'nothing'"):
+        sarm.nothing
+
+
+def test_nothing_inside_imports_through_the_face() -> None:
+    through = {
+        module: node.attr if isinstance(node, ast.Attribute) else node.module
+        for module, file in FILES.items()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.ImportFrom) and node.module == FACE and any(f"{FACE}.{alias.name}" not in FILES for alias in node.names))
+        or (isinstance(node, ast.Attribute) and ast.unparse(node.value) == FACE and node.attr in sarm.FACE)
+    }
+    assert not through, "import it from the module that defines it"
+
+
+def test_the_face_loads_nothing_before_a_name_is_asked_for_and_torch_only_where_it_is_needed() -> None:
+    code = (
+        "import sys, sarm\n"
+        "assert [name for name in sys.modules if name.startswith('sarm.')] == [] and 'torch' not in sys.modules\n"
+        "dir(sarm)\n"
+        "from sarm import Preference, UsageProblem, pairwise_scores, read_scored_preferences, rewardbench2_scores, rmbench_scores\n"
+        "assert 'torch' not in sys.modules\n"
+        "from sarm import load_reward_model\n"
+        "assert 'torch' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_job_imports_no_other_job() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from sarm.job import UsageProblem
+
 
 class UnappliedNorm(nn.Module):
     """The final norm's weight, kept for the checkpoint and never applied. Source: sarm_llama.py:165."""
@@ -67,6 +69,16 @@ def blocks_of(backbone: nn.Module) -> nn.ModuleList:
     if not isinstance(blocks, nn.ModuleList):
         raise TypeError(f"the blocks of {type(backbone).__name__} are not a list")
     return blocks
+
+
+def require_known_tokens(backbone: PreTrainedModel, rows: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+    """Raises UsageProblem that names the first row with a token beyond the embeddings: the tokenizer is another model's."""
+    known = len(backbone.get_input_embeddings().get_parameter("weight"))
+    for row, name in zip(rows, names, strict=True):
+        if row and max(row) >= known:
+            raise UsageProblem(
+                f"{name}: token {max(row)}, but the model has {known} embeddings (0 to {known - 1}); its tokenizer is another model's"
+            )
 
 
 def hidden_states(backbone: nn.Module, input_ids: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Tensor]:

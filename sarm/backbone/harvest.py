@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,11 @@ from sarm.data.tokens import equal_length_batches
 from sarm.job import UsageProblem
 
 
+def corpus_line(document: int) -> str:
+    """How a document of the corpus is called in a message."""
+    return f"corpus.jsonl:{document + 1}"
+
+
 class Harvest:
     """Hidden states of kept positions, in the order of the text: one forward pass for all layers that are wanted.
 
@@ -24,8 +29,17 @@ class Harvest:
     not known to be plain (`can_pack`) gets batches of sequences of one length, so that nothing is padded there either.
     """
 
-    def __init__(self, backbone: PreTrainedModel, layers: Sequence[int], *, batch_tokens: int, device: torch.device) -> None:
-        self._backbone, self._layers = backbone, sorted(set(layers))
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        layers: Sequence[int],
+        *,
+        batch_tokens: int,
+        device: torch.device,
+        name: Callable[[int], str] = corpus_line,
+    ) -> None:
+        """`name` says how a document is called in a message, by its number."""
+        self._backbone, self._layers, self._name = backbone, sorted(set(layers)), name
         self._batch_tokens, self._device = batch_tokens, device
         self._dtype = next(backbone.parameters()).dtype
         self._packs = can_pack(backbone)
@@ -40,8 +54,8 @@ class Harvest:
         for sequence in sequences:
             if context is not None and len(sequence.ids) > context:
                 raise UsageProblem(
-                    f"corpus.jsonl:{sequence.document + 1}: a sequence of {len(sequence.ids)} tokens exceeds the model's context of "
-                    f"{context}; lower max_tokens"
+                    f"{self._name(sequence.document)}: a sequence of {len(sequence.ids)} tokens exceeds the model's context of "
+                    f"{context}; lower max_tokens (from Python: max_length)"
                 )
         starts = [0]
         for sequence in sequences:
@@ -57,7 +71,7 @@ class Harvest:
             bad = (~torch.isfinite(states).all(dim=-1)).nonzero()
             if len(bad):
                 owner = next(s.document for s, end in zip(sequences, starts[1:], strict=True) if int(bad[0]) < end)
-                raise UsageProblem(f"corpus.jsonl:{owner + 1}: the model's hidden states are not finite on this document; remove it")
+                raise UsageProblem(f"{self._name(owner)}: the model's hidden states are not finite on this document; remove it")
         return kept
 
     def _batches(self, sequences: Sequence[TextSequence]) -> Iterator[tuple[list[int], dict[int, Tensor]]]:

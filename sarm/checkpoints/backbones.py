@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from sarm.backbone.decoder import truncated_backbone
+from sarm.checkpoints.config_files import read_settings
 from sarm.checkpoints.loading import CPU, fill, without_weights
 from sarm.checkpoints.tensors import TensorFolder
 from sarm.job import EnvironmentProblem, UsageProblem
@@ -32,7 +32,7 @@ def load_config(folder: Path) -> PretrainedConfig:
     """The model's configuration; remote code is refused. Raises UsageProblem or EnvironmentProblem."""
     if not (folder / "config.json").exists():
         raise EnvironmentProblem(f"{folder.name}: no config.json; give a model folder in Hugging Face layout")
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    raw = read_settings(folder / "config.json")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError) as error:
@@ -41,10 +41,18 @@ def load_config(folder: Path) -> PretrainedConfig:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer. Raises EnvironmentProblem where there is none."""
+    """The folder's tokenizer. Raises EnvironmentProblem where there is none, UsageProblem for files that are damaged."""
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise EnvironmentProblem(f"{folder.name}: no tokenizer files; copy the tokenizer beside the weights")
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    path = folder / "config.json"
+    raw = read_settings(path) if path.exists() else {}
+    # Our own model types: what transformers would make of them itself, but for a warning that tells nothing.
+    known = {"config": PretrainedConfig.from_dict(raw)} if "backbone" in raw else {}
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **known)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UsageProblem(f"{folder.name}: the tokenizer's files cannot be read ({reason}); fetch them again") from error
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

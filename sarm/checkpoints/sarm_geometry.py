@@ -34,11 +34,13 @@ class SARMGeometry(BaseModel):
 
 
 def geometry_in_config(raw: Mapping[str, Any]) -> SARMGeometry | None:
-    """Geometry from `sarm_param` (December 2025 and the hub) or from flat keys; None where the config has neither.
+    """Geometry from our own keys, from `sarm_param` (December 2025 and the hub) or from flat keys; None where the config has neither.
 
     The layer defaults to half of `num_hidden_layers`; TopK is on unless a key says otherwise, as in the released loaders.
     Raises UsageProblem for a `sarm_param` without width or k.
     """
+    if raw.get("model_type") == "sarm" and raw.get("encoder") != "linear":
+        return SARMGeometry(**{key: raw[key] for key in SARMGeometry.model_fields})
     half = int(raw.get("num_hidden_layers", 0)) // 2
     nested = raw.get("sarm_param")
     if nested:

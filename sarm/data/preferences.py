@@ -9,12 +9,13 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sarm.data.columns import content_text
+from sarm.job import UsageProblem
 from sarm.store.json_lines import LinesError, read_lines
 
 Row = TypeVar("Row", bound=BaseModel)
 
 
-class DataError(ValueError):
+class DataError(UsageProblem, ValueError):
     """A row of a data file is wrong. The message names file, line, key and the next step."""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sarm.data.preferences import DataError
 from sarm.data.splitters import Split
-from sarm.data.tokens import inner_punctuation_ids
+from sarm.data.tokens import inner_punctuation_ids, leading_bos
 
 DOCUMENTS_AT_ONCE = 64
 
@@ -136,7 +136,7 @@ class SentenceStream:
         if not sentences:
             return []
         rows = self._tokenizer(sentences, add_special_tokens=False)["input_ids"]
-        bos = [] if self._tokenizer.bos_token_id is None else [int(self._tokenizer.bos_token_id)]
+        bos = leading_bos(self._tokenizer)
         if self._rules.context == "sentence":
             return self._alone(rows, owners, bos)
         return self._packed(rows, owners, bos)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jinja2
 
 from sarm.data.preferences import DataError, Message
+from sarm.job import UsageProblem
 
 BosPolicy = Literal["single", "double-first-masked", "double"]
 Overlong = Literal["left", "right", "tokenizer", "drop", "error"]
@@ -34,8 +35,15 @@ SENTENCE_ENDERS = ("?", ".", ";", "!", " ?", " .", " ;", " !")
 TEMPLATE_FAULTS = (jinja2.TemplateError, TypeError, KeyError, IndexError, AttributeError, ValueError)
 
 
-class TokenizerProblem(ValueError):
+class TokenizerProblem(UsageProblem, ValueError):
     """The tokenizer cannot be used for conversations; the message says what to set."""
+
+
+class EncodedText(NamedTuple):
+    """Token ids of a plain text, and whether tokens were cut off at its end."""
+
+    ids: list[int]
+    truncated: bool
 
 
 class EncodedConversation(NamedTuple):
@@ -62,17 +70,19 @@ class ConversationTokenizer:
     bos: BosPolicy = "single"
 
     def __post_init__(self) -> None:
-        tokenizer, name = self.tokenizer, getattr(self.tokenizer, "name_or_path", "tokenizer")
+        tokenizer, name = self.tokenizer, Path(getattr(self.tokenizer, "name_or_path", "tokenizer")).name
         if not getattr(tokenizer, "chat_template", None):
-            raise TokenizerProblem(f"{Path(name).name}: no chat template; set backbones.<slot>.chat_template in the profile")
+            where = "put chat_template.jinja into the folder"
+            raise TokenizerProblem(f"{name}: no chat template; {where} (in a profile: backbones.<slot>.chat_template)")
+        where = "in the folder's tokenizer_config.json (in a profile: backbones.<slot>.{})"
         if tokenizer.eos_token_id is None:
-            raise TokenizerProblem(f"{Path(name).name}: the tokenizer has no eos token to end a turn; set backbones.<slot>.end_of_turn")
+            raise TokenizerProblem(f"{name}: the tokenizer has no eos token to end a turn; set eos_token {where.format('end_of_turn')}")
         if tokenizer.pad_token_id is None:
-            raise TokenizerProblem(f"{Path(name).name}: the tokenizer has no pad token; set backbones.<slot>.pad_token in the profile")
+            raise TokenizerProblem(f"{name}: the tokenizer has no pad token; set pad_token {where.format('pad_token')}")
         if tokenizer.pad_token_id == tokenizer.eos_token_id:
             raise TokenizerProblem(
-                f"{Path(name).name}: pad equals the end-of-turn token {tokenizer.eos_token!r}, so pooling would be ambiguous; "
-                "set backbones.<slot>.pad_token to another token"
+                f"{name}: pad equals the end-of-turn token {tokenizer.eos_token!r}, so pooling would be ambiguous; "
+                f"set another pad_token {where.format('pad_token')}"
             )
 
     @property
@@ -105,10 +115,7 @@ class ConversationTokenizer:
         return dated_template(self.tokenizer, self.date_string)
 
     def _bos_ids(self) -> list[int]:
-        bos = self.tokenizer.bos_token_id
-        if bos is None:
-            return []
-        return [int(bos)] if self.bos == "single" else [int(bos), int(bos)]
+        return leading_bos(self.tokenizer) * (1 if self.bos == "single" else 2)
 
     def encode(
         self, messages: Sequence[Message], *, max_length: int, overlong: Overlong = "left", name: str = "conversation"
@@ -190,6 +197,26 @@ def rendered(
                 raise DataError(f"{name}: the chat template refuses it: {said}; mend the turns, or leave such rows out") from error
             found.append(None)
     return found
+
+
+def leading_bos(tokenizer: Any) -> list[int]:
+    """The id of the token that opens every text; empty for a tokenizer that has none."""
+    return [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str], *, max_length: int) -> list[EncodedText]:
+    """One BOS and the text's own tokens, as SAE training reads text; a longer one is cut at its end.
+
+    Raises DataError that names an empty text, which has no token to look at.
+    """
+    if not texts:
+        return []
+    empty = next((number for number, text in enumerate(texts, start=1) if not text.strip()), None)
+    if empty is not None:
+        raise DataError(f"text {empty} is empty; leave it out")
+    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    whole = [leading_bos(tokenizer) + row for row in rows]
+    return [EncodedText(ids[:max_length], truncated=len(ids) > max_length) for ids in whole]
 
 
 def dated_template(tokenizer: Any, date_string: str) -> str:

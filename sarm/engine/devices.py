@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from sarm.job import EnvironmentProblem
+from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.resources import Resources
 
 
@@ -26,6 +26,17 @@ def device_of(resources: Resources) -> torch.device:
     if local >= count:
         raise EnvironmentProblem(f"process {local} of this machine has no GPU of its own: torch sees {count}; lower resources.gpus")
     return torch.device("cuda", local)
+
+
+def named_device(device: torch.device | str) -> torch.device:
+    """A device by its name. Raises UsageProblem for a name that torch does not know, EnvironmentProblem for one that is not here."""
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise UsageProblem(f"device = {device!r} is no device of torch; give 'cpu', 'cuda' or 'cuda:0'") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise EnvironmentProblem(f"device = '{found}': torch sees {torch.cuda.device_count()} CUDA devices; give 'cpu' or another one")
+    return found
 
 
 def torch_dtype(name: str) -> torch.dtype:

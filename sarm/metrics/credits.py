@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from sarm.data.preferences import ScoredPreference
+from sarm.job import UsageProblem
 
 OVERALL = "Overall"
 
@@ -15,7 +16,7 @@ Score = float | Sequence[float]
 NanPolicy = Literal["refuse", "count"]
 
 
-class ScoringError(ValueError):
+class ScoringError(UsageProblem, ValueError):
     """Rewards from which the metric is not defined. The message names the item and what is wrong."""
 
 

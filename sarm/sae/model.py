@@ -154,3 +154,10 @@ class TopKSAE(nn.Module):
         """`[..., n_latents]` to `[..., hidden_size]`, on the scale of prepared hidden states. Source: Eq. 3."""
         return self.decoder(latents) + self.pre_bias
 
+    def restore(self, reconstruction: Tensor, hidden_states: Tensor) -> Tensor:
+        """A reconstruction back on the scale of the hidden states that it was made from, both `[..., hidden_size]`."""
+        if not self.standardizes:
+            return reconstruction
+        removed = standardize(hidden_states)
+        return reconstruction * removed.std + removed.mean
+

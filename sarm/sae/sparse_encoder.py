@@ -86,10 +86,10 @@ class SparseEncoder(TopKSAE):
         """A reconstruction back on the scale of the hidden states that it was made from, both `[..., hidden_size]`."""
         if self.normalization == "norm-sqrt-d":
             return reconstruction * (hidden_states.norm(dim=-1, keepdim=True) / self.hidden_size**0.5)
-        if self.normalization == "none":
-            return reconstruction
-        removed = standardize(hidden_states)
-        return reconstruction * removed.std + removed.mean
+        if self.normalization == "layer-norm":
+            removed = standardize(hidden_states)
+            return reconstruction * removed.std + removed.mean
+        return super().restore(reconstruction, hidden_states)
 
     def pre_acts(self, x: Tensor) -> Tensor:
         """`[..., hidden_size]` (prepared) to `[..., n_latents]`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from sarm.data.harness import HarnessTokenizer
 from sarm.data.pairs import conversation
-from sarm.data.preferences import Preference
+from sarm.data.preferences import Preference, ScoredPreference
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, Overlong
+from sarm.job import UsageProblem
 
 Side = Literal["chosen", "rejected"]
 
@@ -49,3 +51,26 @@ def encode_completions(
     turns = [conversation(items[one.item].prompt, reply_of(items, one)) for one in completions]
     names = [f"{name} item {items[one.item].id!r}" for one in completions]
     return tokenizer.encode_many(turns, max_length=max_length, overlong=overlong, names=names)
+
+
+def regroup(items: Sequence[Preference], rows: Sequence[EncodedConversation], rewards: Sequence[float]) -> list[ScoredPreference]:
+    """Rewards back in the shape of the items. Raises UsageProblem that names an item whose reward is not finite."""
+    scored, start = [], 0
+    for item in items:
+        count = len(item.chosen) + len(item.rejected)
+        part = rewards[start : start + count]
+        if not all(math.isfinite(reward) for reward in part):
+            place = f"item {item.id!r} of subset {item.subset!r}"
+            raise UsageProblem(f"{place}: the reward is not finite; score in another dtype or look at the weights")
+        scored.append(
+            ScoredPreference(
+                id=item.id,
+                subset=item.subset,
+                source=item.source,
+                chosen_rewards=tuple(part[: len(item.chosen)]),
+                rejected_rewards=tuple(part[len(item.chosen) :]),
+                truncated=sum(row.truncated for row in rows[start : start + count]),
+            )
+        )
+        start += count
+    return scored

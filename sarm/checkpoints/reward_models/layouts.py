@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from sarm.backbone.decoder import UnappliedNorm, truncated_backbone
 from sarm.checkpoints.backbones import copy_tokenizer
+from sarm.checkpoints.config_files import read_settings
 from sarm.checkpoints.loading import CPU, fill, without_weights
 from sarm.checkpoints.reward_models.published import load_published, published_layout
 from sarm.checkpoints.reward_models.sparse_heads import SPARSE_MODEL_TYPE, load_sparse_reward_model
@@ -40,9 +41,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The raw `config.json`."""
     path = folder / "config.json"
     if not path.exists():
+        if (folder / "head.json").exists():
+            raise UsageProblem(f"{folder.name}: a head alone, which reads cached states; train it with whole = true for a reward model")
         raise EnvironmentProblem(f"{folder.name}: no config.json; give the folder of a reward model")
-    raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return raw
+    return read_settings(path)
 
 
 def backbone_config(raw: dict[str, Any], *, what: str) -> PretrainedConfig:
@@ -86,15 +88,17 @@ def _empty_model(raw: dict[str, Any], source: TensorFolder, *, attention: str, w
         return _scalar(raw, source, attention=attention, what=what)
     geometry = geometry_in_config(raw)
     if geometry is None:
-        raise UsageProblem(f"{what}: config.json has no SAE geometry; import it with import_authors_checkpoint of this file")
+        raise UsageProblem(f"{what}: config.json has no SAE geometry; rewrite it once with sarm.import_authors_checkpoint")
     return _sarm(backbone_config(raw, what=what), geometry, attention=attention, what=what)
 
 
-def import_authors_checkpoint(folder: Path, target: Path) -> None:
-    """Rewrite an authors' run whose geometry stands only in the directory's name into our own layout.
+def import_authors_checkpoint(folder: str | Path, target: str | Path) -> None:
+    """Rewrite an authors' run whose geometry stands only in the directory's name into our own layout, in a new folder `target`.
 
-    The name is read once, here; from then on `config.json` says it. A `checkpoint-N` folder is named by its parent.
+    The name is read once, here; from then on `config.json` says it. A `checkpoint-N` folder is named by its parent. Raises
+    UsageProblem for a name without geometry and for tensors that do not fit.
     """
+    folder, target = Path(folder), Path(target)
     raw = read_config(folder)
     name = folder.parent.name if folder.name.startswith("checkpoint-") else folder.name
     geometry = geometry_in_config(raw) or geometry_in_name(name)
@@ -167,6 +171,10 @@ def _our_config(backbone: dict[str, Any], model: RewardModel, *, encoder: str) -
 
 
 def _from_ours(raw: dict[str, Any], *, attention: str, what: str) -> RewardModel:
+    needed = ("n_latents",) if raw.get("encoder") == "linear" else tuple(SARMGeometry.model_fields)
+    absent = next((key for key in ("backbone", "encoder", "layer", *needed) if key not in raw), None)
+    if absent:
+        raise UsageProblem(f"{what}: config.json has no {absent!r}; save the model again")
     config = backbone_config(raw["backbone"], what=what)
     if raw["encoder"] == "linear":
         backbone = truncated_backbone(config, raw["layer"], attention=attention)
@@ -174,7 +182,7 @@ def _from_ours(raw: dict[str, Any], *, attention: str, what: str) -> RewardModel
     if raw["model_type"] == IMPORTED_MODEL_TYPE:
         imported = SparseEncoder(hidden_size=config.hidden_size, n_latents=raw["n_latents"], **raw["sae_convention"])
         return SARM(truncated_backbone(config, raw["layer"], attention=attention), imported, latents=raw["latents"])
-    fields = {key: raw[key] for key in ("layer", "n_latents", "k", "latents", "standardize", "encoder")}
+    fields = {key: raw[key] for key in SARMGeometry.model_fields}
     return _sarm(config, SARMGeometry(**fields), attention=attention, what=what)
 
 

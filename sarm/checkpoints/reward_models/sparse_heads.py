@@ -17,8 +17,6 @@ from transformers import PretrainedConfig, PreTrainedModel
 from sarm.backbone.decoder import truncated_backbone
 from sarm.checkpoints.backbones import copy_tokenizer, empty_backbone, load_config, load_tokenizer, load_truncated_backbone
 from sarm.checkpoints.loading import CPU, fill, without_weights
-from sarm.checkpoints.saes.files import load_sae
-from sarm.checkpoints.saes.foreign import holds_sparse_encoder, load_sparse_encoder
 from sarm.checkpoints.tensors import TensorFolder, write_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.reward.sparse_model import SparseRewardModel
@@ -49,15 +47,6 @@ def normalization_of(sae: TopKSAE) -> Normalization:
     if isinstance(sae, SparseEncoder):
         return sae.normalization
     return "standardize" if sae.standardizes else "none"
-
-
-def load_any_sae(folder: Path) -> tuple[TopKSAE, int | None]:
-    """An SAE of ours or an imported one, in float32, and the blocks before its states (None where its files do not say)."""
-    if holds_sparse_encoder(folder):
-        imported = load_sparse_encoder(folder)
-        return imported.sae, imported.layer
-    sae, geometry = load_sae(folder)
-    return sae, geometry.layer
 
 
 def check_fit(

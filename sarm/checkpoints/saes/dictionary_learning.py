@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, read_settings, transposed
+from sarm.checkpoints.config_files import read_settings
+from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, transposed
 from sarm.checkpoints.tensors import read_tensor_file
 from sarm.job import UsageProblem
 from sarm.sae.sparse_encoder import Activation

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from sarm.checkpoints.config_files import checked_settings, read_settings
 from sarm.checkpoints.loading import CPU, fill, without_weights
 from sarm.checkpoints.saes.foreign import holds_sparse_encoder, load_sparse_encoder
 from sarm.checkpoints.sarm_geometry import geometry_in_config
@@ -82,7 +82,7 @@ def load_sae(folder: Path, dtype: torch.dtype = torch.float32, *, device: torch.
         standardizes = encoder.normalization == "standardize"
         shape = {"hidden_size": encoder.hidden_size, "n_latents": encoder.n_latents, "k": encoder.convention["k"]}
         return encoder, SAEGeometry(layer=imported.layer or 0, standardize=standardizes, **shape)
-    geometry = SAEGeometry.model_validate_json((folder / "sae.json").read_text(encoding="utf-8"))
+    geometry = checked_settings(folder / "sae.json", SAEGeometry)
     if not (folder / "sae.safetensors").exists():
         raise EnvironmentProblem(f"{folder.name}: no sae.safetensors beside sae.json; make or fetch the SAE again")
     return sae_from(TensorFolder(folder / "sae.safetensors"), geometry, what=folder.name, dtype=dtype, device=device), geometry
@@ -106,19 +106,21 @@ def import_authors_sae(path: Path) -> tuple[TopKSAE, SAEGeometry]:
 
 
 def sae_of_checkpoint(folder: Path) -> tuple[TopKSAE, SAEGeometry]:
-    """The SAE inside a reward model in the authors' layout, such as the released PostSAEPretrain.
+    """The SAE inside a SARM of ours or in the authors' layout, such as the released PostSAEPretrain.
 
     Raises UsageProblem for a folder without `sae.*` tensors or without the SAE's geometry in its config.
     """
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    raw = read_settings(folder / "config.json")
     source = TensorFolder(folder)
     there = any(name.startswith(PREFIX) for name in source.names)
     found = geometry_in_config(raw)
     if not there or found is None:
         lacking = "tensors named 'sae.*'" if not there else "geometry of the SAE in config.json (sarm_param)"
-        raise UsageProblem(f"{folder.name}: no {lacking}; give a checkpoint in the authors' layout")
+        raise UsageProblem(f"{folder.name}: no {lacking}; give a SARM of ours or of the authors")
     if f"{PREFIX}pre_bias" not in source.names:
         raise UsageProblem(f"{folder.name}: tensor 'sae.pre_bias' is missing")
     width = source.tensor(f"{PREFIX}pre_bias").shape[0]
-    geometry = SAEGeometry(layer=found.layer, hidden_size=width, n_latents=found.n_latents, k=found.k)
+    geometry = SAEGeometry(
+        layer=found.layer, hidden_size=width, n_latents=found.n_latents, k=found.k, standardize=found.standardize
+    )
     return sae_from(source, geometry, what=folder.name, prefix=PREFIX), geometry

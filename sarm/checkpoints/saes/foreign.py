@@ -7,16 +7,16 @@ files do not hold, hooks other than the residual stream. Tested against the libr
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from sarm.checkpoints.config_files import checked_settings, read_settings
 from sarm.checkpoints.loading import CPU
 from sarm.checkpoints.saes.dictionary_learning import read_dictionary_learning
 from sarm.checkpoints.saes.gemma_scope import read_gemma_scope
-from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from
+from sarm.checkpoints.saes.imported import ImportedSAE, encoder_from, parts_of
 from sarm.checkpoints.saes.llama_scope import read_llama_scope
 from sarm.checkpoints.saes.sae_lens import read_sae_lens
 from sarm.checkpoints.saes.sparsify import read_sparsify
@@ -97,24 +97,16 @@ def save_sparse_encoder(folder: Path, imported: ImportedSAE, *, layer: int = 0) 
 def holds_sparse_encoder(folder: Path) -> bool:
     """Whether a folder's `sae.json` was written by `save_sparse_encoder` and not by `save_sae`."""
     path = folder / "sae.json"
-    return path.exists() and "activation" in json.loads(path.read_text(encoding="utf-8"))
+    return path.exists() and "activation" in read_settings(path)
 
 
 def load_sparse_encoder(folder: Path, dtype: torch.dtype = torch.float32, *, device: torch.device = CPU) -> ImportedSAE:
     """An encoder saved by `save_sparse_encoder`. Raises UsageProblem for tensors that do not fit its geometry."""
     if not holds_sparse_encoder(folder):
         raise EnvironmentProblem(f"{folder.name}: no sae.json of an imported encoder")
-    geometry = EncoderGeometry.model_validate_json((folder / "sae.json").read_text(encoding="utf-8"))
-    tensors = read_tensor_file(folder / "sae.safetensors")
-    parts = Parts(
-        encoder=tensors.get("encoder.weight"),
-        decoder=tensors.get("decoder.weight"),
-        pre_bias=tensors.get("pre_bias"),
-        latent_bias=tensors.get("latent_bias"),
-        threshold=tensors.get("threshold"),
-    )
+    geometry = checked_settings(folder / "sae.json", EncoderGeometry)
     sae = encoder_from(
-        parts,
+        parts_of(read_tensor_file(folder / "sae.safetensors")),
         activation=geometry.activation,
         k=geometry.k,
         normalization=geometry.normalization,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +36,17 @@ class Parts(NamedTuple):
     pre_bias: Tensor | None
     latent_bias: Tensor | None
     threshold: Tensor | None = None
+
+
+def parts_of(tensors: Mapping[str, Tensor]) -> Parts:
+    """Tensors under our own names as parts."""
+    return Parts(
+        encoder=tensors.get("encoder.weight"),
+        decoder=tensors.get("decoder.weight"),
+        pre_bias=tensors.get("pre_bias"),
+        latent_bias=tensors.get("latent_bias"),
+        threshold=tensors.get("threshold"),
+    )
 
 
 def encoder_from(
@@ -86,17 +95,6 @@ def _held(state: Mapping[str, Tensor | None], sae: SparseEncoder, what: str) -> 
         if tensor.shape != expected:
             raise UsageProblem(f"{what}: the tensor for {name!r} has shape {list(tensor.shape)}, the encoder asks for {list(expected)}")
     return HeldTensors({name: tensor for name, tensor in state.items() if tensor is not None})
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises UsageProblem for a file that is none."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UsageProblem(f"{path.parent.name}/{path.name}: not JSON ({error}); fetch it again") from error
-    if not isinstance(raw, dict):
-        raise UsageProblem(f"{path.parent.name}/{path.name}: a JSON object is expected; fetch it again")
-    return raw
 
 
 def known_tensors(tensors: Mapping[str, Tensor], names: set[str], what: str) -> None:

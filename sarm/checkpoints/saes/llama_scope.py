@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook, read_settings
+from sarm.checkpoints.config_files import read_settings
+from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook
 from sarm.checkpoints.tensors import read_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.sae.sparse_encoder import Activation, Normalization

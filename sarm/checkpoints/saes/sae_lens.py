@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook, read_settings, transposed
+from sarm.checkpoints.config_files import read_settings
+from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook, transposed
 from sarm.checkpoints.tensors import read_tensor_file, write_tensor_file
 from sarm.job import UsageProblem
 from sarm.sae.model import TopKSAE

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 
-from sarm.checkpoints.reward_models.sparse_heads import check_fit, load_any_sae, parameter_facts, save_head, write_backbone
+from sarm.checkpoints.reward_models.sparse_heads import check_fit, parameter_facts, save_head, write_backbone
+from sarm.checkpoints.saes.layouts import own_sae
 from sarm.config.related import SaferConfig
 from sarm.data.preferences import DataError
 from sarm.data.states import read_states
@@ -27,7 +28,7 @@ def fit_safer(config: SaferConfig, context: JobContext) -> None:
     except DataError as error:
         raise UsageProblem(str(error)) from error
     chosen, rejected = (side[: config.max_pairs or len(side)] for side in (chosen, rejected))
-    sae, layer = load_any_sae(context.inputs["sae"])
+    sae, layer, _ = own_sae(context.inputs["sae"])
     conditions = json.loads((context.inputs["states"] / "conditions.json").read_text(encoding="utf-8"))
     check_fit(conditions, layer=config.layer, sae=sae, sae_layer=layer, width=chosen.shape[1], whole=config.whole)
     context.progress(0, 1, "steps", "feature scores")

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from sarm.checkpoints.reward_models.sparse_heads import (
     check_fit,
-    load_any_sae,
     normalization_of,
     parameter_facts,
     save_head,
     write_backbone,
 )
+from sarm.checkpoints.saes.layouts import own_sae
 from sarm.config.related import SparseRMConfig
 from sarm.data.preferences import DataError
 from sarm.data.states import CachedStates, held_out, read_states
@@ -78,7 +78,7 @@ def train_sparse_rm(config: SparseRMConfig, context: JobContext) -> None:
         chosen, rejected = cached.pairs()
     except DataError as error:
         raise UsageProblem(str(error)) from error
-    sae, layer = load_any_sae(context.inputs["sae"])
+    sae, layer, _ = own_sae(context.inputs["sae"])
     conditions = json.loads((context.inputs["states"] / "conditions.json").read_text(encoding="utf-8"))
     check_fit(conditions, layer=config.layer, sae=sae, sae_layer=layer, width=chosen.shape[1], whole=config.whole)
     training, validation = split_of(cached, config)

@@ -22,7 +22,7 @@ from sarm.data.tokens import ConversationTokenizer, EncodedConversation, Tokeniz
 from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 from sarm.reward.models import RewardModel
-from sarm.scoring.completions import completions_of, encode_completions
+from sarm.scoring.completions import completions_of, encode_completions, regroup
 from sarm.scoring.inference import RowBatch, dataset_order_batches, padding_share, score_batch
 from sarm.scoring.partial_rewards import PartialRewards
 from sarm.scoring.shared_rows import chunks_of_groups, computed_tokens, refuse_windows, score_chunk
@@ -136,29 +136,6 @@ def all_rewards(model: RewardModel, batches: Batches, pad_id: int, context: JobC
         if context.stop_requested() and number + 1 < batches.count:
             raise Interrupted(f"stopped after {done} of {len(rewards)} completions, which are kept; the same command continues")
     return rewards
-
-
-def regroup(items: list[Preference], rows: list[EncodedConversation], rewards: list[float]) -> list[ScoredPreference]:
-    """Rewards back in the shape of the items. Raises UsageProblem that names an item whose reward is not finite."""
-    scored, start = [], 0
-    for item in items:
-        count = len(item.chosen) + len(item.rejected)
-        part = rewards[start : start + count]
-        if not all(math.isfinite(reward) for reward in part):
-            place = f"item {item.id!r} of subset {item.subset!r}"
-            raise UsageProblem(f"{place}: the reward is not finite; score in another dtype or look at the weights")
-        scored.append(
-            ScoredPreference(
-                id=item.id,
-                subset=item.subset,
-                source=item.source,
-                chosen_rewards=tuple(part[: len(item.chosen)]),
-                rejected_rewards=tuple(part[len(item.chosen) :]),
-                truncated=sum(row.truncated for row in rows[start : start + count]),
-            )
-        )
-        start += count
-    return scored
 
 
 def _write_conditions(

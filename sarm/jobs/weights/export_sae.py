@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 
-from sarm.checkpoints.reward_models.sparse_heads import load_any_sae, normalization_of
+from sarm.checkpoints.reward_models.sparse_heads import normalization_of
+from sarm.checkpoints.saes.layouts import own_sae
 from sarm.checkpoints.saes.sae_lens import export_sae_lens
 from sarm.checkpoints.saes.sparsify import export_sparsify
 from sarm.config.weights import SAEExportConfig
@@ -20,7 +21,7 @@ def export_sae(config: SAEExportConfig, context: JobContext) -> None:
     Raises UsageProblem for an SAE whose layer is not known (SAELens names its hook) and for activations that the layout lacks.
     """
     folder = context.locations["sae"]
-    sae, layer = load_any_sae(folder)
+    sae, layer, _ = own_sae(folder)
     if config.layout == "sae-lens":
         if layer is None:
             raise UsageProblem(f"{folder.name}: its files name no layer, which SAELens asks for; import it again with its layer")

@@ -345,7 +345,7 @@ def test_wotopk_in_a_directory_name_is_not_topk() -> None:
 def test_run_whose_name_alone_says_its_geometry_is_imported_once(tmp_path: Path, name: str, latents: str, part: str) -> None:
     model = random_sarm(latents)
     folder = save_authors(tmp_path / RUN.format(name) / part, model, {})
-    with pytest.raises(UsageProblem, match="no SAE geometry; import it with"):
+    with pytest.raises(UsageProblem, match=r"no SAE geometry; rewrite it once with sarm\.import_authors_checkpoint"):
         load_reward_model(folder)
     import_authors_checkpoint(folder, tmp_path / "ours")
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["latents"] == latents

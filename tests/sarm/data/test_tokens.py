@@ -166,9 +166,9 @@ def test_literal_bos_in_a_reply_is_kept(words: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"chat_template": None}, "no chat template; set backbones"),
-        ({"eos_token": None}, "no eos token to end a turn; set backbones.<slot>.end_of_turn"),
-        ({"pad_token": None}, "no pad token; set backbones.<slot>.pad_token"),
+        ({"chat_template": None}, r"no chat template; put chat_template\.jinja into the folder"),
+        ({"eos_token": None}, r"no eos token to end a turn; set eos_token in the folder's tokenizer_config\.json"),
+        ({"pad_token": None}, r"no pad token; set pad_token .*backbones\.<slot>\.pad_token"),
         ({"pad_token": "<|eot_id|>"}, "pad equals the end-of-turn token '<|eot_id|>', so pooling would be ambiguous"),
     ],
 )

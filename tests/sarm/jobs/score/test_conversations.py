@@ -83,7 +83,7 @@ def test_attribution_lists_the_top_latents_alone(tmp_path: Path) -> None:
 
 def test_scalar_model_scores_but_has_no_attribution(tmp_path: Path) -> None:
     assert len(score(tmp_path / "plain", latents="none")) == 3
-    with pytest.raises(UsageProblem, match="model: attribution needs a SARM; this reward model has no latents"):
+    with pytest.raises(UsageProblem, match="model: attribution needs a SARM or a linear head on latents; this reward model has none"):
         score(tmp_path / "asked", latents="none", attribution=3)
 
 
