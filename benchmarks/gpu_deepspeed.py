@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
-from replication.plan.memory import reward_memory, training_states
+from replication.plan.training_memory import reward_memory, sae_memory
 from replication.settings.profiles import Shape
 from sarm.backbone.decoder import truncated_backbone
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
@@ -156,11 +156,9 @@ def sae_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: int) 
     x = torch.randn(sizes.vectors // group.size, hidden, device=group.device, dtype=torch.bfloat16)
     index = iter(range(10**6))
     found = timed(group, lambda: update.step(x, next(index)), repeats)
-    parameters = 2 * hidden * sizes.n_latents
-    # The SAE that the weights are brought back into, the engine's states, gradients in the workspace and scaled, pre-activations.
-    states = training_states(parameters, dtype="bfloat16", resources=needs).total
-    own, latents = 2 * 3 * parameters / GB, 2 * len(x) * sizes.n_latents / GB
-    return {**found, "predicted_gb": states + own + latents, "states": states, "own": own, "activations": latents}
+    # A step alone: no backbone, and no text to harvest.
+    predicted = sae_memory([config], sizes.shape, needs.model_copy(update={"micro_batch_tokens": 1})).model_copy(update={"weights": 0.0})
+    return {**found, "predicted_gb": predicted.total, **predicted.parts}
 
 
 def main() -> None:

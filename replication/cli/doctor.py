@@ -127,7 +127,8 @@ def _driver() -> Finding:
         found = cards()
     except (OSError, subprocess.SubprocessError) as error:
         return Finding(name="driver", found=f"nvidia-smi fails ({type(error).__name__})", fine=False, hint="mend or reload the driver")
-    told = "; ".join(f"{card.name}, {card.memory_gb:.0f} GB" for card in found)
+    free = [f", {card.free_gb:.0f} free" if card.free_gb is not None else "" for card in found]
+    told = "; ".join(f"{card.name}, {card.memory_gb:.0f} GB{left}" for card, left in zip(found, free, strict=True))
     return Finding(name="driver", found=told or "no NVIDIA driver", fine=True)
 
 

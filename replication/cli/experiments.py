@@ -69,7 +69,7 @@ def plan(
 ) -> None:
     """What a run would do: each job, why it runs or is reused, and what it costs. Starts nothing."""
     from replication.cli import progress  # noqa: PLC0415 - not needed by --help
-    from replication.plan import calibration, refusals, steps, view  # noqa: PLC0415 - not needed by --help
+    from replication.plan import calibration, machine, refusals, steps, view  # noqa: PLC0415 - not needed by --help
 
     place = ArtifactStore(store)
     settings = settings_of(experiments_named(experiments), asked.chosen, place, fresh=fresh)
@@ -84,8 +84,8 @@ def plan(
         else:
             view.measured_table(found, console)
         return
-    machine = refusals.machine_of(where) if where else None
-    refused = [str(problem) for problem in refusals.problems(planned, machine, allow_dirty=False)]
+    where_to_run = machine.machine_of(where) if where else None
+    refused = [str(problem) for problem in refusals.problems(planned, where_to_run, allow_dirty=False)]
     if as_json:
         typer.echo(json.dumps({**view.values(planned), "refused": refused}, indent=2))
         return

@@ -156,14 +156,14 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: RunOptions, endp
 
 def _permitted_plan(settings: Sequence[Setting], place: ArtifactStore, how: RunOptions) -> Plan:
     """The plan where it would run, with its warnings on stderr. Raises for what cannot fit, run or be repeated."""
-    from replication.plan import refusals, steps  # noqa: PLC0415 - not needed by --help
+    from replication.plan import machine, refusals, steps  # noqa: PLC0415 - not needed by --help
 
     cluster = None if how.launcher == "local" else cluster_for(how.cluster, settings)
     planned = steps.plan(settings, place, cluster)
     for warning in planned.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    machine = refusals.this_machine() if cluster is None else refusals.machine_of(cluster)
-    refusals.refuse(planned, machine, allow_dirty=how.allow_dirty, offline=how.offline)
+    where = machine.this_machine(os.environ.get("CUDA_VISIBLE_DEVICES")) if cluster is None else machine.machine_of(cluster)
+    refusals.refuse(planned, where, allow_dirty=how.allow_dirty, offline=how.offline)
     if not steps.brought_in(planned.steps):
         # Everything is here: no job has a reason to ask the hub, and none may hang on it.
         _no_network()

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from replication.frozen import Frozen
-from replication.plan.memory import Memory, inference_memory, overhead, pretraining_memory, reward_memory, sae_memory, training_states
+from replication.plan.memory import Memory, overhead, scoring_memory, training_states
 from replication.plan.sizes import DTYPE_BYTES, GB, forward_flops, truncated_parameters
+from replication.plan.training_memory import pretraining_memory, reward_memory, sae_memory
 from replication.recipes.jobs_needed import Recipe
 from replication.settings.profiles import Profile, Shape
 from sarm.config.latents import ContextConfig, SteeringConfig
@@ -217,9 +218,7 @@ class Estimator:
         # Contexts need the latents of every token; a reward needs those of one.
         everywhere = 2 * encoder if isinstance(config, ContextConfig) else 0
         flops = tokens * (forward_flops(shape, layers=layer, length=length) + everywhere)
-        memory = inference_memory(
-            shape, job.resources, layer=layer, dtype=config.dtype, encoder=encoder, batch_tokens=config.batch_tokens
-        )
+        memory = scoring_memory(config, shape, job.resources, layer=layer, encoder=encoder)
         return Cost(tokens=tokens, flops=flops, memory=memory)
 
     def _texts(self, config: ScoringConfig | SteeringConfig | ContextConfig) -> int:
@@ -239,9 +238,7 @@ class Estimator:
         shape, length = self._shape(job), min(self.profile.preferences.tokens_per_pair // 2, config.max_length)
         replies = 2 * self._pairs(config.max_pairs) if config.items == "train" else self._completions(config.items)
         tokens, states = float(replies * length), replies * shape.hidden_size * DTYPE_BYTES[config.dtype] / GB
-        memory = inference_memory(
-            shape, job.resources, layer=config.layer, dtype=config.dtype, encoder=0, batch_tokens=config.batch_tokens
-        )
+        memory = scoring_memory(config, shape, job.resources, layer=config.layer, encoder=0)
         memory = memory.model_copy(update={"other": memory.other + states})
         flops = tokens * forward_flops(shape, layers=config.layer, length=length)
         return Cost(tokens=tokens, flops=flops, memory=memory, disk_gb=states, checkpoint_gb=2 * states)

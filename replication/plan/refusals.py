@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-from dataclasses import replace
-from typing import NamedTuple
-
 from replication.plan.cost import Cost
-from replication.plan.machine import cards, host_memory_gb
+from replication.plan.machine import Machine, room
+from replication.plan.remedies import fits, remedy
 from replication.plan.steps import Plan, Step, brought_in, refuse_unpinned
 from replication.recipes.jobs import divides
-from replication.settings.clusters import Cluster
 from replication.usage_problems import UsageProblems
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
-from sarm.job import EnvironmentProblem, IntegrityProblem, Job, JobError, UsageProblem
-from sarm.resources import Resources
+from sarm.job import EnvironmentProblem, IntegrityProblem, JobError, UsageProblem
 from sarm.store.manifest import CodeState, code_state
 
 # Source: interface.md section 2: several at once are told by the first of these.
 PRECEDENCE: tuple[type[JobError], ...] = (UsageProblem, EnvironmentProblem, IntegrityProblem)
-MOST_PROCESSES = 64
-
-
-class Machine(NamedTuple):
-    """Where jobs would run. `gpus` is how many there are at once, None where a scheduler hands them out."""
-
-    name: str
-    gpus: int | None
-    gpu_memory_gb: float
-    memory_gb: float
-
-
-def machine_of(cluster: Cluster) -> Machine:
-    """The cards and nodes of a cluster."""
-    return Machine(cluster.name, None, cluster.gpu_memory_gb, cluster.memory_per_node_gb)
-
-
-def this_machine() -> Machine:
-    """The host under us. Where nvidia-smi fails there is no telling what would fit, and no GPU is counted."""
-    try:
-        found = cards()
-    except (OSError, subprocess.SubprocessError):
-        found = []
-    return Machine("this machine", len(found), min((card.memory_gb for card in found), default=0.0), host_memory_gb())
 
 
 def refuse(plan: Plan, machine: Machine, *, allow_dirty: bool, offline: bool = False) -> None:
@@ -90,9 +61,12 @@ def step_problems(step: Step, plan: Plan, machine: Machine) -> list[JobError]:
         hint = f"--launcher slurm, or --set resources.{job.kind}.gpus={machine.gpus}"
         found.append(EnvironmentProblem(f"{name}: needs {needs.gpus} GPUs, {machine.name} has {has}; use {hint}"))
         return found
-    limit = machine.gpu_memory_gb if needs.gpus else machine.memory_gb / max(1, needs.processes // needs.nodes)
-    if step.cost.memory_gb > limit:
-        found.append(EnvironmentProblem(_too_large(step, plan, machine, limit)))
+    if not fits(step.cost, needs, machine):
+        found.append(EnvironmentProblem(f"{_needs(step, machine)}; {remedy(step, plan, machine)}"))
+    elif needs.gpus and machine.free_gb and step.cost.memory_gb > (free := min(machine.free_gb[: needs.gpus])):
+        busy = f"{name}: needs {step.cost.memory_gb:.1f} GB a GPU, but of a GPU's {machine.gpu_memory_gb:.0f} only {free:.0f} are free"
+        hint = "another program uses it (see nvidia-smi); end it, or name free GPUs in CUDA_VISIBLE_DEVICES"
+        found.append(EnvironmentProblem(f"{busy}: {hint}"))
     return found
 
 
@@ -101,49 +75,21 @@ def memory_parts(cost: Cost) -> str:
     return ", ".join(f"{part} {value:.1f}" for part, value in cost.memory.parts.items() if value >= 0.05)
 
 
-def _too_large(step: Step, plan: Plan, machine: Machine, limit: float) -> str:
-    where = "a GPU" if step.job.resources.gpus else "a process"
-    needs = f"{step.job.label or step.job.kind}: needs {step.cost.memory_gb:.1f} GB {where} ({memory_parts(step.cost)})"
-    return f"{needs}, {machine.name} has {limit:.0f}; {_remedy(step, plan, limit)}"
+def memory_moment(cost: Cost) -> str:
+    """When a process needs most, as words that follow what it needs; empty where it is the same all the time."""
+    return f" in {cost.memory.moment}" if cost.memory.moment else ""
 
 
-def _remedy(step: Step, plan: Plan, limit: float) -> str:
-    """The smallest change of resources that makes a training fit, or what else to do."""
-    kind, own = step.job.kind, step.job.resources
-    for changes in _alternatives(kind, own):
-        resources = own.model_copy(update=changes)
-        group = next((group for group in plan.passes if step.job in group), (step.job,))
-        jobs = [_with(job, resources) for job in group]
-        batch = getattr(step.job.config, "batch_pairs", resources.processes)
-        if batch % resources.processes == 0 and plan.estimator.costs(jobs, [jobs] if kind == "train_sae" else [])[0].memory_gb <= limit:
-            options = " ".join(f"--set resources.{kind}.{name}={str(value).lower()}" for name, value in changes.items())
-            return f"it fits with {options} (or the same in the cluster's file)"
-    if kind == "train_sae":
-        return "train fewer SAEs in one pass (saes_per_task in the cluster's file), or take a larger card"
-    if kind == "train_reward":
-        return "no number of processes makes it fit; take a larger card"
-    return "lower the batch_tokens of its section with --set, or take a larger card"
-
-
-def _alternatives(kind: str, own: Resources) -> list[dict[str, int | bool]]:
-    if kind == "train_sae":
-        return [{"micro_batch_tokens": own.micro_batch_tokens // 2**power} for power in range(1, 5)]
-    if kind != "train_reward":
-        return []
-    more: list[dict[str, int | bool]] = []
-    processes = own.processes
-    while processes <= MOST_PROCESSES:
-        spread: dict[str, int | bool] = {} if processes == own.processes else {"processes": processes, "gpus": processes if own.gpus else 0}
-        for stage in range(own.zero_stage, 4):
-            sharded = {**spread, "zero_stage": stage} if stage != own.zero_stage else spread
-            more += [sharded] if sharded else []
-            more += [] if own.activation_checkpointing else [{**sharded, "activation_checkpointing": True}]
-        processes *= 2
-    return more
-
-
-def _with(job: Job, resources: Resources) -> Job:
-    return replace(job, resources=resources)
+def _needs(step: Step, machine: Machine) -> str:
+    """What a job needs, and what there is of it."""
+    cost, needs = step.cost, step.job.resources
+    name, limit = step.job.label or step.job.kind, room(needs, machine)
+    if cost.memory_gb <= limit:
+        host = cost.memory.host * needs.processes / needs.nodes
+        return f"{name}: offload keeps {host:.0f} GB in a host's memory, {machine.name} has {machine.memory_gb:.0f}"
+    where = "a GPU" if needs.gpus else "a process"
+    asked = f"{name}: needs {cost.memory_gb:.1f} GB {where}{memory_moment(cost)} ({memory_parts(cost)})"
+    return f"{asked}, {machine.name} has {limit:.0f}"
 
 
 def offline_problems(plan: Plan) -> list[JobError]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from replication.plan.cost import Cost, Estimator, shared_passes
@@ -90,7 +90,8 @@ def plan(settings: Sequence[Setting], store: ArtifactStore, cluster: Cluster | N
     passes = passes_of(jobs, cluster)
     known = store.entries()
     steps = []
-    for job, cost in zip(jobs, estimator.costs(jobs, passes), strict=True):
+    for asked, cost in zip(jobs, estimator.costs(jobs, passes), strict=True):
+        job = with_host_memory(asked, cost)
         state = store.state(job)
         action = ACTIONS[state.status]
         why = state.reason or "in the store"
@@ -100,6 +101,12 @@ def plan(settings: Sequence[Setting], store: ArtifactStore, cluster: Cluster | N
     return Plan(
         recipes=recipes, steps=tuple(steps), warnings=_warnings(settings), estimator=estimator, passes=tuple(passes), cluster=cluster
     )
+
+
+def with_host_memory(job: Job, cost: Cost) -> Job:
+    """The job with what its processes keep in the host's memory instead of on their cards, which a scheduler has to be asked for."""
+    host = cost.memory.host * job.resources.processes
+    return replace(job, resources=job.resources.model_copy(update={"offload_gb": host})) if host else job
 
 
 def placed(jobs: Sequence[Job], cluster: Cluster | None) -> list[Job]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from replication.plan.calibration import Compared
 from replication.plan.cost import PEAK_FLOPS, UTILISATION, Cost
-from replication.plan.refusals import memory_parts
+from replication.plan.refusals import memory_moment, memory_parts
 from replication.plan.steps import Plan, Step
 from replication.plan.totals import Amount, Work, added_cost, further_seed, stages, work_of
 from replication.settings.clusters import Cluster
@@ -64,9 +64,15 @@ def memory_lines(plan: Plan) -> list[str]:
             found[step.job.kind] = max(largest, step, key=lambda one: one.cost.memory_gb)
     card = f" of {plan.cluster.gpu_memory_gb:.0f}" if plan.cluster is not None else ""
     return [
-        f"largest {kind}: {step.cost.memory_gb:.1f}{card} GB a card ({memory_parts(step.cost)}), {step.job.label}"
+        f"largest {kind}: {step.cost.memory_gb:.1f}{card} GB a card{memory_moment(step.cost)} ({memory_parts(step.cost)})"
+        f"{_host(step)}, {step.job.label}"
         for kind, step in found.items()
     ]
+
+
+def _host(step: Step) -> str:
+    host = step.cost.memory.host
+    return f" and {host:.1f} GB in the host" if host else ""
 
 
 def work_lines(plan: Plan) -> list[str]:

@@ -142,7 +142,7 @@ def ask(job: Job, cluster: Cluster) -> Ask:
         problems.append(f"{label}: {needs.gpus} GPUs, {needs.processes} processes; they must be equal: set resources.{job.kind}.processes")
     if needs.processes % needs.nodes:
         problems.append(f"{label}: {needs.processes} processes do not divide over {needs.nodes} nodes of {cluster.name}")
-    memory = math.ceil(needs.memory_gb / needs.nodes)
+    memory = math.ceil((needs.memory_gb + needs.offload_gb) / needs.nodes)
     if memory > cluster.memory_per_node_gb:
         problems.append(f"{label}: {memory} GB of host memory a node, {cluster.name} has {cluster.memory_per_node_gb:g}")
     if problems:

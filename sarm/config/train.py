@@ -142,6 +142,9 @@ class RewardTrainingConfig(JobConfig):
     )
     validation_fraction: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs (by prompt) held out for `validation`.")
     dtype: Dtype = Field(default="float32", description="Precision of blocks and SAE; head and loss are float32.")
+    moments: Literal["float32", "bfloat16"] = added(
+        "float32", description="Precision of Adam's moments; bfloat16 takes a third less memory, in one process without ZeRO."
+    )
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
     seed: int = Field(default=0, description="Seed of random encoders, head and order of pairs.")
 

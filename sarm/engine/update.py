@@ -65,21 +65,35 @@ def refuse_layout(saved: Checkpoint, layout: str, *, kind: str) -> None:
 class PlainUpdate:
     """torch's own optimizer in one process.
 
-    Weights of low precision have float32 copies that are what moves: a step of 4e-6 would vanish in bfloat16's rounding.
+    Weights of low precision have float32 copies that are what moves: a step of 4e-6 would vanish in bfloat16's rounding. With `offload`
+    these copies and the moments lie in the host's memory, those of float32 weights too, and the step is computed there.
     """
 
     layout = PLAIN
 
-    def __init__(self, module: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, *, max_norm: float, kind: str) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        max_norm: float,
+        kind: str,
+        offload: bool = False,
+    ) -> None:
         self._module, self._model, self._optimizer, self._max_norm, self._kind = module, model, optimizer, max_norm, kind
+        self._offload = offload
         self._masters: list[tuple[Tensor, Tensor]] = []
+        self._own: list[Tensor] = []
         for group in optimizer.param_groups:
             group["params"] = [self._master(parameter) for parameter in group["params"]]
 
     def _master(self, parameter: Tensor) -> Tensor:
-        if parameter.dtype == torch.float32:
+        if parameter.dtype == torch.float32 and not self._offload:
+            self._own.append(parameter)
             return parameter
-        master = parameter.detach().float().clone()
+        place = torch.device("cpu") if self._offload else parameter.device
+        master = parameter.detach().to(device=place, dtype=torch.float32, copy=True)
         self._masters.append((parameter, master))
         return master
 
@@ -98,15 +112,23 @@ class PlainUpdate:
         loss.backward()
 
     def step(self) -> float:
-        """See Update."""
+        """See Update. The float32 gradient of one weight at a time: all of them at once would be a quarter of what is held besides."""
         norm = float(torch.nn.utils.clip_grad_norm_([p for p in self._model.parameters() if p.requires_grad], self._max_norm))
         if not math.isfinite(norm):
             return norm
-        for parameter, master in self._masters:
-            master.grad = None if parameter.grad is None else parameter.grad.float()
         self._optimizer.step()
-        with torch.no_grad():
-            for parameter, master in self._masters:
+        for parameter in self._own:
+            parameter.grad = None
+        for parameter, master in self._masters:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            # The others have no gradient now, so that this moves one weight alone.
+            master.grad = gradient.to(device=master.device, dtype=torch.float32)
+            parameter.grad = gradient = None
+            self._optimizer.step()
+            master.grad = None
+            with torch.no_grad():
                 parameter.copy_(master)
         return norm
 
@@ -117,18 +139,24 @@ class PlainUpdate:
     def tensors(self) -> dict[str, Tensor]:
         """See Update."""
         weights = {f"model/{name}": value for name, value in self._model.state_dict().items()}
-        masters = {f"master.{index}": master for index, (_, master) in enumerate(self._masters)}
+        masters = {f"master.{index}": master for index, (_, master) in enumerate(self._low())}
         return {**weights, **masters, **optimizer_tensors(self._optimizer)}
+
+    def _low(self) -> list[tuple[Tensor, Tensor]]:
+        """The copies that hold more than their weights do."""
+        return [(parameter, master) for parameter, master in self._masters if parameter.dtype != torch.float32]
 
     def save_shards(self, folder: str) -> None:
         """Nothing: the first process has all."""
 
     def restore(self, saved: Checkpoint) -> None:
-        """See Update."""
+        """See Update. With or without `offload`, whichever wrote it."""
         refuse_layout(saved, self.layout, kind=self._kind)
         weights = {name.removeprefix("model/"): value for name, value in saved.tensors.items() if name.startswith("model/")}
         self._model.load_state_dict(weights)
-        for index, (_, master) in enumerate(self._masters):
+        for parameter, master in self._masters:
+            master.copy_(parameter.detach())
+        for index, (_, master) in enumerate(self._low()):
             master.copy_(saved.tensors[f"master.{index}"])
         restore_optimizer(self._optimizer, saved.tensors)
 

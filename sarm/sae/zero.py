@@ -89,7 +89,15 @@ class ZeroSAEUpdate:
     """
 
     def __init__(
-        self, config: SAETrainingConfig, sae: TopKSAE, *, group: ProcessGroup, stage: int, workspace: Workspace, saved: Checkpoint | None
+        self,
+        config: SAETrainingConfig,
+        sae: TopKSAE,
+        *,
+        group: ProcessGroup,
+        stage: int,
+        workspace: Workspace,
+        saved: Checkpoint | None,
+        offload: bool = False,
     ) -> None:
         if config.moments != "as-dtype" or config.products != "as-dtype":
             raise UsageProblem(
@@ -100,7 +108,8 @@ class ZeroSAEUpdate:
         self.config, self.sae, self.group, self.steps = config, sae, group, config.vectors // config.batch_vectors
         self.module = SAEModule(sae, objective=config.objective, auxk_weight=config.auxk_weight, workspace=workspace)
         betas = config.beta1, config.beta2
-        optimizer = torch.optim.Adam([{"params": list(self.module.parameters()), "peak": config.learning_rate}], lr=0.0, betas=betas)
+        groups = [{"params": list(self.module.parameters()), "peak": config.learning_rate}]
+        optimizer = torch.optim.Adam(groups, lr=0.0, betas=betas, fused=offload or None)
         self.update = ZeroUpdate(
             self.module,
             self.module,
@@ -112,6 +121,7 @@ class ZeroSAEUpdate:
             max_norm=0.0,
             kind=config.kind,
             saved=saved,
+            offload=offload,
         )
         self.layout = self.update.layout
         self.silent_for = torch.zeros(sae.n_latents, dtype=torch.int64, device=group.device)

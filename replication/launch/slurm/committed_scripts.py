@@ -16,7 +16,8 @@ from pydantic import Field
 from replication.frozen import Frozen
 from replication.launch.slurm.chain import groups
 from replication.launch.slurm.script import Place, Script, indices, render
-from replication.plan.refusals import machine_of, refuse
+from replication.plan.machine import machine_of
+from replication.plan.refusals import refuse
 from replication.plan.steps import ordered, plan, refuse_unpinned
 from replication.plan.tasks import Task, tasks_of
 from replication.recipes.jobs import BROUGHT_IN

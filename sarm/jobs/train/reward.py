@@ -31,12 +31,12 @@ from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.engine.group import join
 from sarm.engine.metrics_file import MetricsFile
 from sarm.engine.sharding import Round, rounds_of
-from sarm.engine.update import PLAIN, PlainUpdate, Update
-from sarm.engine.zero import ZeroUpdate
+from sarm.engine.update import PLAIN
 from sarm.job import JobContext, UsageProblem
 from sarm.reward.models import SARM, DenseRewardModel, RewardModel
 from sarm.reward.pair_batches import Batch, Losses, PairRows, first_unfinite, micro_batch_losses, row_layout
 from sarm.reward.shared_prefix import SharedBatch
+from sarm.reward.update import layout_of, reward_update
 
 LOG_EVERY = 5
 # Of a batch whose gradient is not finite, which no pair's own loss explains.
@@ -130,11 +130,18 @@ class RewardTraining:
             self.model.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.best: tuple[float, int] = (-1.0, -1)
         self.best_state: dict[str, Tensor] = {}
-        stage = self.context.resources.zero_stage
-        layout = f"zero-{stage}" if stage or self.group.size > 1 else PLAIN
-        self.checkpoints = Checkpointer(self.context, group=self.group, layout=layout)
+        self.checkpoints = Checkpointer(self.context, group=self.group, layout=layout_of(self.context.resources))
         self.saved = self.checkpoints.latest()
-        self.update = self._update(layout)
+        self.update = reward_update(
+            PairLosses(self.model, self.config),
+            self.model,
+            self._groups(),
+            config=self.config,
+            resources=self.context.resources,
+            group=self.group,
+            dtype=self.dtype,
+            saved=self.saved,
+        )
 
     def _check_shares(self) -> None:
         batches = [[f"{pair}/{self.pairs[pair].id}" for pair in step] for step in self.steps]
@@ -145,26 +152,6 @@ class RewardTraining:
         ]
         if self.group.size > 1:
             self.group.check_shares(batches, mine)
-
-    def _update(self, layout: str) -> Update:
-        module, rows = PairLosses(self.model, self.config), self.config.batch_pairs
-        if layout == PLAIN:
-            optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, fused=True)
-            return PlainUpdate(module, self.model, optimizer, max_norm=self.config.max_grad_norm, kind=self.config.kind)
-        optimizer = torch.optim.AdamW(self._groups(), weight_decay=self.config.weight_decay, foreach=True)
-        return ZeroUpdate(
-            module,
-            self.model,
-            optimizer,
-            group=self.group,
-            stage=self.context.resources.zero_stage,
-            rows=rows,
-            dtype=self.dtype,
-            max_norm=self.config.max_grad_norm,
-            kind=self.config.kind,
-            saved=self.saved,
-            full=frozenset({"score.weight"}),
-        )
 
     def _refuse_headless(self) -> None:
         if self.header is None:

@@ -160,12 +160,14 @@ class _Run:
             generator=torch.Generator().manual_seed(config.seed),
         )
         sae.to(device=group.device, dtype=torch_dtype(config.dtype))
-        stage = context.resources.zero_stage
+        stage, offload = context.resources.zero_stage, context.resources.offload == "optimizer"
+        if offload and not stage:
+            raise UsageProblem("resources.train_sae.offload = 'optimizer' needs resources.train_sae.zero_stage = 1, 2 or 3")
         checkpoints = Checkpointer(context, group=group, layout=f"zero-{stage}" if stage else PLAIN)
         saved = checkpoints.latest()
         update: SAEUpdate | ZeroSAEUpdate
         if stage:
-            update = ZeroSAEUpdate(config, sae, group=group, stage=stage, workspace=workspace, saved=saved)
+            update = ZeroSAEUpdate(config, sae, group=group, stage=stage, workspace=workspace, saved=saved, offload=offload)
         else:
             update = SAEUpdate(config, sae, steps=config.vectors // config.batch_vectors, workspace=workspace, group=group)
         done, chunk_start, cursor = 0, 0, Cursor(0, 0)

@@ -16,7 +16,7 @@ from hub_server import Hub, serving
 
 import replication.cli.doctor as module
 from replication.cli.doctor import Finding, examine
-from replication.plan.machine import cards
+from replication.plan.machine import cards, this_machine
 from replication.settings.clusters import load_cluster
 from sarm.job import EnvironmentProblem
 
@@ -91,12 +91,17 @@ def test_a_cluster_is_compared_with_its_slurm(tmp_path: Path, monkeypatch: pytes
 
 def test_cards_are_what_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'NVIDIA A100-SXM4-80GB, 81920'\necho 'NVIDIA GeForce RTX 3090, 24576'\n", encoding="utf-8")
+    lines = ("NVIDIA A100-SXM4-80GB, 81920, 61035, GPU-1a2b", "NVIDIA GeForce RTX 3090, 24576, [N/A], GPU-3c4d")
+    tool.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines), encoding="utf-8")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     large, small = cards()
     assert (large.name, small.name) == ("NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 3090")
     assert large.memory_gb == pytest.approx(85.9, abs=0.1) and small.memory_gb == pytest.approx(25.8, abs=0.1)
+    assert large.free_gb == pytest.approx(64.0, abs=0.1) and small.free_gb is None and (large.uuid, small.uuid) == ("GPU-1a2b", "GPU-3c4d")
+    assert found(tmp_path)["driver"].found == "NVIDIA A100-SXM4-80GB, 86 GB, 64 free; NVIDIA GeForce RTX 3090, 26 GB"
+    # Of one card it is not told what is free: then of none.
+    assert this_machine().gpus == 2 and this_machine().free_gb == () and this_machine("0").free_gb == (large.free_gb,)
     tool.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")
     assert not found(tmp_path)["driver"].fine
     monkeypatch.setenv("PATH", str(tmp_path / "none"))

@@ -13,9 +13,11 @@ import pytest
 from fake_launcher import FakeLauncher
 from folders import ROOT
 
-from replication.plan.refusals import Machine, machine_of, problems, refuse, this_machine
+from replication.plan.machine import Card, Machine, machine_of, seen, this_machine
+from replication.plan.refusals import problems, refuse
 from replication.plan.steps import Plan, plan
 from replication.recipes.setting import Setting
+from replication.settings import clusters
 from replication.settings.clusters import Cluster, load_cluster, yielding
 from replication.settings.experiments import EXPERIMENTS, TABLE1
 from replication.settings.overrides import parse_overrides
@@ -72,7 +74,76 @@ def test_one_80_gb_card_holds_the_8b_reward_model_without_zero_and_a_40_gb_card_
     assert told(planned(tmp_path, *alone, cluster=large), machine_of(large)) == []
     small = large.model_copy(update={"gpu_memory_gb": 40.0})
     (problem,) = told(planned(tmp_path, *alone, cluster=small), machine_of(small))
-    assert "a100 has 40; it fits with --set resources.train_reward.processes=2" in problem
+    more = ("processes=4", "gpus=4", "zero_stage=1")
+    assert "a100 has 40; it fits with " + " ".join(f"--set resources.train_reward.{one}" for one in more) in problem
+    followed = tuple(f"resources.train_reward.{one}" for one in more)
+    assert told(planned(tmp_path, *followed, cluster=small), machine_of(small)) == []
+
+
+ONE_CARD = ("resources.train_reward.processes=1", "resources.train_reward.gpus=1")
+
+
+@pytest.mark.parametrize("recompute", ["true", "false"])
+def test_8b_at_stage_2_on_one_80_gb_card_is_refused_and_what_fits_is_named_in_order(tmp_path: Path, recompute: str) -> None:
+    """Source: gpu.md section 1: out of memory in the optimizer step, with and without recomputation."""
+    ask = (*ONE_CARD, f"resources.train_reward.activation_checkpointing={recompute}", "resources.train_reward.micro_batch_tokens=11200")
+    work = planned(tmp_path, *ask)
+    apart = "fits with --set reward.moments=bfloat16 --set resources.train_reward.zero_stage=0"
+    begun = "needs 89.9 GB a GPU in the optimizer step (weights 8.0, gradients 8.0, optimizer 48.2, update 24.1, sae 1.1, other 0.5)"
+    # More cards where there may be more, else one card without ZeRO, else the host's help.
+    again = "" if recompute == "true" else " --set resources.train_reward.activation_checkpointing=true"
+    for machine, fitting in (
+        (machine_of(load_cluster("a100")), "--set resources.train_reward.processes=2 --set resources.train_reward.gpus=2"),
+        (Machine("one card", 1, 80.0, 400.0), f"--set resources.train_reward.zero_stage=0{again}"),
+        (Machine("a small card", 1, 30.0, 400.0), f"--set resources.train_reward.offload=optimizer{again}"),
+    ):
+        (problem,) = told(work, machine)
+        assert (begun if recompute == "true" else "needs 97.0 GB a GPU in the backward pass") in problem
+        assert f"has {machine.gpu_memory_gb:.0f}; it fits with {fitting} (or the same in the cluster's file)" in problem
+        assert (f"; another job, with another key and other numbers, {apart}" in problem) == (machine.gpu_memory_gb == 80.0)
+        options = [one for one in fitting.split() if one != "--set"]
+        assert told(planned(tmp_path, *ask, *options), machine) == []
+
+
+def test_offload_is_refused_where_the_host_is_too_small_and_a_scheduler_is_asked_for_it(tmp_path: Path) -> None:
+    own = ("resources.train_reward.memory_gb=64", "resources.train_sae.micro_batch_tokens=16384")
+    ask = (*ONE_CARD, "resources.train_reward.offload=optimizer", *own)
+    work = planned(tmp_path, *ask)
+    (step,) = [one for one in work.steps if one.job.kind == "train_reward"]
+    assert step.cost.memory_gb < 24 and step.job.resources.offload_gb == step.cost.memory.host == pytest.approx(81.35, abs=0.01)
+    assert told(work, Machine("enough", 1, 24.0, 128.0)) == []
+    (problem,) = told(work, Machine("little", 1, 24.0, 64.0))
+    assert "offload keeps 81 GB in a host's memory, little has 64; " in problem
+    asked = clusters.ask(clusters.on_cluster(step.job, load_cluster("a100")), load_cluster("a100"))
+    assert asked.memory_gb == 64 + 82, "beside what was asked for"
+
+
+def test_a_card_that_another_program_uses_is_told_at_the_start(tmp_path: Path) -> None:
+    work = planned(tmp_path, *ONE_CARD, "resources.train_reward.zero_stage=0")
+    idle = Machine("this machine", 2, 85.0, 500.0, (84.0, 10.0))
+    assert told(work, idle) == [], "it takes the first"
+    (problem,) = told(work, idle._replace(free_gb=(40.0, 84.0)))
+    assert problem.startswith("reward model sarm-4b, seed 0: needs 69.3 GB a GPU, but of a GPU's 85 only 40 are free: ")
+    assert "CUDA_VISIBLE_DEVICES" in problem and EnvironmentProblem.exit_code == 7
+    with pytest.raises(EnvironmentProblem):
+        refuse(work, idle._replace(free_gb=(40.0, 84.0)), allow_dirty=True)
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [(None, "abc"), ("2,0", "ca"), ("GPU-2", "c"), ("", ""), ("1,7,0", "b"), ("MIG-1", ""), ("GPU-", "")],
+)
+def test_only_visible_cards_count(visible: str | None, names: str) -> None:
+    """As CUDA reads its variable: in its order, up to the first entry that names no one card."""
+    found = [Card(name, 80.0, 79.0, f"GPU-{number}") for number, name in enumerate("abc")]
+    assert "".join(card.name for card in seen(found, visible)) == names
+
+
+def test_an_sae_that_does_not_fit_is_told_of_bfloat16_moments_apart(tmp_path: Path) -> None:
+    cluster = load_cluster("rtx3090").model_copy(update={"gpu_memory_gb": 21.0})
+    (problem,) = [line for line in told(planned(tmp_path, cluster=cluster), machine_of(cluster)) if line.startswith("SAE")]
+    assert "it fits with --set resources.train_sae.micro_batch_tokens=" in problem
+    assert problem.endswith("; another job, with another key and other numbers, fits with --set sae.moments=bfloat16")
 
 
 def test_without_checkpointing_a_long_pair_does_not_fit_and_checkpointing_is_proposed(tmp_path: Path) -> None:

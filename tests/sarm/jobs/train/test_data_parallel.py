@@ -241,6 +241,49 @@ def test_a_stopped_sae_goes_on(store: ArtifactStore, tmp_path: Path, inputs: dic
     assert difference == 0.0 if then == 2 else difference < 1e-2
 
 
+@pytest.mark.slow
+def test_states_in_the_host_s_memory_train_the_same_models(store: ArtifactStore, tmp_path: Path, inputs: dict[str, Job]) -> None:
+    """Offload in one process without ZeRO bit for bit; in two with every stage, and of an SAE, up to rounding."""
+
+    def jobs(**resources: Any) -> list[Job]:
+        stages = (1, 2, 3) if resources else (0, 0, 0)
+        rewards = [reward_job(inputs, {**resources, "zero_stage": stage}, seed=seed) for seed, stage in enumerate(stages)]
+        return [*rewards, sae_job(inputs, {**resources, "zero_stage": stages[1]})]
+
+    alone, hosted = ArtifactStore(tmp_path / "alone"), ArtifactStore(tmp_path / "hosted")
+    assert run(alone, jobs()) == (0, "")
+    assert run(store, jobs(processes=2, offload="optimizer")) == (0, "")
+    (first, *_), own = jobs(), reward_job(inputs, {"offload": "optimizer"}, seed=0)
+    assert run(hosted, [own]) == (0, "") and own.key == first.key
+    assert (hosted.path(first) / "model.safetensors").read_bytes() == (alone.path(first) / "model.safetensors").read_bytes()
+    for stage, job in zip((1, 2, 3, 2), jobs(), strict=True):
+        difference = apart(alone.path(job), store.path(job), "sae.safetensors" if job.kind == "train_sae" else "model.safetensors")
+        print(f"{job.label}, ZeRO {stage}, offload: max |w2 - w1| = {difference:.2e}")
+        assert difference < (1e-5 if job.kind == "train_sae" else 2e-6)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_with_its_states_in_the_host(store: ArtifactStore, tmp_path: Path, inputs: dict[str, Job]) -> None:
+    def job(offload: str) -> Job:
+        return reward_job(inputs, {"processes": 2, "zero_stage": 2, "checkpoint_minutes": 60.0, "offload": offload}, epochs=20)
+
+    whole = ArtifactStore(tmp_path / "whole")
+    assert run(whole, [job("none")])[0] == 0
+    code, report = run(store, [job("none")], stop_at(3, lambda: signal.raise_signal(signal.SIGTERM)))
+    assert code == 75 and "stopped at step" in report
+    events: Events = []
+    code, report = run(store, [job("optimizer")], events.append)
+    assert code == 0, report
+    difference = apart(whole.path(job("none")), store.path(job("none")))
+    print(f"ZeRO 2, from the card to the host: max |w - w'| = {difference:.2e}")
+    assert first_step(events) > 3 and difference < 5e-5
+
+
+def test_an_sae_without_zero_keeps_no_states_in_the_host(store: ArtifactStore, inputs: dict[str, Job]) -> None:
+    code, report = run(store, [sae_job(inputs, {"offload": "optimizer"})])
+    assert code == 2 and "resources.train_sae.offload = 'optimizer' needs resources.train_sae.zero_stage = 1, 2 or 3" in report
+
+
 def test_checkpoint_of_another_way_is_named_in_the_refusal(tmp_path: Path) -> None:
     from sarm.engine.checkpointer import Checkpoint
     from sarm.engine.update import refuse_layout
