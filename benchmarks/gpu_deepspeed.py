@@ -105,7 +105,8 @@ def reward_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: in
     model = random_sarm(sizes, group, recompute=needs.activation_checkpointing)
     set_trainable(model, config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW([{"params": trained, "peak": 4e-6}], lr=0.0, foreach=True)
+    offload = needs.offload == "optimizer"
+    optimizer = torch.optim.AdamW([{"params": trained, "peak": 4e-6}], lr=0.0, fused=offload, foreach=not offload)
     update = ZeroUpdate(
         PairLosses(model, config),
         model,
@@ -117,6 +118,7 @@ def reward_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: in
         max_norm=1.0,
         kind="train_reward",
         saved=None,
+        offload=offload,
     )
     mine = sizes.pairs // group.size
     side = sizes.tokens // 2
@@ -152,7 +154,8 @@ def sae_step(sizes: Sizes, group: ProcessGroup, needs: Resources, repeats: int) 
         sae = TopKSAE(hidden_size=hidden, n_latents=sizes.n_latents, k=sizes.k)
         sae.reset(torch.Generator(device=group.device).manual_seed(0))
     sae.to(torch.bfloat16)
-    update = ZeroSAEUpdate(config, sae, group=group, stage=needs.zero_stage, workspace=Workspace(), saved=None)
+    offload = needs.offload == "optimizer"
+    update = ZeroSAEUpdate(config, sae, group=group, stage=needs.zero_stage, workspace=Workspace(), saved=None, offload=offload)
     x = torch.randn(sizes.vectors // group.size, hidden, device=group.device, dtype=torch.bfloat16)
     index = iter(range(10**6))
     found = timed(group, lambda: update.step(x, next(index)), repeats)
@@ -168,12 +171,17 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="toy")
     parser.add_argument("--stage", type=int, choices=(1, 2, 3), default=2)
     parser.add_argument("--recompute", action="store_true", help="activation checkpointing")
+    parser.add_argument("--offload", action="store_true", help="the optimizer in the host's memory")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=("reward", "sae", "both"), default="both")
     options = parser.parse_args()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     needs = Resources(
-        processes=processes, gpus=processes if options.gpu else 0, zero_stage=options.stage, activation_checkpointing=options.recompute
+        processes=processes,
+        gpus=processes if options.gpu else 0,
+        zero_stage=options.stage,
+        activation_checkpointing=options.recompute,
+        offload="optimizer" if options.offload else "none",
     )
     group = join(needs)
     for name, run in (("reward", reward_step), ("sae", sae_step)):

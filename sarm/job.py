@@ -70,8 +70,12 @@ class JobConfig(BaseModel):
 
     kind: ClassVar[str]
     version: ClassVar[int]
-    # Whether several processes can share the work of one job.
+    # Whether several processes can share the work of one job, and whether one can spread its model over several GPUs.
     data_parallel: ClassVar[bool] = False
+    spreads: ClassVar[bool] = False
+    # ZeRO stages, and those with which an optimizer's states can be kept in the host's memory.
+    zero_stages: ClassVar[tuple[int, ...]] = (0,)
+    offload_stages: ClassVar[tuple[int, ...]] = ()
 
     def content(self) -> dict[str, Any]:
         """What a key, a request and a manifest hold: all fields as JSON values, but no field that was `added` and is at its default."""
@@ -91,6 +95,20 @@ def _content(value: Any, dumped: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_content(inner, kept) for inner, kept in zip(value, dumped, strict=True)]
     return dumped
+
+
+def unsuited(config: JobConfig, resources: Resources) -> tuple[str, str] | None:
+    """The first field of resources that a kind of work cannot use, and what it can; None where all go together."""
+    stage, several, hosted = resources.zero_stage, resources.processes > 1, resources.offload != "none"
+    known, needed = (" or ".join(map(str, one)) for one in (config.zero_stages, config.offload_stages))
+    rules = (
+        (several and not config.data_parallel, "processes", "this kind of work runs in one process"),
+        (stage not in config.zero_stages, "zero_stage", f"this kind of work knows zero_stage = {known} alone"),
+        (hosted and not config.offload_stages, "offload", "this kind of work has no optimizer"),
+        (hosted and stage not in config.offload_stages, "offload", f"this kind of work needs zero_stage = {needed} for it"),
+        (hosted and several and not stage, "offload", "several processes need zero_stage = 1 or 2 or 3 for it"),
+    )
+    return next(((field, why) for broken, field, why in rules if broken), None)
 
 
 def job_key(*, kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str], attempt: int) -> str:

@@ -95,7 +95,7 @@ def scoring_memory(config: Reading, shape: Shape, resources: Resources, *, layer
     # A conversation needs the latents of one token; contexts need those of many, some at a time.
     latents = POSITIONS_AT_ONCE * encoder / shape.hidden_size * 2 * width if isinstance(config, ContextConfig) else 0.0
     return Memory(
-        moment="forward pass",
+        moment="the forward pass",
         weights=truncated_parameters(shape, layer) * width / GB,
         activations=(tokens * token + latents) / GB,
         sae=2 * encoder * width / GB,

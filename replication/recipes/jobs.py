@@ -32,13 +32,14 @@ from sarm.config.related import HarvestConfig, Items, SaferConfig, SparseRMConfi
 from sarm.config.score import BaselineConfig, ScoringConfig
 from sarm.config.train import PretrainingConfig, RewardTrainingConfig, SAETrainingConfig
 from sarm.config.weights import WeightsConfig
-from sarm.job import Job, JobConfig
+from sarm.job import Job, JobConfig, unsuited
 from sarm.resources import Resources
 
 Config = TypeVar("Config", bound=JobConfig)
 SHAPES: Mapping[BenchmarkName, str] = {"rewardbench2": "rewardbench2", "rmbench": "rmbench"}
-# Fields of Resources that concern work which several processes share.
-OF_SEVERAL = ("nodes", "processes", "zero_stage", "activation_checkpointing")
+# Fields of Resources that concern work which several processes share, and training alone.
+OF_SEVERAL = ("nodes", "processes")
+OF_TRAINING = ("zero_stage", "activation_checkpointing", "offload")
 # Inputs that are brought in rather than computed: a new attempt would download the same bytes.
 BROUGHT_IN = ("fetch_weights", "prepare_data", "fetch_splitter", "import_sae")
 # Steering reads rewards under the conditions under which benchmarks are scored.
@@ -51,10 +52,9 @@ def job_of(setting: Setting, config: JobConfig, *, label: str, inputs: Mapping[s
     general = suited(config, setting.overrides.get("resources", {}))
     changed = {**general, **setting.overrides.get(f"resources.{config.kind}", {})}
     resources = Resources.model_validate({**base.model_dump(), **changed})
-    if not config.data_parallel and (resources.processes > 1 or resources.zero_stage):
-        name = "processes" if resources.processes > 1 else "zero_stage"
-        problem = f"resources.{config.kind}.{name} = {getattr(resources, name)}: this kind of work runs in one process, without ZeRO"
-        raise UsageProblems([problem])
+    found = unsuited(config, resources)
+    if found is not None:
+        raise UsageProblems([f"resources.{config.kind}.{found[0]} = {getattr(resources, found[0])}: {found[1]}"])
     return Job(
         config=config,
         inputs=dict(inputs or {}),
@@ -67,9 +67,12 @@ def job_of(setting: Setting, config: JobConfig, *, label: str, inputs: Mapping[s
 
 def suited(config: JobConfig, general: Mapping[str, Any]) -> dict[str, Any]:
     """What a value meant for all kinds says of this one: work that one process does keeps one, with one GPU at most."""
+    kept = dict(general)
+    if len(config.zero_stages) == 1:
+        kept = {name: value for name, value in kept.items() if name not in OF_TRAINING}
     if config.data_parallel:
-        return dict(general)
-    kept = {name: value for name, value in general.items() if name not in OF_SEVERAL}
+        return kept
+    kept = {name: value for name, value in kept.items() if name not in OF_SEVERAL}
     return {**kept, "gpus": min(kept["gpus"], 1)} if "gpus" in kept else kept
 
 

@@ -51,6 +51,8 @@ class SAETrainingConfig(JobConfig):
     kind: ClassVar[str] = "train_sae"
     version: ClassVar[int] = 2
     data_parallel: ClassVar[bool] = True
+    zero_stages: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
+    offload_stages: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
     layer: int = Field(ge=1, description="Decoder blocks kept; hidden states are the output of block `layer` (1-based).")
     n_latents: int = Field(ge=2, description="Width M of the dictionary.")
@@ -109,6 +111,8 @@ class RewardTrainingConfig(JobConfig):
     kind: ClassVar[str] = "train_reward"
     version: ClassVar[int] = 5
     data_parallel: ClassVar[bool] = True
+    zero_stages: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
+    offload_stages: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
 
     layer: int = Field(ge=1, description="Decoder blocks kept.")
     encoder: Literal["sae", "random_sae", "linear", "none"] = Field(

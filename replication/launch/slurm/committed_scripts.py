@@ -18,13 +18,13 @@ from replication.launch.slurm.chain import groups
 from replication.launch.slurm.script import Place, Script, indices, render
 from replication.plan.machine import machine_of
 from replication.plan.refusals import refuse
-from replication.plan.steps import ordered, plan, refuse_unpinned
+from replication.plan.steps import Plan, ordered, plan, refuse_unpinned
 from replication.plan.tasks import Task, tasks_of
 from replication.recipes.jobs import BROUGHT_IN
 from replication.recipes.jobs_needed import recipe
 from replication.recipes.requested import Chosen, experiments_named, settings_for
 from replication.recipes.setting import Setting
-from replication.settings.clusters import Cluster, load_cluster, on_cluster
+from replication.settings.clusters import Cluster, load_cluster
 from replication.usage_problems import UsageProblems, unknown
 from sarm.job import EnvironmentProblem, Job, JobRequest
 from sarm.store.artifacts import ArtifactStore, MissingArtifact
@@ -121,11 +121,11 @@ def request(
     stage, where = stage_named(name), load_cluster(cluster)
     setting = _setting(stage, profile, store, environment)
     refuse_unpinned([setting])
-    tasks = _tasks(stage, setting, where)
+    planned = plan([setting], store, where)
+    tasks = _tasks(stage, planned, where)
     if task not in range(len(tasks)):
         raise UsageProblems([f"{name} has {len(tasks)} tasks with profile {profile}, no task {task}"])
     _refuse_missing(stage, tasks[task], setting, store)
-    planned = plan([setting], store, where)
     steps = tuple(step for step in planned.steps if step.job in tasks[task].jobs)
     refuse(replace(planned, steps=steps), machine_of(where), allow_dirty=allow_dirty)
     requests = [JobRequest.of(job).model_dump_json() for job in tasks[task].jobs]
@@ -149,8 +149,8 @@ def _jobs(stage: Stage, setting: Setting) -> list[Job]:
     return [job for job in ordered(recipe(setting).jobs) if job.kind == stage.kind]
 
 
-def _tasks(stage: Stage, setting: Setting, cluster: Cluster) -> list[Task]:
-    return tasks_of([on_cluster(job, cluster) for job in _jobs(stage, setting)], cluster)
+def _tasks(stage: Stage, planned: Plan, cluster: Cluster) -> list[Task]:
+    return tasks_of([step.job for step in planned.steps if step.job.kind == stage.kind], cluster)
 
 
 def _refuse_missing(stage: Stage, task: Task, setting: Setting, store: ArtifactStore) -> None:
@@ -180,7 +180,8 @@ def _with_rows(setting: Setting, rows: str) -> Setting:
 
 
 def _text(stage: Stage, cluster: Cluster, path: str) -> str:
-    tasks = _tasks(stage, _setting(stage, PROFILE, ArtifactStore(NOWHERE), {}), cluster)
+    nothing = ArtifactStore(NOWHERE)
+    tasks = _tasks(stage, plan([_setting(stage, PROFILE, nothing, {})], nothing, cluster), cluster)
     ((needs, members),) = groups(tasks, cluster)
     array = len(members) > 1
     which = f'{stage.name} --cluster {cluster.name} --profile "${{SARM_PROFILE:-{PROFILE}}}" --store "$SARM_STORE"'

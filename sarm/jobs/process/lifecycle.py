@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-from sarm.job import EnvironmentProblem, Interrupted, JobConfig, JobContext, JobError, JobRequest, UsageProblem
+from sarm.job import EnvironmentProblem, Interrupted, JobConfig, JobContext, JobError, JobRequest, UsageProblem, unsuited
 from sarm.jobs.process.events import Events, captured
 from sarm.jobs.process.measure import Meter
 from sarm.jobs.process.ranks import Leader, run_work
@@ -269,14 +269,11 @@ class Failures:
 
 
 def refuse_processes(request: JobRequest, config: JobConfig) -> None:
-    """Raises UsageProblem when a kind that one process does is asked to use several, or their way of sharing weights."""
-    needs, name = request.resources, request.label or request.kind
-    if config.data_parallel:
-        return
-    if needs.processes > 1:
-        raise UsageProblem(f"{name}: {request.kind} runs in one process, not {needs.processes}; set resources.{request.kind}.processes = 1")
-    if needs.zero_stage:
-        raise UsageProblem(f"{name}: {request.kind} has no ZeRO stage; set resources.{request.kind}.zero_stage = 0")
+    """Raises UsageProblem when a kind of work is asked to use processes, their way of sharing weights, or a host that it cannot use."""
+    found = unsuited(config, request.resources)
+    if found is not None:
+        (field, why), value = found, getattr(request.resources, found[0])
+        raise UsageProblem(f"{request.label or request.kind}: resources.{request.kind}.{field} = {value}: {why}")
 
 
 def worst(codes: Sequence[int]) -> int:

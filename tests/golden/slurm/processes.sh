@@ -43,7 +43,7 @@ trap 'ask_to_stop TERM' TERM
 # What is to be done.
 cat > "$job_dir/request.json" << 'REQUEST'
 [
-{"kind":"count","version":1,"key":"67e8990d823e3e9c9bdfaf9404f44a479370792f066542cbcd3f368ba3729f76","config":{"steps":3,"seed":0,"trouble":"none"},"inputs":{},"resources":{"nodes":1,"processes":2,"gpus":2,"threads":0,"micro_batch_tokens":8192,"zero_stage":0,"activation_checkpointing":false,"hours":1.0,"memory_gb":1.0,"checkpoint_minutes":15.0},"locations":{},"label":"count 0","attempt":0}
+{"kind":"count","version":1,"key":"67e8990d823e3e9c9bdfaf9404f44a479370792f066542cbcd3f368ba3729f76","config":{"steps":3,"seed":0,"trouble":"none"},"inputs":{},"resources":{"nodes":1,"processes":2,"gpus":2,"threads":0,"micro_batch_tokens":8192,"zero_stage":0,"offload":"none","activation_checkpointing":false,"hours":1.0,"memory_gb":1.0,"offload_gb":0.0,"checkpoint_minutes":15.0},"locations":{},"label":"count 0","attempt":0}
 ]
 REQUEST
 

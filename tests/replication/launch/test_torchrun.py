@@ -69,7 +69,7 @@ def test_a_job_that_one_process_does_is_refused_in_two(store: ArtifactStore) -> 
     reports: list[str] = []
     jobs = [Job(CountConfig(), label="count", resources=Resources(zero_stage=2))]
     assert launcher(reports).launch(jobs, store, lambda event: None) == 2
-    assert "count has no ZeRO stage; set resources.count.zero_stage = 0" in reports[0]
+    assert "count: resources.count.zero_stage = 2: this kind of work knows zero_stage = 0 alone" in reports[0]
 
 
 def test_a_process_on_its_own_is_not_taken_for_two(store: ArtifactStore, tmp_path: Path) -> None:

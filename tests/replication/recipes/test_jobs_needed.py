@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,8 +201,26 @@ def test_processes_for_all_reach_the_work_that_several_can_share(mini: Setting) 
     assert {job.key for job in jobs} == {job.key for job in topological_order(recipe(mini).jobs)}, "where it runs is no part of a key"
 
 
-@pytest.mark.parametrize(("field", "value"), [("processes", 2), ("zero_stage", 1)])
-def test_processes_for_work_that_one_process_does_are_refused(mini: Setting, field: str, value: int) -> None:
-    overrides = parse_overrides([f"resources.score_benchmark.{field}={value}"])
-    with pytest.raises(UsageProblems, match=rf"resources\.score_benchmark\.{field} = {value}: this kind of work runs in one process"):
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["pretrain_backbone.processes=2"], "pretrain_backbone.processes = 2: this kind of work runs in one process"),
+        (["score_benchmark.zero_stage=1"], "score_benchmark.zero_stage = 1: this kind of work knows zero_stage = 0 alone"),
+        (["score_benchmark.offload=optimizer"], "score_benchmark.offload = optimizer: this kind of work has no optimizer"),
+        (["train_sae.offload=optimizer"], "train_sae.offload = optimizer: this kind of work needs zero_stage = 1 or 2 or 3 for it"),
+        (
+            ["train_reward.offload=optimizer", "train_reward.processes=2"],
+            "train_reward.offload = optimizer: several processes need zero_stage = 1 or 2 or 3 for it",
+        ),
+    ],
+)
+def test_resources_that_a_kind_of_work_cannot_use_are_refused(mini: Setting, assignments: list[str], message: str) -> None:
+    overrides = parse_overrides([f"resources.{one}" for one in assignments])
+    with pytest.raises(UsageProblems, match=re.escape(f"resources.{message}")):
         recipe(replace(mini, overrides=overrides))
+
+
+def test_states_in_the_host_are_for_training_alone(mini: Setting) -> None:
+    overrides = parse_overrides(["resources.offload=optimizer", "resources.zero_stage=2"])
+    jobs = topological_order(recipe(replace(mini, overrides=overrides)).jobs)
+    assert {job.kind for job in jobs if job.resources.offload == "optimizer"} == {"train_sae", "train_reward"}
