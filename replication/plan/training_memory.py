@@ -86,7 +86,8 @@ def micro_batch(config: RewardTrainingConfig, resources: Resources, *, pair_toke
 def sae_memory(configs: Sequence[SAETrainingConfig], shape: Shape, resources: Resources) -> Memory:
     """Training of SAEs that share one pass over the text: one backbone as deep as the deepest needs, one buffer for each layer.
 
-    They take their steps by turns in one workspace: gradients, low-precision operands and pre-activations exist once.
+    They take their steps by turns in one workspace: gradients, low-precision operands and pre-activations exist once. Gradients are counted
+    although Triton's kernels form none for one process in float32: whether they run is known on the card alone.
     """
     first, n = configs[0], resources.processes
     states_width, width = DTYPE_BYTES[first.backbone_dtype], DTYPE_BYTES[first.dtype]
