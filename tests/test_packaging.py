@@ -75,8 +75,10 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 def test_a_wheel_brings_no_top_level_package_but_ours(wheel: Path) -> None:
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"replication", "sarm"}
+    assert "sarm/py.typed" in names, "type checkers would not look into it"
 
 
 def test_an_installed_wheel_finds_its_data_from_anywhere(wheel: Path, tmp_path: Path, elsewhere: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,28 @@ def test_the_pages_code_runs_from_top_to_bottom(
     printed = capsys.readouterr().out
     assert "no-such-folder: no such folder; give the folder of a model" in printed
     assert "conversation 1: turns: Value error, the last message must be the assistant's" in printed
+
+
+@pytest.mark.slow
+def test_the_pages_code_passes_a_type_checker_where_the_package_is_installed(tmp_path: Path) -> None:
+    """Run away from the checkout, so that mypy takes `sarm` as it takes an installed package: only with its `py.typed`."""
+    told = {
+        "reveal_type(model.rewards(conversations).values)": 'Revealed type is "tuple[float, ...]"',
+        "reveal_type(load_sae)": "-> sarm.api.saes.LoadedSAE",
+        "reveal_type(first.latents[0].contribution)": 'Revealed type is "float"',
+        "from sarm import nothing": 'Module "sarm" has no attribute "nothing"',
+        "model.rewards(3)": 'Argument 1 to "rewards" of "LoadedRewardModel" has incompatible type "int"',
+    }
+    page = "\n".join(BLOCKS)
+    (tmp_path / "page.py").write_text(page + "\n".join(told) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "page.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    found = dict(line.split(":", 2)[1:] for line in done.stdout.splitlines() if line.startswith("page.py:"))
+    after = len(page.splitlines())
+    expected = {str(after + number): words for number, words in enumerate(told.values(), start=1)}
+    assert found.keys() == expected.keys(), done.stdout + done.stderr
+    assert all(words in found[line] for line, words in expected.items()), found
 
 
 def test_the_page_names_everything_public_and_calls_every_method() -> None:
