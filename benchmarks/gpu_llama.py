@@ -1,39 +1,39 @@
-"""Harvest and reward step of random Llamas of the paper's shapes, against the rate of a large product measured in the same call.
+"""The language models' part of `gpu.py`: harvest and reward step of random Llamas of the paper's shapes (8B cut at 16, 3B cut at 14).
 
-    python benchmarks/gpu_llama.py          on a GPU, bfloat16: the 8B model cut at 16 blocks, the 3B model cut at 14
-    python benchmarks/gpu_llama.py --toy    the same on a CPU at toy size
+Shares are of the rate of a large product that is measured in the same call. In bfloat16; with `--toy` in float32 on a CPU.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import importlib
 import random
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
-from transformers import LlamaConfig
+from gpu_parts import Bench, Part, Row
+from transformers import LlamaConfig, LlamaModel
 
 from sarm.backbone.decoder import hidden_states, truncated_backbone
 from sarm.backbone.harvest import Harvest
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.data.sentences import TextSequence
+from sarm.engine.group import join
+from sarm.resources import Resources
 from sarm.reward.models import SARM
 from sarm.reward.pair_batches import collate, micro_batch_losses
 from sarm.reward.shared_prefix import common_prefix, pack, shared_length
 from sarm.sae.model import TopKSAE
 
-Row = dict[str, float | str]
 MEAN_SENTENCE, SPREAD_SENTENCE = 2.87, 0.5
 PADDED_ROWS = 64
 
 
 class Shape(NamedTuple):
-    """A Llama cut at `layer`, its SAE, and how much text a measurement takes."""
+    """A Llama of `blocks` cut at `layer`, its SAE, and how much text a measurement takes."""
 
     name: str
     hidden: int
@@ -49,27 +49,33 @@ class Shape(NamedTuple):
     batch_tokens: int
     pairs: int
     conversation: int
+    blocks: int
 
 
 PAPER = (
-    Shape("8B cut at 16", 4096, 14336, 32, 8, 128, 128256, 16, 65536, 192, 8192, 65536, 8, 700),
-    Shape("3B cut at 14", 3072, 8192, 24, 8, 128, 128256, 14, 49152, 144, 8192, 65536, 8, 700),
+    Shape("8B cut at 16", 4096, 14336, 32, 8, 128, 128256, 16, 65536, 192, 8192, 65536, 8, 700, 32),
+    Shape("3B cut at 14", 3072, 8192, 24, 8, 128, 128256, 14, 49152, 144, 8192, 65536, 8, 700, 28),
 )
-TOY = (Shape("toy", 64, 160, 4, 2, 16, 512, 3, 256, 8, 64, 512, 4, 40),)
+TOY = (Shape("toy", 64, 160, 4, 2, 16, 512, 3, 256, 8, 64, 512, 4, 40, 6),)
 
 
-def build(shape: Shape, device: torch.device, dtype: torch.dtype) -> SARM:
-    """The reward model with random weights."""
-    config = LlamaConfig(
+def llama_of(shape: Shape, blocks: int) -> LlamaConfig:
+    """A Llama of that many blocks."""
+    return LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layer,
+        num_hidden_layers=blocks,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.key_heads,
         head_dim=shape.head_dim,
         max_position_embeddings=8192,
     )
+
+
+def build(shape: Shape, device: torch.device, dtype: torch.dtype) -> SARM:
+    """The reward model with random weights."""
+    config = llama_of(shape, shape.layer)
     torch.manual_seed(0)
     with device:
         model = SARM(truncated_backbone(config, shape.layer), TopKSAE(hidden_size=shape.hidden, n_latents=shape.latents, k=shape.k))
@@ -77,30 +83,6 @@ def build(shape: Shape, device: torch.device, dtype: torch.dtype) -> SARM:
     model.sae.requires_grad_(False)
     model.model.get_submodule("norm").requires_grad_(False)
     return model.to(dtype)
-
-
-def seconds_of(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Median seconds of a call, after two that do not count."""
-    times = []
-    for _ in range(repeats + 2):
-        synchronize(device)
-        started = time.perf_counter()
-        work()
-        synchronize(device)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[2:])
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the GPU; nothing on a CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def product_rate(size: int, device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a square product: what 100 % is."""
-    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / seconds_of(lambda: one @ other, device)
 
 
 def forward_flop(shape: Shape, lengths: Sequence[tuple[int, int]], kept: int) -> float:
@@ -113,35 +95,39 @@ def forward_flop(shape: Shape, lengths: Sequence[tuple[int, int]], kept: int) ->
     return 2 * ((shape.layer - 1) * (tokens * (keys + rest) + scores) + tokens * keys + kept * rest)
 
 
-def forget_peak(device: torch.device) -> None:
-    """Let `memory` count from now."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def memory(device: torch.device) -> Row:
-    """Largest GPU memory since `forget_peak`, GB; nothing on a CPU."""
-    return {"memory_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
-
-
-def harvest_row(shape: Shape, model: SARM, rate: float, device: torch.device) -> Row:
-    """Sentences packed, against the cut model on padded batches."""
+def sentences(shape: Shape) -> list[TextSequence]:
+    """Made-up ones, as long as real ones; of each the last token is wanted."""
     draw = random.Random(0)
     sizes = [min(96, max(3, round(draw.lognormvariate(MEAN_SENTENCE, SPREAD_SENTENCE)))) for _ in range(shape.sentences)]
-    text = [TextSequence([draw.randrange(shape.vocabulary) for _ in range(size)], [size - 1], 0) for size in sizes]
+    return [TextSequence([draw.randrange(shape.vocabulary) for _ in range(size)], [size - 1], 0) for size in sizes]
+
+
+def padded_batches(text: Sequence[TextSequence], device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Ids and mask of 64 sentences at a time, in their order, filled up on the right."""
+    for start in range(0, len(text), PADDED_ROWS):
+        rows = [sentence.ids for sentence in text[start : start + PADDED_ROWS]]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
+        yield ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+
+
+def harvest_row(shape: Shape, model: SARM, bench: Bench) -> Row:
+    """Sentences packed, against the cut model on padded batches."""
+    device = bench.device
+    model.eval()
+    text = sentences(shape)
+    sizes = [len(sentence.ids) for sentence in text]
     harvest = Harvest(model.model, [shape.layer], batch_tokens=shape.batch_tokens, device=device)
-    forget_peak(device)
-    seconds = seconds_of(lambda: harvest.states(text), device)
-    used = memory(device)
+    bench.forget()
+    seconds = bench.seconds(lambda: harvest.states(text), 5)
+    used = bench.peak()
 
     @torch.inference_mode()
     def padded() -> None:
-        for start in range(0, len(text), PADDED_ROWS):
-            batch = text[start : start + PADDED_ROWS]
-            longest = max(len(sentence.ids) for sentence in batch)
-            ids = torch.tensor([sentence.ids + [0] * (longest - len(sentence.ids)) for sentence in batch], device=device)
+        for ids, _ in padded_batches(text, device):
             hidden_states(model.model, ids, [shape.layer])
 
+    bench.speeds[("harvest", shape.name)] = len(text) / seconds
     flop = forward_flop(shape, [(size, 0) for size in sizes], len(sizes))
     return {
         "what": "harvest",
@@ -149,8 +135,8 @@ def harvest_row(shape: Shape, model: SARM, rate: float, device: torch.device) ->
         "samples_per_second": len(text) / seconds,
         "tokens_per_second": sum(sizes) / seconds,
         **used,
-        "share_of_product_rate": flop / seconds / rate,
-        "times_faster_than_padded": seconds_of(padded, device, 3) / seconds,
+        "share_of_product_rate": flop / seconds / bench.rates.product,
+        "times_faster_than_padded": bench.seconds(padded, 3) / seconds,
     }
 
 
@@ -169,8 +155,9 @@ def made_up_pairs(shape: Shape) -> list[EncodedPair]:
     return made
 
 
-def reward_row(shape: Shape, model: SARM, rate: float, device: torch.device) -> Row:
+def reward_row(shape: Shape, model: SARM, bench: Bench) -> Row:
     """One optimizer step on packed pairs, against forward and backward on padded rows."""
+    device = bench.device
     pairs, config = made_up_pairs(shape), RewardTrainingConfig(layer=shape.layer)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
@@ -186,10 +173,11 @@ def reward_row(shape: Shape, model: SARM, rate: float, device: torch.device) -> 
         optimizer.step()
 
     model.train()
-    forget_peak(device)
-    whole = seconds_of(step, device)
-    used = memory(device)
-    packed, padded = seconds_of(lambda: gradients(row), device), seconds_of(lambda: gradients(batch), device, 3)
+    bench.forget()
+    whole = bench.seconds(step, 5)
+    used = bench.peak()
+    bench.speeds[("reward step", shape.name)] = len(pairs) / whole
+    packed, padded = bench.seconds(lambda: gradients(row), 5), bench.seconds(lambda: gradients(batch), 3)
     tokens = sum(shared_length(pair) for pair in pairs)
     lengths = [(len(pair.chosen), 0) for pair in pairs]
     lengths += [(len(pair.rejected) - common_prefix(pair), common_prefix(pair)) for pair in pairs]
@@ -200,39 +188,76 @@ def reward_row(shape: Shape, model: SARM, rate: float, device: torch.device) -> 
         "samples_per_second": len(pairs) / whole,
         "tokens_per_second": tokens / whole,
         **used,
-        "share_of_product_rate": flop / whole / rate,
-        "share_without_optimizer": flop / packed / rate,
+        "share_of_product_rate": flop / whole / bench.rates.product,
+        "share_without_optimizer": flop / packed / bench.rates.product,
         "times_faster_than_padded": padded / packed,
     }
 
 
-def report(toy: bool) -> list[Row]:
-    """A row for harvest and reward step of each shape; the first row is the product's rate.
-
-    On a CUDA device in bfloat16; with `toy` on a CPU in float32. Raises RuntimeError without a GPU unless `toy`.
-    """
-    if not toy and not torch.cuda.is_available():
-        raise RuntimeError("no CUDA device; run with --toy, or on a machine with a GPU")
-    device, dtype = (torch.device("cpu"), torch.float32) if toy else (torch.device("cuda"), torch.bfloat16)
-    rate = product_rate(256 if toy else 8192, device, dtype)
-    rows: list[Row] = [{"what": "product", "model": "", "tflop_per_second": rate / 1e12}]
-    for shape in TOY if toy else PAPER:
-        model = build(shape, device, dtype)
-        rows.append(harvest_row(shape, model.eval(), rate, device))
-        rows.append(reward_row(shape, model, rate, device))
-        del model
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    return rows
+def against(bench: Bench, row: Row, what: str, shape: Shape, speed: float) -> Row:
+    """A peer's row with its speed, the memory, and ours over it where ours was measured."""
+    own = bench.speeds.get((what, shape.name))
+    return {**row, "model": shape.name, "samples_per_second": speed, **({"ours faster by": own / speed} if own else {}), **bench.peak()}
 
 
-def main() -> None:
-    """One line of JSON for each row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", action="store_true", help="a small model on the CPU")
-    for row in report(parser.parse_args().toy):
-        print(json.dumps({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}), flush=True)
+def transformers_harvest(bench: Bench, shape: Shape) -> Iterator[Row]:
+    """The whole model of transformers on padded batches with the list of all hidden states, of which one layer's last tokens are taken."""
+    with bench.device:
+        model = LlamaModel(llama_of(shape, shape.blocks)).to(bench.dtype).eval()  # type: ignore[arg-type]
+    text = sentences(shape)
+
+    @torch.inference_mode()
+    def harvest() -> None:
+        for ids, mask in padded_batches(text, bench.device):
+            states = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states[shape.layer]
+            states[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
+
+    seconds = bench.seconds(harvest, 2)
+    yield against(bench, {"what": "harvest, transformers"}, "harvest", shape, len(text) / seconds)
 
 
-if __name__ == "__main__":
-    main()
+def trl_step(bench: Bench, shape: Shape) -> Iterator[Row]:
+    """TRL's RewardTrainer on the cut model and the same pairs, all in one batch, without activation checkpointing."""
+    config = llama_of(shape, shape.layer)
+    config.num_labels, config.pad_token_id = 1, 0
+    pairs = [(pair.chosen, pair.rejected) for pair in made_up_pairs(shape)]
+    module = importlib.import_module("gpu_trl")
+    times = module.step_seconds(config, pairs, device=bench.device, dtype=bench.dtype, steps=2 if bench.toy else 7, wait=bench.wait)
+    seconds = statistics.median(times[2:] or times)
+    yield against(bench, {"what": "reward step, TRL"}, "reward step", shape, len(pairs) / seconds)
+
+
+def measured(bench: Bench, shape: Shape, what: Callable[[Shape, SARM, Bench], Row]) -> Iterator[Row]:
+    """The row of a model of that shape, which is made for it."""
+    bench.forget()
+    yield what(shape, build(shape, bench.device, bench.dtype), bench)
+
+
+def zero_step(bench: Bench, training: str, size: str, stage: Literal[1, 2]) -> Iterator[Row]:
+    """A step under DeepSpeed in one process, its peak beside the plan's prediction: see `gpu_deepspeed.py`."""
+    module = importlib.import_module("gpu_deepspeed")
+    needs = Resources(processes=1, gpus=0 if bench.toy else 1, zero_stage=stage)
+    bench.forget()
+    found = getattr(module, f"{training}_step")(module.SIZES[size], join(needs), needs, 3)
+    yield {"what": f"{training} step, ZeRO {stage}", "model": size, **found}
+
+
+# What one card holds: the 8B model's reward step at stage 2 does not fit 80 GB.
+ZERO_STEPS: tuple[tuple[str, str, Literal[1, 2]], ...] = (("reward", "3b", 2), ("sae", "3b", 1), ("sae", "8b", 1))
+TOY_ZERO_STEPS: tuple[tuple[str, str, Literal[1, 2]], ...] = (("reward", "toy", 2), ("sae", "toy", 1))
+
+
+def parts(bench: Bench) -> list[Part]:
+    """Ours and the peers' for each shape, then the steps under DeepSpeed."""
+    found = []
+    for shape in TOY if bench.toy else PAPER:
+        found += [
+            Part(f"harvest, {shape.name}", partial(measured, bench, shape, harvest_row)),
+            Part(f"harvest, transformers, {shape.name}", partial(transformers_harvest, bench, shape)),
+            Part(f"reward step, {shape.name}", partial(measured, bench, shape, reward_row)),
+            Part(f"reward step, TRL, {shape.name}", partial(trl_step, bench, shape), ("trl",)),
+        ]
+    for training, size, stage in TOY_ZERO_STEPS if bench.toy else ZERO_STEPS:
+        name = f"{training} step under DeepSpeed, ZeRO {stage}, {size}"
+        found.append(Part(name, partial(zero_step, bench, training, size, stage), ("deepspeed",)))
+    return found

@@ -36,12 +36,6 @@ def test_one_pass_of_a_sweep_gives_the_saes_of_separate_runs() -> None:
 
 
 @pytest.mark.slow
-def test_gpu_script_runs_at_toy_size_on_a_cpu() -> None:
-    told = run("gpu.py", "--toy")
-    assert "sparse products against float64" in told and "times the floor" in told
-
-
-@pytest.mark.slow
 def test_disagreeing_losses_are_refused() -> None:
     code = (
         "import sys; sys.path.insert(0, 'benchmarks')\n"
