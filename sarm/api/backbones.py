@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sarm.api.inputs import Turns, checked_conversations, checked_folder, checked_place, checked_texts
-from sarm.backbone.decoder import blocks_of, require_known_tokens
+from sarm.backbone.decoder import blocks_of, require_rows
 from sarm.backbone.harvest import Harvest
 from sarm.checkpoints.backbones import load_tokenizer, load_truncated_backbone
 from sarm.data.preferences import Conversation
@@ -99,7 +99,7 @@ class LoadedBackbone:
         if not 0 <= layer <= self.layer:
             raise UsageProblem(f"{self.folder.name}: layer {layer} does not exist; choose 0 to {self.layer}, the blocks that are loaded")
         names = [f"{what} {number}" for number in range(1, len(rows) + 1)]
-        require_known_tokens(self.module, [row.ids for row in rows], names)
+        require_rows(self.module, [row.ids for row in rows], names)
         harvest = Harvest(self.module, [layer], batch_tokens=batch_tokens, device=self.module.device, name=names.__getitem__)
         found = []
         for start in range(0, len(rows), TEXTS_AT_ONCE):

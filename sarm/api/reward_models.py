@@ -70,7 +70,8 @@ class LoadedRewardModel:
     ) -> Rewards:
         """A reward for the last assistant turn of each conversation; one longer than `max_length` tokens is cut at its beginning.
 
-        Raises UsageProblem for a conversation that does not end with the assistant, and for a reward that is not finite.
+        Raises UsageProblem for a conversation that does not end with the assistant, for one beyond the model's positions, and for a
+        reward that is not finite.
         """
         encoded, rows = self._rows(conversations, max_length)
         values = conversation_rewards(self.module, rows, batch_tokens=batch_tokens)

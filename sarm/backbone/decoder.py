@@ -71,10 +71,16 @@ def blocks_of(backbone: nn.Module) -> nn.ModuleList:
     return blocks
 
 
-def require_known_tokens(backbone: PreTrainedModel, rows: Sequence[Sequence[int]], names: Sequence[str]) -> None:
-    """Raises UsageProblem that names the first row with a token beyond the embeddings: the tokenizer is another model's."""
+def require_rows(backbone: PreTrainedModel, rows: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+    """Raises UsageProblem that names the first row which the model cannot read as it was trained.
+
+    One longer than its positions would give a number all the same; a token beyond its embeddings is a tokenizer of another model.
+    """
     known = len(backbone.get_input_embeddings().get_parameter("weight"))
+    positions = getattr(backbone.config, "max_position_embeddings", None)
     for row, name in zip(rows, names, strict=True):
+        if positions is not None and len(row) > positions:
+            raise UsageProblem(f"{name}: {len(row)} tokens, but the model has {positions} positions; lower max_length to {positions}")
         if row and max(row) >= known:
             raise UsageProblem(
                 f"{name}: token {max(row)}, but the model has {known} embeddings (0 to {known - 1}); its tokenizer is another model's"

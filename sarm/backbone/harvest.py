@@ -55,7 +55,7 @@ class Harvest:
             if context is not None and len(sequence.ids) > context:
                 raise UsageProblem(
                     f"{self._name(sequence.document)}: a sequence of {len(sequence.ids)} tokens exceeds the model's context of "
-                    f"{context}; lower max_tokens (from Python: max_length)"
+                    f"{context}; lower max_tokens"
                 )
         starts = [0]
         for sequence in sequences:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sarm.backbone.decoder import require_known_tokens
+from sarm.backbone.decoder import require_rows
 from sarm.job import UsageProblem
 from sarm.reward.losses import attribution
 from sarm.reward.models import SARM, RewardModel
@@ -72,7 +72,7 @@ def conversation_rewards(
 ) -> list[float]:
     """The reward of each row, in their order; `told` hears after each batch how many are done.
 
-    Raises UsageProblem that names a conversation whose reward is not finite, and one with tokens that the model does not know.
+    Raises UsageProblem that names a conversation whose reward is not finite, and one that the model cannot read (`require_rows`).
     """
     rewards = [math.nan] * len(rows.ids)
     done = 0
@@ -85,7 +85,7 @@ def conversation_rewards(
         done += len(batch.indices)
         told(done)
 
-    require_known_tokens(model.model, [*rows.ids, [rows.pad_id]], [*rows.names, "the tokenizer's padding"])
+    require_rows(model.model, [*rows.ids, [rows.pad_id]], [*rows.names, "the tokenizer's padding"])
     score_rows(model, rows.ids, pad_id=rows.pad_id, batch_tokens=batch_tokens, first_masked=False, take=take)
     return rewards
 
@@ -117,7 +117,7 @@ def explained_rewards(
             found[index] = ExplainedReward(reward=float(batch.rewards[place]), latents=active, rest=float(rest[place]), bias=bias)
         told(len(found))
 
-    require_known_tokens(model.model, [*rows.ids, [rows.pad_id]], [*rows.names, "the tokenizer's padding"])
+    require_rows(model.model, [*rows.ids, [rows.pad_id]], [*rows.names, "the tokenizer's padding"])
     score_rows(model, rows.ids, pad_id=rows.pad_id, batch_tokens=batch_tokens, first_masked=False, take=take)
     return [found[index] for index in range(len(rows.ids))]
 

@@ -114,7 +114,7 @@ def test_half_precision_stays(tmp_path: Path) -> None:
         ({"texts": "The cat"}, "texts: a list of strings is expected; put a single one into a list"),
         ({"texts": ["The cat", None]}, "texts: a list of strings is expected"),
         ({"texts": ["The cat", " \n"]}, "text 2 is empty; leave it out"),
-        ({"texts": ["The cat", "cat " * 300]}, "text 2: a sequence of 301 tokens exceeds the model's context of 256; lower max_tokens"),
+        ({"texts": ["The cat", "cat " * 300]}, "text 2: 301 tokens, but the model has 256 positions; lower max_length to 256"),
     ],
 )
 def test_a_wrong_question_is_named(changes: dict[str, Any], complaint: str, tmp_path: Path) -> None:

@@ -215,6 +215,15 @@ def test_long_conversations_lose_their_beginning_and_say_so(tmp_path: Path) -> N
     assert found.truncated == (False, True, True) or any(found.truncated)
 
 
+def test_a_conversation_beyond_the_models_positions_is_refused_and_not_given_a_number(tmp_path: Path) -> None:
+    model = load_reward_model(saved(tmp_path, random_sarm()))
+    long = [CONVERSATIONS[0], turns("good " * 300)]
+    for ask in (model.rewards, model.explained_rewards):
+        with pytest.raises(UsageProblem, match=r"conversation 2: 3[0-9]+ tokens, but the model has 256 positions; lower max_length to 256"):
+            ask(long)
+        assert ask(long, max_length=256)
+
+
 def test_a_run_of_the_authors_that_only_its_name_describes_is_rewritten_once(tmp_path: Path) -> None:
     run = save_authors(tmp_path / RUN.format("TopK"), random_sarm(), {})
     save_word_tokenizer(run)
