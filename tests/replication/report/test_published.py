@@ -10,19 +10,27 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from folders import ROOT
+from folders import DATA, ROOT
 
 from replication import data_folders
 from replication.report.counts import achievable_counts, coarsest_grain, interval_of
 from replication.report.published import PublishedError, countable_columns, load_published, published_names
 
 METRICS = ("Overall", "Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
+LEADERBOARD = "rewardbench2_leaderboard_2025-12-22.csv"
 
 
 def folder(variable: str, default: str) -> Path:
     path = Path(os.environ.get(variable, str(ROOT.parent / "shared" / default)))
     if not path.is_dir():
         pytest.skip(f"no folder {path}: set {variable} to the sources to compare the transcription with them")
+    return path
+
+
+def captured(name: str) -> Path:
+    path = DATA / "reference" / name
+    if not path.is_file():
+        pytest.skip(f"no file {path}: set SARM_DATA to the sources to compare the transcription with them")
     return path
 
 
@@ -81,19 +89,17 @@ def test_every_statement_of_the_text_is_there(name: str) -> None:
 
 
 def test_the_leaderboard_rows_are_those_of_the_capture() -> None:
-    path = folder("SARM_DATA", "data") / "reference" / "rewardbench2_leaderboard_2025-12-22.csv"
-    with path.open(encoding="utf-8", newline="") as stream:
-        captured = {row["model"]: row for row in csv.DictReader(stream)}
+    with captured(LEADERBOARD).open(encoding="utf-8", newline="") as stream:
+        board = {row["model"]: row for row in csv.DictReader(stream)}
     keys = dict(zip(METRICS, ("overall", "factuality", "precise_if", "math", "safety", "focus", "ties"), strict=True))
     for row in load_published("leaderboard").rows:
         for column, printed in row.cells.items():
-            assert Fraction(printed) == Fraction(captured[row.model][keys[column]]), (row.name, column)
+            assert Fraction(printed) == Fraction(board[row.model][keys[column]]), (row.name, column)
             assert len(printed.partition(".")[2]) == 4
 
 
 def test_the_captured_best_is_the_best_of_the_capture() -> None:
-    path = folder("SARM_DATA", "data") / "reference" / "rewardbench2_leaderboard_2025-12-22.csv"
-    with path.open(encoding="utf-8", newline="") as stream:
+    with captured(LEADERBOARD).open(encoding="utf-8", newline="") as stream:
         best = max(csv.DictReader(stream), key=lambda row: float(row["overall"]))
     assert best["model"] == load_published("leaderboard").row("skywork-reward-v2-llama-3.1-8b").model
 
@@ -107,8 +113,7 @@ def test_every_baseline_of_table_1_has_a_row_on_the_leaderboard() -> None:
 
 
 def test_figure_3_is_computed_from_the_rewards_that_the_authors_left() -> None:
-    path = folder("SARM_DATA", "data") / "reference" / "figure3_authors_rewards.json"
-    sets = json.loads(path.read_text(encoding="utf-8"))["sets"]
+    sets = json.loads(captured("figure3_authors_rewards.json").read_text(encoding="utf-8"))["sets"]
     for name, key in (("safety", "safety_chosen"), ("complement", "complement")):
         items, cells = sets[key], load_published("figure3").row(name).cells
         shifts = [item["reward_steered"] - item["reward"] for item in items]

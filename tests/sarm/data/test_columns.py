@@ -148,13 +148,14 @@ def test_a_folder_with_one_split_is_read_whole(tmp_path: Path, names: tuple[str,
     assert len(pairs) == 2 and sum(counts["read_by_file"].values()) == 2
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="no shared data here: set SARM_DATA")
 @pytest.mark.parametrize(("file", "read", "shape"), [
     ("preference/pairs.jsonl", preference_pair, "pairs"), ("rewardbench2/safety.jsonl", rewardbench2_preference, "rewardbench2"),
 ])  # fmt: skip
 def test_real_rows_are_read_and_what_is_not_read_of_them_is_named(
     file: str, read: Callable[[dict[str, Any], Place], Preference], shape: str
 ) -> None:
+    if not (DATA / file).is_file():
+        pytest.skip(f"no data at {DATA / file}; set SARM_DATA")
     with (DATA / file).open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line, _ in zip(lines, range(200), strict=False)]
     for number, row in enumerate(rows, start=1):

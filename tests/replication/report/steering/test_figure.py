@@ -82,7 +82,8 @@ def test_the_authors_rewards_give_the_numbers_on_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not AUTHORS.is_file(), reason="the authors' rewards are not at hand")
 def test_another_reward_in_the_file_is_a_difference(tmp_path: Path) -> None:
     raw = json.loads(AUTHORS.read_text())
-    raw["sets"]["complement"][0]["reward_steered"] += 100
+    silent = next(item for item in raw["sets"]["complement"] if not item["active"])
+    silent["reward_steered"] += 100
     (tmp_path / "rewards.json").write_text(json.dumps(raw))
     assert authors_listing(read_authors(tmp_path / "rewards.json")).rows[3][-1] == "differs: Mean reward steered, Mean shift"
 
