@@ -55,12 +55,15 @@ def read_pairs(options: argparse.Namespace, tokenizer: ConversationTokenizer) ->
     """The first pairs of the file that are short enough, as many as all turns need."""
     file = options.pairs or options.data / "preference" / "pairs.jsonl"
     needed = (options.repeats + 1) * options.steps * options.batch_pairs
+    encoded: list[EncodedPair] = []
     with file.open(encoding="utf-8") as lines:
-        taken = list(islice(lines, 4 * needed))
-    pairs = [preference_pair(json.loads(line), Place(file.name, number)) for number, line in enumerate(taken, start=1)]
-    encoded, _ = encode_pairs(pairs, tokenizer, max_length=options.max_length, overlong="drop")
+        numbered = enumerate(lines, start=1)
+        # By pieces, since few of a file's pairs may be so short, and all of a large file would take long to encode.
+        while len(encoded) < needed and (taken := list(islice(numbered, 4 * needed))):
+            pairs = [preference_pair(json.loads(line), Place(file.name, number)) for number, line in taken]
+            encoded += encode_pairs(pairs, tokenizer, max_length=options.max_length, overlong="drop")[0]
     if len(encoded) < needed:
-        raise SystemExit(f"{file.name}: {len(encoded)} of its first {len(taken)} pairs fit --max-length; {needed} are needed")
+        raise SystemExit(f"{file.name}: {len(encoded)} of its pairs fit --max-length; {needed} are needed")
     return encoded[:needed]
 
 
