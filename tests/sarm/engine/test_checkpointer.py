@@ -1,8 +1,7 @@
-"""Checkpoints that resume exactly, metrics without times, sizes that divide."""
+"""Checkpoints that resume exactly."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,37 +9,7 @@ import torch
 from tiny import Stop, job_context
 
 from sarm.engine.checkpointer import Checkpointer, optimizer_tensors, restore_optimizer
-from sarm.engine.devices import device_of, torch_dtype, use_threads
-from sarm.engine.metrics_file import MetricsFile
-from sarm.engine.sharding import accumulation_steps
-from sarm.job import EnvironmentProblem, Interrupted, UsageProblem
-from sarm.resources import Resources
-
-
-def test_global_batch_that_does_not_divide_is_refused() -> None:
-    assert accumulation_steps(global_batch=512, processes=8, micro_batch=4) == 16
-    with pytest.raises(UsageProblem, match="global batch 10 is not a multiple of 2 processes x micro-batch 3; choose sizes that divide"):
-        accumulation_steps(global_batch=10, processes=2, micro_batch=3)
-
-
-def test_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device_of(Resources()) == torch.device("cpu")
-    with pytest.raises(EnvironmentProblem, match="torch sees no CUDA device"):
-        device_of(Resources(gpus=1))
-
-
-def test_dtype_names_are_torchs() -> None:
-    assert [torch_dtype(name) for name in ("float32", "bfloat16", "float16")] == [torch.float32, torch.bfloat16, torch.float16]
-
-
-def test_threads_are_set_only_when_asked_for() -> None:
-    before = torch.get_num_threads()
-    use_threads(Resources(threads=0))
-    assert torch.get_num_threads() == before
-    use_threads(Resources(threads=1))
-    assert torch.get_num_threads() == 1
-    use_threads(Resources(threads=before))
+from sarm.job import Interrupted
 
 
 def test_checkpoint_comes_back_whole_and_older_ones_are_pruned(tmp_path: Path) -> None:
@@ -109,16 +78,3 @@ def test_restored_optimizer_takes_the_very_same_steps(optimizer_type: type[torch
     restore_optimizer(its, tensors)
     train(second, its, range(3, 6))
     assert torch.equal(straight.weight, second.weight)
-
-
-def test_metrics_of_steps_after_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
-    context = job_context(tmp_path)
-    metrics = MetricsFile(context, resume_step=0)
-    for step in (1, 2, 3):
-        metrics.write(step, {"loss": step / 2})
-    path = context.output / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"step": 4, "lo')
-    MetricsFile(context, resume_step=2)
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 1.0}]
-    MetricsFile(context, resume_step=0)
-    assert path.read_text() == ""

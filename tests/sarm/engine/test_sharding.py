@@ -9,7 +9,7 @@ import torch
 
 from sarm.backbone.shared_harvest import places
 from sarm.engine.group import ALONE
-from sarm.engine.sharding import rounds_of, share_of
+from sarm.engine.sharding import accumulation_steps, rounds_of, share_of
 from sarm.engine.zero import zero_config
 from sarm.job import IntegrityProblem, UsageProblem
 
@@ -81,3 +81,9 @@ def test_sizes_and_precisions_that_do_not_go_are_refused() -> None:
         zero_config(stage=2, rows=10, processes=4, dtype=torch.float32, max_norm=1.0, universal=False)
     with pytest.raises(UsageProblem, match="set dtype = 'bfloat16'"):
         zero_config(stage=2, rows=8, processes=4, dtype=torch.float16, max_norm=1.0, universal=False)
+
+
+def test_global_batch_that_does_not_divide_is_refused() -> None:
+    assert accumulation_steps(global_batch=512, processes=8, micro_batch=4) == 16
+    with pytest.raises(UsageProblem, match="global batch 10 is not a multiple of 2 processes x micro-batch 3; choose sizes that divide"):
+        accumulation_steps(global_batch=10, processes=2, micro_batch=3)
