@@ -54,8 +54,9 @@ def fill(
             shapes = f"{list(tensor.shape)}, {asks} asks for {list(empty.shape)}"
             raise UsageProblem(f"{what}: tensor {names[ours]!r} has shape {shapes}")
         value = _placed(tensor, dtype=empty.dtype, device=device)
+        filled = nn.Parameter(value, requires_grad=empty.requires_grad) if ours in places else value
         for owner, leaf in places.get(ours, [_owner(module, ours)]):
-            setattr(owner, leaf, nn.Parameter(value, requires_grad=empty.requires_grad) if ours in places else value)
+            setattr(owner, leaf, filled)
         return value.data_ptr() == tensor.data_ptr() or tensor.nbytes < MAPPED_FROM
 
     with torch.no_grad():
