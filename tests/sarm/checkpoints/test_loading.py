@@ -100,7 +100,9 @@ def old_way(folder: Path, *, layer: int, dtype: torch.dtype) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
-@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True}, {"rope_parameters": LLAMA3_ROTARY}], ids=["plain", "tied", "llama3"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"tie_word_embeddings": True}, {"rope_parameters": LLAMA3_ROTARY}], ids=["plain", "tied", "llama3"]
+)
 def test_a_loaded_backbone_has_the_bits_of_the_old_way_buffers_too(tmp_path: Path, changes: dict[str, Any], dtype: torch.dtype) -> None:
     folder = save_backbone(tmp_path, **changes)
     ours, theirs = load_truncated_backbone(folder, layer=2, dtype=dtype), old_way(folder, layer=2, dtype=dtype)
