@@ -99,6 +99,4 @@ def keep_geometry(folder: Path, source: Path) -> None:
         "sae_k": found.k,
         "sarm_use_activation": found.latents == "topk",
     }
-    # Written anew: the old file may be a hard link to the user's own.
-    path.unlink()
     path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +17,9 @@ from torch import Tensor
 from sarm.job import EnvironmentProblem, UsageProblem
 
 INDEX = "model.safetensors.index.json"
+# Of a safetensors file: what its header says beside the tensors.
+METADATA = "__metadata__"
+PIECE = 1 << 24
 # Takes a tensor under our name for it; False where its bytes were read and are not needed any more.
 Take = Callable[[str, Tensor], bool | None]
 
@@ -131,6 +134,49 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], *, metadata: Ma
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     save_file(whole, partial, metadata=None if metadata is None else dict(metadata))
     partial.replace(path)
+
+
+def rewrite_tensor_file(source: Path, target: Path, changed: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file again with some of its tensors exchanged, each in its old precision.
+
+    The other tensors' bytes pass through piece by piece, so that this needs no memory for them. `target` may be `source`.
+    Raises UsageProblem for a file that is none.
+    """
+    TensorFolder(source)
+    partial = target.with_name(f"{target.name}.partial")
+    with source.open("rb") as old, partial.open("wb") as new:
+        length = int.from_bytes(old.read(8), "little")
+        header: dict[str, Any] = json.loads(old.read(length))
+        text = json.dumps(_exchanged(header, changed), separators=(",", ":"), ensure_ascii=False).encode()
+        # The data begin at a multiple of 8.
+        text += b" " * (-len(text) % 8)
+        new.write(len(text).to_bytes(8, "little") + text)
+        for name in _in_order(header):
+            if name in changed:
+                new.write(changed[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+                continue
+            first, last = header[name]["data_offsets"]
+            old.seek(8 + length + first)
+            for start in range(first, last, PIECE):
+                new.write(old.read(min(PIECE, last - start)))
+    partial.replace(target)
+
+
+def _in_order(header: Mapping[str, Any]) -> list[str]:
+    return sorted(header.keys() - {METADATA}, key=lambda name: header[name]["data_offsets"])
+
+
+def _exchanged(header: Mapping[str, Any], changed: Mapping[str, Tensor]) -> dict[str, Any]:
+    written = {METADATA: header[METADATA]} if METADATA in header else {}
+    end = 0
+    for name in _in_order(header):
+        (first, last), shape = header[name]["data_offsets"], header[name]["shape"]
+        size = last - first
+        if name in changed:
+            size, shape = changed[name].nbytes, list(changed[name].shape)
+        begin, end = end, end + size
+        written[name] = {"dtype": header[name]["dtype"], "shape": shape, "data_offsets": [begin, end]}
+    return written
 
 
 def read_tensor_file(path: Path) -> dict[str, Tensor]:

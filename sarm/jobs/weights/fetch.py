@@ -5,46 +5,51 @@ Writes a model in Hugging Face layout; from a hub also `hub.json` (checksums).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from sarm.checkpoints.backbones import TOKENIZER_FILES, load_tokenizer
 from sarm.checkpoints.hub import CACHE, download, write_record
 from sarm.checkpoints.reward_models.layouts import OUR_TYPES
 from sarm.checkpoints.sarm_geometry import keep_geometry
-from sarm.checkpoints.tensors import INDEX, TensorFolder
+from sarm.checkpoints.tensors import INDEX, TensorFolder, rewrite_tensor_file
 from sarm.config.weights import WeightsConfig
 from sarm.job import EnvironmentProblem, JobContext, UsageProblem
 
 # LDL-Reward keeps two heads in tensors-only files of their own.
 HEAD_FILES = ("regression_layer.pt", "gating_layer.pt")
-PATTERNS = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER_FILES, *HEAD_FILES)
+WEIGHTS = "*.safetensors"
+SMALL_FILES = ("config.json", "generation_config.json", INDEX, *TOKENIZER_FILES, *HEAD_FILES)
+PATTERNS = (*SMALL_FILES, WEIGHTS)
+COPIED_AT_ONCE = 1 << 30
 EMBEDDINGS = ("model.embed_tokens.weight", "embed_tokens.weight", "lm_head.weight")
 
 
 def fetch_weights(config: WeightsConfig, context: JobContext) -> None:
-    """Bring the files into the output folder, then set chat template, end of turn, pad and added tokens.
+    """Bring the files into the output folder, with chat template, end of turn, pad and added tokens as the config has them.
 
+    A folder's files are copied, so that the artifact stays what it is when its owner edits them in place.
     Raises EnvironmentProblem when the hub cannot be reached, the model is gated or absent, or a folder is missing;
     IntegrityProblem for a file that is not what the hub says; UsageProblem for pickled weights or an unknown token.
     """
+    source = context.output
     if config.origin == "hub":
         _download(config, context.output)
     else:
-        _copy(context.locations["source"], context.output)
+        source = context.locations["source"]
+        _take_small_files(source, context.output)
     # Said here and not at the first use: a folder with nothing but pickles must not become an artifact.
-    names = TensorFolder(context.output).names
+    weights = TensorFolder(source)
     raw = json.loads((context.output / "config.json").read_text(encoding="utf-8"))
-    if config.origin == "folder" and "sae.encoder.weight" in names and raw.get("model_type") not in OUR_TYPES:
-        keep_geometry(context.output, context.locations["source"])
-    _adapt_tokenizer(config, context.output)
+    if config.origin == "folder" and "sae.encoder.weight" in weights.names and raw.get("model_type") not in OUR_TYPES:
+        keep_geometry(context.output, source)
+    rows = _adapt_tokenizer(config, context.output, weights)
+    _bring_weights(source, context.output, rows=rows)
 
 
 def _download(config: WeightsConfig, output: Path) -> None:
@@ -52,27 +57,53 @@ def _download(config: WeightsConfig, output: Path) -> None:
     shutil.rmtree(output / CACHE, ignore_errors=True)
 
 
-def _copy(source: Path, output: Path) -> None:
+def _take_small_files(source: Path, output: Path) -> None:
     if not (source / "config.json").exists():
         raise EnvironmentProblem(f"{source.name}: no model folder with a config.json there; correct backbones.<slot>.source in the profile")
-    for pattern in PATTERNS:
-        for path in sorted(source.glob(pattern)):
-            target = output / path.name
-            target.unlink(missing_ok=True)
-            try:
-                os.link(path.resolve(), target)
-            except OSError:
-                shutil.copyfile(path, target)
-    if not list(output.glob("*.safetensors")):
+    if not list(source.glob(WEIGHTS)):
         pickles = sorted(path.name for path in source.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
         raise UsageProblem(f"{source.name}: no safetensors file{f', only {pickles[0]}' if pickles else ''}; pickles are not loaded")
+    for pattern in SMALL_FILES:
+        for path in sorted(source.glob(pattern)):
+            copy_file(path, output / path.name)
 
 
-def _adapt_tokenizer(config: WeightsConfig, output: Path) -> None:
+def _bring_weights(source: Path, output: Path, *, rows: int) -> None:
+    """The weights' files, the embeddings among them with so many rows (0: as they are); nothing else of them is read."""
+    for path in sorted(source.glob(WEIGHTS)):
+        grown = _grown_embeddings(path, rows) if rows else {}
+        if grown:
+            rewrite_tensor_file(path, output / path.name, grown)
+        elif source != output:
+            copy_file(path, output / path.name)
+    if rows:
+        path = output / "config.json"
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw["vocab_size"] = rows
+        path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """The bytes of `source` in a file of its own, replaced where it is there.
+
+    The kernel does it, and where the file system can, both share the disk until one of them changes.
+    """
+    target.unlink(missing_ok=True)
+    with source.open("rb") as old, target.open("wb") as new:
+        # Not on every system, nor between any two file systems.
+        with contextlib.suppress(AttributeError, OSError):
+            while os.copy_file_range(old.fileno(), new.fileno(), COPIED_AT_ONCE):
+                pass
+        whole = new.seek(0, os.SEEK_END) == os.fstat(old.fileno()).st_size
+    if not whole:
+        shutil.copyfile(source, target)
+
+
+def _adapt_tokenizer(config: WeightsConfig, output: Path, weights: TensorFolder) -> int:
+    """Rows that the embeddings need for the tokens that were added; 0 where they have enough."""
     if not (config.chat_template or config.add_tokens or config.pad_token or config.end_of_turn):
-        return
+        return 0
     tokenizer = load_tokenizer(output)
-    rows = len(_first_embedding(output))
     new = [*config.add_tokens, *([config.pad_token] if config.pad_token and config.pad_token not in tokenizer.get_vocab() else [])]
     if new:
         tokenizer.add_special_tokens({"additional_special_tokens": new})
@@ -86,48 +117,26 @@ def _adapt_tokenizer(config: WeightsConfig, output: Path) -> None:
     for name in TOKENIZER_FILES:
         (output / name).unlink(missing_ok=True)
     tokenizer.save_pretrained(output)
-    _write_token_ids(output, tokenizer)
-    if len(tokenizer) > rows:
-        _grow_embeddings(output, len(tokenizer))
-
-
-def _first_embedding(output: Path) -> torch.Tensor:
-    found: dict[str, torch.Tensor] = {}
-    source = TensorFolder(output)
-    name = next((name for name in EMBEDDINGS if name in source.names), None)
-    if name is None:
-        raise UsageProblem("the weights have no embed_tokens.weight; is this a decoder in Hugging Face layout?")
-    source.read([(name, name)], found.__setitem__)
-    return found[name]
-
-
-def _write_token_ids(output: Path, tokenizer: Any) -> None:
     path = output / "config.json"
     raw = json.loads(path.read_text(encoding="utf-8"))
     raw.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    _replace(path, json.dumps(raw, indent=1) + "\n")
+    path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    return len(tokenizer) if len(tokenizer) > _embedding_rows(weights) else 0
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write anew: the old file may be a hard link to the user's own."""
-    path.unlink()
-    path.write_text(text, encoding="utf-8")
+def _embedding_rows(weights: TensorFolder) -> int:
+    name = next((name for name in EMBEDDINGS if name in weights.names), None)
+    if name is None:
+        raise UsageProblem("the weights have no embed_tokens.weight; is this a decoder in Hugging Face layout?")
+    return len(weights.tensor(name))
 
 
-def _grow_embeddings(output: Path, rows: int) -> None:
-    """Add rows to embeddings and language-model head, each the mean of the old ones; the file is written anew."""
-    for path in sorted(output.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as tensors:
-            if not set(tensors.keys()) & set(EMBEDDINGS):
-                continue
-        loaded = load_file(path)
-        for name in set(loaded) & set(EMBEDDINGS):
-            old = loaded[name]
-            mean = old.float().mean(dim=0, keepdim=True).to(old.dtype)
-            loaded[name] = torch.cat([old, mean.expand(rows - len(old), -1)]).contiguous()
-        path.unlink()
-        save_file(loaded, path, metadata={"format": "pt"})
-    path = output / "config.json"
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    raw["vocab_size"] = rows
-    _replace(path, json.dumps(raw, indent=1) + "\n")
+def _grown_embeddings(path: Path, rows: int) -> dict[str, torch.Tensor]:
+    """Embeddings and language-model head of a file with added rows, each the mean of the old ones."""
+    weights = TensorFolder(path)
+    grown = {}
+    for name in sorted(weights.names & set(EMBEDDINGS)):
+        old = weights.tensor(name)
+        mean = old.float().mean(dim=0, keepdim=True).to(old.dtype)
+        grown[name] = torch.cat([old, mean.expand(rows - len(old), -1)])
+    return grown

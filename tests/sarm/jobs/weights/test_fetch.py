@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from folders import DATA
+from folders import DATA, ROOT, SUPPORT
 from safetensors.torch import load_file, save_file
 from tiny import causal_lm, edit_json, job_context, llama_config, save_backbone
 from transformers import AutoModelForCausalLM
@@ -98,7 +102,7 @@ def test_token_that_fits_into_a_padded_vocabulary_grows_nothing(tmp_path: Path) 
     source = save_backbone(tmp_path / "wide", vocab_size=100)
     output = fetch(source, tmp_path / "job", pad_token="<|filler|>")
     assert json.loads((output / "config.json").read_text())["vocab_size"] == 100
-    assert (output / "model.safetensors").samefile(source / "model.safetensors")
+    assert (output / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
 def test_embeddings_in_a_shard_grow_there(tmp_path: Path, bare: Path) -> None:
@@ -111,7 +115,70 @@ def test_embeddings_in_a_shard_grow_there(tmp_path: Path, bare: Path) -> None:
     output = fetch(bare, tmp_path / "job", pad_token="<|filler|>")
     cut = load_truncated_backbone(output, layer=2, dtype=torch.float32)
     assert cut.embed_tokens.weight.shape[0] == llama_config().vocab_size + 1
-    assert (output / "model-00002-of-00002.safetensors").samefile(bare / "model-00002-of-00002.safetensors")
+    untouched = "model-00002-of-00002.safetensors"
+    assert (output / untouched).read_bytes() == (bare / untouched).read_bytes()
+    assert not (output / untouched).samefile(bare / untouched)
+
+
+def test_an_artifact_stays_as_it_is_when_its_source_is_edited_in_place(tmp_path: Path, bare: Path) -> None:
+    output = fetch(bare, tmp_path / "job")
+    before = digests(output)
+    for path in bare.iterdir():
+        with path.open("r+b") as file:
+            file.write(b"?")
+    assert digests(output) == before and digests(bare) != before
+
+
+@pytest.mark.parametrize("refusal", [OSError(errno.EXDEV, "another file system"), AttributeError("not on this system"), 0])
+def test_files_are_copied_whole_where_the_kernel_does_not_help(
+    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception | int
+) -> None:
+    def refused(*arguments: object) -> int:
+        if isinstance(refusal, Exception):
+            raise refusal
+        return refusal
+
+    monkeypatch.setattr(os, "copy_file_range", refused)
+    assert digests(fetch(bare, tmp_path / "job"))["model.safetensors"] == digests(bare)["model.safetensors"]
+
+
+def test_grown_weights_have_the_bytes_that_the_library_would_write(tmp_path: Path, bare: Path) -> None:
+    output = fetch(bare, tmp_path / "job", pad_token="<|filler|>")
+    tensors = load_file(output / "model.safetensors")
+    save_file(tensors, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
+    assert (output / "model.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+    assert sorted(path.suffix for path in output.iterdir() if "partial" in path.name) == []
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "benchmarks")
+from interleaved import peak_from_now, status
+from tiny import job_context
+from sarm.config.weights import WeightsConfig
+from sarm.jobs.weights.fetch import fetch_weights
+for source, target in (sys.argv[1:3], sys.argv[3:5]):
+    before = peak_from_now()
+    context = job_context(Path(target), locations={"source": Path(source)})
+    fetch_weights(WeightsConfig(origin="folder", revision="0" * 64, pad_token="<|filler|>"), context)
+print("none" if before is None else status("VmHWM") - before)
+"""
+
+
+def test_growing_the_embeddings_reads_nothing_else(tmp_path: Path, bare: Path) -> None:
+    shape = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "num_key_value_heads": 8, "num_hidden_layers": 8}
+    source = save_backbone(tmp_path / "large", **shape)
+    assert (source / "model.safetensors").stat().st_size > 100_000_000
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)])}
+    arguments = [str(bare), str(tmp_path / "first"), str(source), str(tmp_path / "second")]
+    command = [sys.executable, "-c", GROWTH, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()[-1]
+    if told == "none":
+        pytest.skip("the kernel does not let a process forget its peak")
+    assert int(told) < 50_000_000, "half of the file; all of it in memory was the old way"
 
 
 def test_unknown_end_of_turn_is_refused(tmp_path: Path, bare: Path) -> None:
