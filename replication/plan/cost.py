@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field
 
@@ -21,6 +22,7 @@ from sarm.config.latents import ContextConfig, SteeringConfig
 from sarm.config.related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.config.score import ScoringConfig
 from sarm.config.train import PretrainingConfig, RewardTrainingConfig, SAETrainingConfig
+from sarm.config.weights import WeightsConfig
 from sarm.job import Job
 from sarm.resources import Resources
 
@@ -270,7 +272,10 @@ class Estimator:
 
     def _download(self, job: Job) -> Cost:
         repository = getattr(job.config, "repository", "")
-        # Local files are small or, as a folder's weights, hard links that take no room.
+        folder = job.locations.get("source", "")
+        if isinstance(job.config, WeightsConfig) and folder:
+            return Cost(disk_gb=sum(path.stat().st_size for path in Path(folder).glob("*.safetensors")) / GB)
+        # Other local files are small.
         source = next((one for one, _ in self.profile.hub_sources() if repository and one.repository == repository), None)
         return Cost() if source is None else Cost(disk_gb=source.disk_gb, download_gb=source.download_gb)
 

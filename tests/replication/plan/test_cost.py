@@ -30,6 +30,8 @@ from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
 from replication.settings.protocols import PROTOCOLS
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
+from sarm.config.weights import WeightsConfig
+from sarm.job import Job
 from sarm.resources import Resources
 from sarm.store.artifacts import ArtifactStore
 
@@ -166,6 +168,13 @@ def test_a_further_seed_repeats_what_a_seed_changes_and_nothing_is_downloaded_ag
     shared = sum(stage.cost.flops for stage in stages(planned) if stage.kind in once)
     assert sum(step.cost.flops for step in twice.steps) == pytest.approx(2 * seed.flops + shared, rel=1e-6)
     assert work_of(twice).printed.trainings == 2 * 16 and work_of(twice).printed.rows == 21
+
+
+def test_weights_of_a_folder_take_their_room_again_since_they_are_copied(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 3_000_000)
+    estimator = Estimator.of(recipe(setting("paper")))
+    job = Job(WeightsConfig(origin="folder", revision="0" * 64), locations={"source": str(tmp_path)})
+    assert estimator.cost(job).disk_gb == pytest.approx(0.003) and estimator.cost(job).download_gb == 0
 
 
 def test_controls_are_counted_apart(tmp_path: Path) -> None:
