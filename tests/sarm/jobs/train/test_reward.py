@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from folders import ROOT, SUPPORT
 from safetensors.torch import load_file
 from tiny import HIDDEN, Stop, edit_tensors, job_context, learnable_pairs, pair, read_rows, same_bytes, save_backbone, write_rows
 from torch import Tensor
@@ -197,37 +193,6 @@ def test_every_epoch_but_the_last_is_kept_where_the_best_on_the_test_set_is_aske
         cut = train(tmp_path / f"cut-{epoch}", inputs, **{**settings, "selection": "last", "max_steps": epoch * PAIRS // 4})
         assert moved(weights(output / "epochs" / str(epoch)), weights(cut)) == set()
         assert {path.name for path in (output / "epochs" / str(epoch)).iterdir()} < {path.name for path in output.iterdir()}
-
-
-BUILT = """
-import json, sys
-from pathlib import Path
-from tiny import job_context
-from transformers import AutoModel
-from sarm.config.train import RewardTrainingConfig
-from sarm.jobs.train.reward import train_reward
-
-built, original = [], AutoModel.from_config
-AutoModel.from_config = lambda *args, **kwargs: built.append(1) or original(*args, **kwargs)
-folder, inputs, config = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
-context = job_context(folder, inputs={name: Path(path) for name, path in inputs.items()}, threads=1, zero_stage=3)
-train_reward(RewardTrainingConfig(**config), context)
-print(len(built))
-"""
-
-
-@pytest.mark.slow
-def test_the_trained_model_is_saved_and_no_second_one_built_for_it(tmp_path: Path, inputs: dict[str, Path]) -> None:
-    settings = config(selection="test", dtype="bfloat16").model_dump(mode="json")
-    arguments = [str(tmp_path), json.dumps({name: str(path) for name, path in inputs.items()}), json.dumps(settings)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)])}
-    command = [sys.executable, "-c", BUILT, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "1", "a model in pieces over several processes is gathered, not built again"
-    kept = [load_reward_model(tmp_path / "output" / folder, dtype=torch.bfloat16) for folder in ("", "epochs/1")]
-    assert all(isinstance(model, SARM) and model.score.weight.shape == (1, 32) for model in kept)
-    assert moved(*(model.state_dict() for model in kept)) >= {"score.weight", "model.embed_tokens.weight"}
 
 
 def long_and_short(folder: Path) -> Path:
