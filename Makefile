@@ -2,6 +2,7 @@
 #   make table1     set everything up, then replicate Table 1 on the miniature
 #   make test       set everything up, then the fast tests;  make test-all: the slow ones too
 #   make test-gpu PYTHON=...   the tests that need a GPU, with the Python given, into which nothing is installed
+#   make test-torch TORCH=2.6.0   what computes, with another torch in an environment of its own (old releases come with CUDA: 6 GB)
 #   PYTHON=python3.12 make venv      another interpreter;  PROFILE=..., PYTEST_ARGS=..., VENV=... are passed on
 
 PYTHON ?= python3
@@ -16,7 +17,11 @@ KERNELS := $(VENV)/.kernels
 # Drawn for its interpreter, on which the kernels' slow tests run where there is no GPU; a CUDA build of torch brings its own.
 TRITON := triton==3.9.0
 
-.PHONY: table1 reference picture test test-all test-gpu lint venv constraints
+# The oldest that pyproject.toml allows.
+TORCH ?= 2.6.0
+OTHER := $(VENV)-torch-$(TORCH)
+
+.PHONY: table1 reference picture test test-all test-gpu test-torch lint venv constraints
 
 table1: $(STAMP)
 	$(BIN)/replicate table1 --profile $(PROFILE)
@@ -29,6 +34,18 @@ test-all: $(STAMP) $(KERNELS)
 
 test-gpu:
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m pytest -m gpu -ra --durations=5 -p no:cacheprovider tests/gpu $(PYTEST_ARGS)
+
+test-torch: $(OTHER)/.installed
+	$(OTHER)/bin/python -c 'import torch; assert torch.__version__.split("+")[0] == "$(TORCH)", torch.__version__'
+	$(OTHER)/bin/python -m pytest -m "not slow" tests/sarm $(PYTEST_ARGS)
+
+# A torch pins some of what it needs itself: these are left to it.
+$(OTHER)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OTHER)
+	@{ sed -E '/^(torch|sympy|triton)==/d' constraints.txt; echo 'torch==$(TORCH)'; } > $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pip --disable-pip-version-check install -qq -c $(OTHER)/constraints.txt torch==$(TORCH) hatchling editables setuptools
+	$(OTHER)/bin/python -m pip --disable-pip-version-check install -qq -c $(OTHER)/constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

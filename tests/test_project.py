@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,10 @@ def test_every_pin_is_exact_and_of_no_local_build() -> None:
     assert not wrong
     pins = dict(line.split("==") for line in lines)
     assert pins["torch"] in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_oldest_torch_that_is_allowed_is_the_one_that_make_tries() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    (oldest,) = re.findall(r"^torch>=([\d.]+)$", "\n".join(wanted), re.MULTILINE)
+    (tried,) = re.findall(r"^TORCH \?= ([\d.]+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert tried.startswith(f"{oldest}.")

@@ -37,6 +37,7 @@ HUB_SECONDS = 5.0
 # Says what torch is and can do as one line of JSON.
 TORCH = """
 import json, torch
+from sarm.backbone.varlen import WAYS, form_for, installed_form
 cuda = torch.cuda.is_available()
 nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
 gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if cuda else []
@@ -48,6 +49,8 @@ print(json.dumps({
     "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda and nccl else "",
     "gloo": torch.distributed.is_available() and torch.distributed.is_gloo_available(),
     "threads": torch.get_num_threads(),
+    "attention": WAYS[form_for(torch.device("cuda" if cuda else "cpu"), torch.bfloat16)],
+    "attention_on_a_gpu": WAYS[installed_form()],
 }))
 """
 
@@ -88,7 +91,16 @@ def _torch() -> list[Finding]:
         Finding(name="bf16", found="yes" if facts["bf16"] else "no GPU with it here", fine=not gpus or facts["bf16"]),
         Finding(name="nccl", found=facts["nccl"] or "not without CUDA", fine=not gpus or bool(facts["nccl"])),
         Finding(name="gloo", found="yes" if facts["gloo"] else "no", fine=bool(facts["gloo"])),
+        _attention(here=facts["attention"], on_a_gpu=facts["attention_on_a_gpu"], gpu=bool(gpus)),
     ]
+
+
+def _attention(*, here: str, on_a_gpu: str, gpu: bool) -> Finding:
+    """Which way the installed torch offers for packed rows of tokens in bfloat16."""
+    hint = "" if gpu or here == on_a_gpu else f"on a GPU: {on_a_gpu}"
+    if "kernel" not in on_a_gpu:
+        hint = "torch 2.10 and later have one kernel for a whole row on a GPU"
+    return Finding(name="packed attention", found=here, fine=True, hint=hint)
 
 
 def _package(name: str) -> Finding:

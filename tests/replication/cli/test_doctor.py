@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from folders import ROOT
@@ -21,12 +22,15 @@ from replication.settings.clusters import load_cluster
 from sarm.job import EnvironmentProblem
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
+RUNS, GROUPED = "a call for each run of one length", "one kernel, grouped heads"
+LATER = "torch 2.10 and later have one kernel for a whole row on a GPU"
+ATTENTION = {"attention": RUNS, "attention_on_a_gpu": GROUPED}
 
 
 @pytest.fixture(autouse=True)
 def torch_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The child that imports torch is asked in one test alone; here it says what a CPU has."""
-    answer = {"version": "0", "cuda": "", "gpus": [], "bf16": False, "nccl": "", "gloo": True, "threads": 1}
+    answer = {"version": "0", "cuda": "", "gpus": [], "bf16": False, "nccl": "", "gloo": True, "threads": 1, **ATTENTION}
     monkeypatch.setattr(module, "TORCH", f"print({json.dumps(json.dumps(answer))})")
 
 
@@ -48,9 +52,29 @@ def test_a_torch_that_cannot_be_imported_is_told_with_what_to_do(tmp_path: Path,
 
 def test_a_gpu_without_bf16_or_nccl_is_not_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = {"version": "2", "cuda": "12.6", "gpus": ["Old GPU"] * 2, "bf16": False, "nccl": "", "gloo": True, "threads": 8}
+    answer |= ATTENTION
     monkeypatch.setattr(module, "TORCH", f"print({json.dumps(json.dumps(answer))})")
     seen = found(tmp_path)
     assert seen["cuda"].found == "12.6, 2 x Old GPU" and not seen["bf16"].fine and not seen["nccl"].fine
+
+
+@pytest.mark.parametrize(
+    ("facts", "hint"),
+    [
+        ({"gpus": [], "attention": RUNS, "attention_on_a_gpu": GROUPED}, f"on a GPU: {GROUPED}"),
+        ({"gpus": [], "attention": RUNS, "attention_on_a_gpu": RUNS}, LATER),
+        ({"gpus": ["H100"], "attention": GROUPED, "attention_on_a_gpu": GROUPED}, ""),
+        ({"gpus": ["H100"], "attention": RUNS, "attention_on_a_gpu": RUNS}, LATER),
+        ({"gpus": ["Old GPU"], "attention": RUNS, "attention_on_a_gpu": GROUPED}, ""),
+    ],
+)
+def test_the_way_of_packed_attention_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], hint: str
+) -> None:
+    answer = {"version": "2", "cuda": "12.6", "bf16": True, "nccl": "2", "gloo": True, "threads": 8, **facts}
+    monkeypatch.setattr(module, "TORCH", f"print({json.dumps(json.dumps(answer))})")
+    seen = found(tmp_path)["packed attention"]
+    assert (seen.found, seen.hint, seen.fine) == (facts["attention"], hint, True)
 
 
 def test_the_hub_answers_is_out_of_reach_or_switched_off(tmp_path: Path) -> None:
@@ -119,6 +143,7 @@ def test_the_command_ends_with_0_or_7(tmp_path: Path) -> None:
     done = command(tmp_path)
     assert done.returncode == 0, done.stdout
     assert "not-to-be-seen" not in done.stdout + done.stderr and "ok  torch" in done.stdout
+    assert RUNS in done.stdout and "packed attention" in done.stdout
     lacking = command(tmp_path, "--cluster", "a100", "--json")
     slurm = next(one for one in json.loads(lacking.stdout) if one["name"] == "slurm")
     if slurm["fine"]:

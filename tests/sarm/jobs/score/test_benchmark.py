@@ -71,7 +71,9 @@ def test_rewards_stand_in_the_items_order_and_equal_those_of_each_row_alone(tmp_
     assert [(len(row["chosen_rewards"]), len(row["rejected_rewards"])) for row in rows] == [(1, 3)] * 10 + [(2, 1)]
     tokenizer = ConversationTokenizer(load_tokenizer(inputs["model"]))
     assert flat(rows) == pytest.approx(alone(load_reward_model(inputs["model"]), tokenizer), abs=1e-5)
-    assert len(set(flat(rows))) > 30
+    # No two conversations are the same; equal ones may differ in rounding, under some releases of torch.
+    conversations = {(item.prompt, reply) for item in items() for reply in (*item.chosen, *item.rejected)}
+    assert len(conversations) == 29 and len(set(flat(rows))) >= 29
     assert (conditions["items"], conditions["completions"], conditions["truncated_completions"]) == (11, 43, 0)
 
 
