@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sarm.data.columns import content_text
+from sarm.data.columns import beside, content_text, is_empty, texts_in, unsaid
 from sarm.job import UsageProblem
 from sarm.store.json_lines import LinesError, read_lines
 
@@ -26,6 +26,14 @@ class Message(BaseModel):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_leftovers(cls, value: object) -> object:
+        # Other tools write every key they know, `name: null` and `tool_calls: []` among them; one that holds something stays refused.
+        if not isinstance(value, Mapping):
+            return value
+        return {name: one for name, one in value.items() if name in cls.model_fields or not is_empty(one)}
 
     @field_validator("content", mode="before")
     @classmethod
@@ -99,6 +107,20 @@ def read_jsonl(path: Path, row_type: type[Row]) -> Iterator[Row]:
             yield _row(path, number, value, row_type)
     except LinesError as error:
         raise DataError(str(error)) from error
+
+
+def read_conversations(path: Path) -> list[tuple[int, Conversation]]:
+    """Conversations with the numbers of their lines. Raises DataError as `read_jsonl`, for a file without any, and for a column with text
+    that no model would see."""
+    found = []
+    for number, value in read_lines(path):
+        found.append((number, _row(path, number, value, Conversation)))
+        lost = unsaid(value, beside(value, Conversation.model_fields), texts_in(value["messages"]))
+        if lost is not None:
+            raise DataError(f"{path}:{number}: {lost}: holds text that is not in `messages`, so the model would not see it; put it there")
+    if not found:
+        raise DataError(f"{path}: holds no conversation; write one JSON object a line: {{'messages': [...]}}")
+    return found
 
 
 def _row(path: Path, number: int, value: object, row_type: type[Row]) -> Row:

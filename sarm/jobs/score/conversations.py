@@ -11,7 +11,7 @@ from typing import Any
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import load_reward_model
 from sarm.config.score import ConversationScoringConfig
-from sarm.data.preferences import Conversation, read_jsonl
+from sarm.data.preferences import Conversation, read_conversations
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation
 from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import EnvironmentProblem, JobContext
@@ -52,6 +52,6 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
 def _read(
     source: Path, tokenizer: ConversationTokenizer, max_length: int
 ) -> tuple[list[Conversation], list[EncodedConversation], list[str]]:
-    conversations = list(read_jsonl(source, Conversation))
-    names = [f"{source.name}:{number}" for number in range(1, len(conversations) + 1)]
+    numbered = read_conversations(source)
+    conversations, names = [one for _, one in numbered], [f"{source.name}:{number}" for number, _ in numbered]
     return conversations, tokenizer.encode_many([row.messages for row in conversations], max_length=max_length, names=names), names
