@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +25,7 @@ from sarm.explain.prompts import (
 )
 from sarm.job import Interrupted, UsageProblem
 from sarm.judges.answers import AnswerLog
-from sarm.judges.questions import Question, Usage
+from sarm.judges.questions import UNPAID, WORDS, Answer, Question, Usage
 
 GroupName = Literal["positive", "negative", "listed", "control-positive", "control-negative"]
 # For the estimate before the first call.
@@ -79,24 +80,31 @@ class ChatExplainer:
         self._config = config
         self._log = log
         self._stop_requested = stop_requested
+        # What was asked, by key, also by an earlier attempt; and why answers are unread.
+        self.asked: dict[str, Question] = {}
+        self._unread: dict[str, str] = {}
 
     def explain(self, subject: Subject) -> Explained:
         """One latent. A question whose answer cannot be read is asked again, at most `max_asks` times in all."""
         reading, asked = Reading(None, None), 0
         for question in self.explanation_questions(subject):
             asked += 1
-            reading = parse_answer(self._ask(question), self._config.answer_format)
+            answer = self._ask(question)
+            reading = parse_answer(answer.text, self._config.answer_format, ended=answer.ended)
             if self._readable(reading):
+                break
+            self._note_unread(question, answer)
+            if answer.finish in UNPAID:
                 break
         said: list[bool | None] = [None] * len(subject.candidates)
         if reading.explanation is not None:
-            said = [verdict for batch in self.batches(subject) for verdict in self._judge(reading.explanation, batch)]
+            said = [verdict for batch in self.batches(subject) for verdict in self._judge(reading.explanation, batch, subject)]
         return Explained(reading, asked, said, planted=None)
 
     def explanation_questions(self, subject: Subject) -> list[Question]:
         """The same question once for each time it may be asked."""
         text = explanation_prompt(subject.shown)
-        return [Question(EXPLAINER_SYSTEM, text, attempt) for attempt in range(self._config.max_asks)]
+        return [self._question(EXPLAINER_SYSTEM, text, subject, attempt) for attempt in range(self._config.max_asks)]
 
     def batches(self, subject: Subject) -> list[list[str]]:
         """The texts of each detection question."""
@@ -106,33 +114,52 @@ class ChatExplainer:
     def pending(self, subject: Subject) -> list[Question]:
         """Questions that are still to be asked if every answer can be read; detection questions with an explanation of usual length."""
         first = self.explanation_questions(subject)[0]
-        if first.key not in self._log.answers:
-            return [first] + [Question(DETECTOR_SYSTEM, detection_prompt(TYPICAL_EXPLANATION, batch)) for batch in self.batches(subject)]
-        explanation = parse_answer(self._log.answers[first.key], self._config.answer_format).explanation or TYPICAL_EXPLANATION
-        questions = [Question(DETECTOR_SYSTEM, detection_prompt(explanation, batch)) for batch in self.batches(subject)]
+        known = self._log.answers.get(first.key)
+        explanation = None
+        if known is not None:
+            explanation = parse_answer(known.text, self._config.answer_format, ended=known.ended).explanation
+        texts = [detection_prompt(explanation or TYPICAL_EXPLANATION, batch) for batch in self.batches(subject)]
+        questions = [first, *(self._question(DETECTOR_SYSTEM, text, subject, 0) for text in texts)]
         return [question for question in questions if question.key not in self._log.answers]
 
     def check(self, more: Usage) -> None:
         """Raise UsageProblem when the rest of the work goes beyond a cap."""
         self._log.check(more, of="all questions of this job")
 
+    def unread(self) -> dict[str, Any]:
+        """How many answers there are, how many of them could not be read, and why."""
+        why = Counter(self._unread.values())
+        return {"questions": len(self.asked), "unread": len(self._unread), "unread_because": dict(sorted(why.items()))}
+
+    def _note_unread(self, question: Question, answer: Answer) -> None:
+        self._unread[question.key] = WORDS if answer.ended else answer.finish
+
     def _readable(self, reading: Reading) -> bool:
         if self._config.answer_format == "released":
             return reading.score is not None
         return reading.score is not None and reading.explanation is not None
 
-    def _judge(self, explanation: str, texts: Sequence[str]) -> list[bool | None]:
+    def _judge(self, explanation: str, texts: Sequence[str], subject: Subject) -> list[bool | None]:
         prompt = detection_prompt(explanation, texts)
         for attempt in range(self._config.max_asks):
-            matches = parse_matches(self._ask(Question(DETECTOR_SYSTEM, prompt, attempt)), len(texts))
+            question = self._question(DETECTOR_SYSTEM, prompt, subject, attempt)
+            answer = self._ask(question)
+            matches = parse_matches(answer.text, len(texts), ended=answer.ended)
             if matches is not None:
                 return [place in matches for place in range(len(texts))]
+            self._note_unread(question, answer)
+            if answer.finish in UNPAID:
+                break
         return [None] * len(texts)
 
-    def _ask(self, question: Question) -> str:
+    def _question(self, system: str, text: str, subject: Subject, attempt: int) -> Question:
+        return Question(system, text, self._config.max_output_tokens, attempt, about=f"latent {subject.latent} ({subject.group})")
+
+    def _ask(self, question: Question) -> Answer:
         if self._stop_requested():
             raise Interrupted(f"stopped on request with {len(self._log.answers)} answers kept; the same command continues")
-        return self._log.answer(question).text
+        self.asked[question.key] = question
+        return self._log.answer(question)
 
 
 class PoolLabels(NamedTuple):

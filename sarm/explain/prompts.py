@@ -11,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from statsmodels.stats.proportion import proportion_confint
 
 from sarm.explain.contexts import ContextEntry
+from sarm.judges.grammar.labels import Label
+from sarm.judges.grammar.lists import named_list
+from sarm.judges.grammar.numbers import named_value
+from sarm.judges.grammar.scales import Scale
+from sarm.judges.grammar.sentences import named_text
 
 AnswerFormat = Literal["checked", "released"]
 
@@ -53,11 +58,9 @@ Matches: [numbers, or none]
 
 _EXPLANATION = re.compile(r"Explanation:\s*(.*?)(?:\n|$)", re.DOTALL)
 _SCORE = re.compile(r"Score:\s*(-?\d+)")
-# A number that is neither the first of the rubric's own `[5/4/3/2/1]` nor cut from a decimal; the marks may be bold.
-_CHECKED_SCORE = re.compile(r"Score:\**\s*\[?\s*(-?\d+)(?!\d|\.\d|/\d/)")
-_CHECKED_EXPLANATION = re.compile(r"Explanation:\**[^\S\n]*(?P<text>[^\n]*)")
-_MATCHES = re.compile(r"Matches:\**\s*\[?\s*(?P<list>none|\d+(?:\s*,\s*\d+)*)", re.IGNORECASE)
-SCORES = range(1, 6)
+_RUBRIC_SCORE = Label(strong=("score",), modifiers=("monosemanticity", "activation", "consistency", "rubric"))
+_ONE_TO_FIVE = Scale(lowest=1, highest=5, parts=False)
+_MATCHES = Label(strong=("match(?:es)?",))
 
 
 class Reading(NamedTuple):
@@ -79,21 +82,21 @@ def parse_released(text: str) -> Reading:
     return Reading(explanation[1].strip() if explanation else None, int(score[1]) if score else None)
 
 
-def parse_checked(text: str) -> Reading:
-    """Explanation and score of 1 to 5.
+def parse_checked(text: str, *, ended: bool = True) -> Reading:
+    """Explanation and score of 1 to 5, each the last that is given; neither from a thought or an answer that was cut before its end.
 
     Deviation: `Score: [4]`, the form that the prompt asks for, is read, and a score outside the rubric is none; the released code
-    reads neither as such (ledger row 34b).
+    reads neither as such (ledger row 34b). It also takes the first label, though it be thought aloud.
     """
-    explanation, score = _CHECKED_EXPLANATION.search(text), _CHECKED_SCORE.search(text)
-    words = explanation["text"].strip() if explanation else ""
-    number = int(score[1]) if score else 0
-    return Reading(words or None, number if number in SCORES else None)
+    if not ended:
+        return Reading(None, None)
+    score = named_value(text, _RUBRIC_SCORE, _ONE_TO_FIVE, alone=False)
+    return Reading(named_text(text, "explanation", before="score"), None if score is None else int(score))
 
 
-def parse_answer(text: str, answer_format: AnswerFormat) -> Reading:
+def parse_answer(text: str, answer_format: AnswerFormat, *, ended: bool = True) -> Reading:
     """An answer in one of the two readings."""
-    return parse_checked(text) if answer_format == "checked" else parse_released(text)
+    return parse_checked(text, ended=ended) if answer_format == "checked" else parse_released(text)
 
 
 def detection_prompt(explanation: str, texts: Sequence[str]) -> str:
@@ -102,15 +105,12 @@ def detection_prompt(explanation: str, texts: Sequence[str]) -> str:
     return DETECTION_HEAD.format(explanation=explanation) + numbered + "\n" + DETECTION_TAIL
 
 
-def parse_matches(text: str, count: int) -> frozenset[int] | None:
+def parse_matches(text: str, count: int, *, ended: bool = True) -> frozenset[int] | None:
     """Places (from 0) of the texts that an answer names, or None when it cannot be read or names a text that is not there."""
-    found = _MATCHES.search(text)
-    if found is None:
+    numbers = named_list(text, _MATCHES) if ended else None
+    if numbers is None or not set(numbers) <= set(range(1, count + 1)):
         return None
-    if found["list"].lower() == "none":
-        return frozenset()
-    numbers = {int(number) for number in found["list"].split(",")}
-    return frozenset(number - 1 for number in numbers) if numbers <= set(range(1, count + 1)) else None
+    return frozenset(number - 1 for number in numbers)
 
 
 NegativeKind = Literal["nearest", "same-token", "random"]

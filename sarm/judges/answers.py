@@ -1,118 +1,217 @@
-"""Answers that are kept: recorded ones that stand in for a judge, and the log in which every paid one is written."""
+"""The log in which every answer that was paid for is kept as soon as it is there."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
-from sarm.judges.endpoint import EndpointSettings
-from sarm.judges.questions import Answer, Judge, Question, Usage
-from sarm.store.checksums import sha256_of
+from pydantic import ValidationError
+
+from sarm.job import UsageProblem
+from sarm.judges.questions import REFUSED, UNPAID, Answer, Judge, Question, QuestionRefused, Usage
+from sarm.judges.recorded import Kept, facts_of
+from sarm.judges.settings import EndpointSettings
+from sarm.judges.spending import Spending
+from sarm.store.json_lines import append_line, as_line, read_log
+from sarm.store.whole_files import whole_file
+
+TORN = ".torn"
 
 
-class RecordedJudge:
-    """Answers from a JSON file {question key: text}, as `answers.json` of an earlier run."""
+class KeptRow(Kept):
+    """A line of the log."""
 
-    def __init__(self, path: Path, *, digest: str) -> None:
-        if not path.is_file():
-            raise EnvironmentProblem(f"{path.name}: no such file of recorded answers")
-        if sha256_of(path) != digest:
-            raise IntegrityProblem(f"{path.name}: the recorded answers are not those of digest {digest[:12]}; give the file that was meant")
-        try:
-            answers = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageProblem(f"{path.name}: not JSON ({error})") from error
-        if not isinstance(answers, dict) or not all(isinstance(text, str) for text in answers.values()):
-            raise UsageProblem(f"{path.name}: recorded answers are one JSON object of question key to text")
-        self._name = path.name
-        self._answers: dict[str, str] = answers
-
-    def answer(self, question: Question) -> Answer:
-        """The recorded answer. Raises UsageProblem when the question was not recorded."""
-        if question.key not in self._answers:
-            first = question.text.strip().splitlines()[0][:60] if question.text.strip() else ""
-            raise UsageProblem(
-                f"{self._name} has no answer to question {question.key[:12]} ({first!r}, asked {question.attempt} times before); "
-                "record it at an endpoint with the same contexts and settings"
-            )
-        return Answer(self._answers[question.key], Usage(0, 0))
+    question: str
 
 
 class AnswerLog:
     """A judge whose every answer is appended to a file at once; a question that is there is not asked again.
 
-    With settings no call is made that may go beyond their caps; answers of earlier attempts at the same job count, and so does what
-    other threads are asking: several may ask at once, each a question of its own.
+    With settings no call is made that may go beyond their caps; answers of earlier attempts at the same job count, those of the run's
+    other jobs (`spending`), and what other threads are asking: several may ask at once, each a question of its own. `tell` gets lines
+    for the job's log.
     """
 
-    def __init__(self, judge: Judge, path: Path, *, settings: EndpointSettings | None, max_output_tokens: int) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        path: Path,
+        *,
+        settings: EndpointSettings | None,
+        spending: Spending | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._judge = judge
         self._path = path
         self._settings = settings
-        self._max_output_tokens = max_output_tokens
-        self.answers: dict[str, str] = {}
+        self._spending = spending
+        self._tell = tell
+        self.answers: dict[str, Answer] = {}
         self.usage = Usage(0, 0)
         self.remembered = 0
+        # Whether a question that the endpoint refuses is left unread instead of ending the work.
+        self.leaves_refused_unread = False
         self._under_way = Usage(0, 0)
         self._lock = threading.Lock()
         self._read()
 
-    def remember(self, answers: Mapping[str, str]) -> None:
-        """Take over answers (question key -> text) that somebody else has kept."""
-        self.answers.update({key: text for key, text in answers.items() if key not in self.answers})
+    def remember(self, answers: Mapping[str, Answer]) -> None:
+        """Take over answers (question key -> answer) that somebody else has kept, save those that nobody gave."""
+        more = {key: answer for key, answer in answers.items() if key not in self.answers and answer.finish not in UNPAID}
+        self.answers.update(more)
 
-    def _read(self) -> None:
-        if not self._path.exists():
+    def refuse_other_addresses(self, wanted: Collection[str]) -> None:
+        """Raise UsageProblem where kept answers to questions of these keys are another address's, or do not say whose they are."""
+        if self._settings is None:
             return
-        whole = self._path.read_bytes()
-        # A line without its end was torn by a kill; the next answer must not be glued to it.
-        complete = whole[: whole.rfind(b"\n") + 1]
-        if complete != whole:
-            self._path.write_bytes(complete)
-        for line in complete.decode("utf-8").splitlines():
-            row = json.loads(line)
-            self.answers[row["question"]] = row["answer"]
-            self.usage = self.usage.plus(Usage(row["input_tokens"], row["output_tokens"]))
-        self.remembered = len(self.answers)
+        kept = [self.answers[key].address for key in wanted if key in self.answers]
+        others = Counter(address or "an address that was not kept" for address in kept if address != self._settings.address)
+        if not others:
+            return
+        named = " and ".join(f"{count:,} of {len(kept):,} kept answers are from {address}" for address, count in sorted(others.items()))
+        if not self._settings.accept_answers:
+            raise UsageProblem(
+                f"{named}, not from {self._settings.address}; --accept-answers uses them as they are, --api-base with their own address "
+                "goes on there, --fresh asks anew"
+            )
+        self._tell(f"{named}; they are used as --accept-answers says")
 
     def answer(self, question: Question) -> Answer:
         """The remembered answer, or the judge's. Raises UsageProblem at the cap."""
         if question.key in self.answers:
-            return Answer(self.answers[question.key], Usage(0, 0))
-        most = question.estimate(self._max_output_tokens)
-        with self._lock:
-            self.check(self._under_way.plus(most), of="the next question")
-            self._under_way = self._under_way.plus(most)
+            return self.answers[question.key]._replace(usage=Usage(0, 0))
+        most = question.estimate(question.longest)
+        self._reserve(most)
+        answer: Answer | None = None
         try:
-            answer = self._judge.answer(question)
-            with self._lock:
-                self._keep(question, answer)
+            answer = self._asked(question)
         finally:
             with self._lock:
-                self._under_way = self._under_way.plus(Usage(-most.input_tokens, -most.output_tokens))
+                self._under_way = self._under_way.minus(most)
+                if answer is not None:
+                    self._keep(question, answer)
+                self._tell_spending()
         return answer
-
-    def _keep(self, question: Question, answer: Answer) -> None:
-        row = {"question": question.key, "answer": answer.text, **answer.usage._asdict()}
-        with self._path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(row) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        self.answers[question.key] = answer.text
-        self.usage = self.usage.plus(answer.usage)
 
     def check(self, more: Usage, *, of: str) -> None:
         """Raise UsageProblem when `more` tokens on top of those used go beyond a cap."""
         if self._settings is None:
             return
-        total = self.usage.plus(more)
+        others = self._spending.others() if self._spending is not None else Usage(0, 0)
+        total = self.usage.plus(more).plus(others)
         tokens, cost = sum(total), self._settings.cost(total)
         if tokens > self._settings.max_tokens or cost > self._settings.max_cost:
+            before = f" ({sum(others):,} and ${self._settings.cost(others):.2f} of it by this run's other jobs)" if sum(others) else ""
             raise UsageProblem(
-                f"with {of} the judge may take {tokens:,} tokens or ${cost:.2f}, above the cap of {self._settings.max_tokens:,} tokens or "
-                f"${self._settings.max_cost:.2f}; raise the cap or ask less; what was answered is kept, the same command continues"
+                f"with {of} the judge may take {tokens:,} tokens or ${cost:.2f}{before}, above the cap of {self._settings.max_tokens:,} "
+                f"tokens or ${self._settings.max_cost:.2f} for all jobs of a run; raise the cap or ask less; what was answered is kept, "
+                "the same command continues"
             )
+
+    def facts(self, questions: Iterable[Question]) -> dict[str, Any]:
+        """Who answered some questions, what they were asked without, and how many seem to have been cut by the server."""
+        pairs = [(one, self.answers[one.key]) for one in {one.key: one for one in questions}.values() if one.key in self.answers]
+        by = Counter((answer.address, answer.model) for _, answer in pairs)
+        without = Counter(wish for _, answer in pairs for wish in answer.without)
+        return {
+            "answered_by": [{"address": address, "model": model, "answers": count} for (address, model), count in sorted(by.items())],
+            "asked_without": dict(sorted(without.items())),
+            "perhaps_cut": sum(answer.looks_cut(question) for question, answer in pairs),
+        }
+
+    def _asked(self, question: Question) -> Answer:
+        try:
+            return self._judge.answer(question)
+        except QuestionRefused as refused:
+            if not self.leaves_refused_unread:
+                raise
+            return Answer("", Usage(0, 0), finish=REFUSED, note=str(refused))
+
+    def _reserve(self, most: Usage) -> None:
+        with self._lock:
+            self._under_way = self._under_way.plus(most)
+            self._tell_spending()
+            try:
+                self.check(self._under_way, of="the next question")
+            except UsageProblem:
+                self._under_way = self._under_way.minus(most)
+                self._tell_spending()
+                raise
+
+    def _tell_spending(self) -> None:
+        if self._spending is not None:
+            self._spending.tell(self.usage.plus(self._under_way))
+
+    def _keep(self, question: Question, answer: Answer) -> None:
+        if answer.finish in UNPAID:
+            self._tell(f"{question.about or question.key[:12]}: not answered ({answer.finish}; {answer.note}); it counts as unread")
+        else:
+            self._append({"question": question.key, **facts_of(answer), **answer.usage._asdict()})
+        self.answers[question.key] = answer
+        self.usage = self.usage.plus(answer.usage)
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        size = self._path.stat().st_size if self._path.exists() else 0
+        try:
+            append_line(self._path, row)
+        except OSError:
+            # A full disk takes half a line, to which the next answer would be glued.
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, size)
+            raise
+
+    def _read(self) -> None:
+        """Read what is kept. What is torn is told and set aside, so that the next answer is not glued to it, and asked for again."""
+        found = _found(self._path)
+        if found.torn:
+            aside = self._path.with_name(self._path.name + TORN)
+            with aside.open("ab") as out:
+                out.writelines(line.rstrip(b"\n") + b"\n" for line in found.torn)
+            said = f"{len(found.torn)} torn or unreadable lines are set aside in {aside.name}"
+            self._tell(f"{self._path.name}: {said}; the answers that they held are asked for again")
+        if found.torn or found.mended:
+            with whole_file(self._path) as partial, partial.open("w", encoding="utf-8", newline="\n") as out:
+                out.writelines(as_line(row) for row in found.rows)
+        for row in found.rows:
+            # Of two answers to one question the first was used when the second came.
+            self.answers.setdefault(row.question, row.taken())
+            self.usage = self.usage.plus(Usage(row.input_tokens, row.output_tokens))
+        self.remembered = len(self.answers)
+
+
+class _Found(NamedTuple):
+    """What a log held: its answers in order, lines that are none, and how many were whole amid zeros or without their line end."""
+
+    rows: list[KeptRow]
+    torn: list[bytes]
+    mended: int
+
+
+def _found(path: Path) -> _Found:
+    log = read_log(path)
+    read = [(_row(raw), as_line({"row": raw}).encode()) for raw in log.rows]
+    mended = [(_whole(line), line) for line in log.torn]
+    return _Found(
+        rows=[row for row, _ in (*read, *mended) if row is not None],
+        torn=[line for row, line in (*read, *mended) if row is None],
+        mended=sum(row is not None for row, _ in mended),
+    )
+
+
+def _row(raw: Any) -> KeptRow | None:
+    try:
+        return KeptRow.model_validate(raw)
+    except ValidationError:
+        return None
+
+
+def _whole(line: bytes) -> KeptRow | None:
+    try:
+        return KeptRow.model_validate_json(line.strip(b"\0 \r\n"))
+    except ValidationError:
+        return None

@@ -2,77 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from pathlib import Path
-from typing import NoReturn
+import threading
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import openai
-from openai.types.chat import ChatCompletionMessageParam
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from sarm.job import EnvironmentProblem, UsageProblem
-from sarm.judges.questions import BYTES_PER_TOKEN, Answer, Question, Usage
+from sarm.job import EnvironmentProblem, JobError, UsageProblem
+from sarm.judges.completions import answer_in
+from sarm.judges.connection import connection, proxies_of
+from sarm.judges.questions import CONTEXT, FILTERED, WORDLESS, Answer, Question, QuestionFailed, QuestionRefused, Usage
+from sarm.judges.refusals import Told, Wish, safe, told
+from sarm.judges.settings import EndpointSettings
 
-# How often an answer that is no chat completion is asked for again.
+# How often an answer that is no chat completion, or has no word, is asked for again.
 MALFORMED_TRIES = 3
-# A filter that refuses a question, and reasons to end without a word: an answer that says nothing, which asking again would not mend.
-FILTERED = ("content_filter", "content_policy_violation")
-WORDLESS = ("content_filter", "length")
-
-
-class EndpointSettings(BaseModel):
-    """How an endpoint is reached and how much it may be used: where and how fast, never what is asked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    api_base: str = Field(description="URL up to and including the version, as in http://localhost:8000/v1.")
-    key_variable: str = Field(default="OPENAI_API_KEY", description="Environment variable with the key; empty for a server without keys.")
-    timeout_seconds: float = Field(default=60.0, gt=0, description="Longest wait for a connection or for the next part of an answer.")
-    retries: int = Field(default=4, ge=0, description="Further tries after 408, 409, 429, 5xx, a timeout or a lost connection.")
-    max_tokens: int = Field(default=2_000_000, ge=1, description="Most tokens in and out, over all calls of the job.")
-    input_price: float = Field(default=2.5, ge=0, description="US dollars for a million input tokens.")
-    output_price: float = Field(default=10.0, ge=0, description="US dollars for a million output tokens.")
-    max_cost: float = Field(default=5.0, ge=0, description="Most US dollars, over all calls of the job.")
-    concurrency: int = Field(default=4, ge=1, le=256, description="Most questions under way at once, where a job asks several.")
-
-    @field_validator("api_base")
-    @classmethod
-    def _is_plain_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("not a URL with http or https; give one such as http://localhost:8000/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("the URL carries a user, a password or a query; keys belong into the environment only")
-        return value
-
-    def cost(self, usage: Usage) -> float:
-        """US dollars of some tokens."""
-        return (usage.input_tokens * self.input_price + usage.output_tokens * self.output_price) / 1e6
-
-
-def read_settings(path: Path) -> EndpointSettings:
-    """Settings from a JSON file. Raises UsageProblem with every key that is wrong, EnvironmentProblem when there is no file."""
-    if not path.is_file():
-        raise EnvironmentProblem(f"{path.name}: no settings of an endpoint; give --api-base or choose another judge")
-    try:
-        return EndpointSettings.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        # Values are left out: a URL that is refused for the password in it must not be told.
-        wrong = "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'file'}: {entry['msg']}" for entry in error.errors())
-        raise UsageProblem(f"settings of the endpoint: {wrong}") from None
+KEPT = "what was answered so far is kept, the same command continues"
 
 
 class EndpointJudge:
-    """A chat endpoint. Retries with exponential backoff, heeding Retry-After up to two minutes, are the openai package's own."""
+    """A chat endpoint. Retries with exponential backoff, heeding Retry-After up to two minutes, are the openai package's own.
 
-    def __init__(self, settings: EndpointSettings, *, model: str, temperature: float, max_output_tokens: int) -> None:
+    A wish that the endpoint does not take (`temperature`, `max_tokens`, a system message) is left out from then on, and every answer
+    says so.
+    """
+
+    def __init__(self, settings: EndpointSettings, *, model: str, temperature: float) -> None:
         self._settings = settings
         self._model = model
         self._temperature = temperature
-        self._max_output_tokens = max_output_tokens
         self._key = os.environ.get(settings.key_variable, "").strip() if settings.key_variable else ""
         if settings.key_variable and not self._key:
             raise EnvironmentProblem(
@@ -80,81 +39,112 @@ class EndpointJudge:
             )
         if not (self._key.isascii() and self._key.isprintable()):
             raise EnvironmentProblem(f"the environment variable {settings.key_variable} holds no key: it has characters that no key has")
+        self._without: frozenset[Wish] = frozenset()
+        self._lock = threading.Lock()
         self._client = openai.OpenAI(
-            api_key=self._key or "none", base_url=settings.api_base, timeout=settings.timeout_seconds, max_retries=settings.retries
+            api_key=self._key or "none",
+            base_url=settings.api_base,
+            timeout=settings.timeout_seconds,
+            max_retries=settings.retries,
+            http_client=connection(settings, self._key),
         )
 
     def answer(self, question: Question) -> Answer:
-        """One chat completion. Raises EnvironmentProblem when the endpoint fails, UsageProblem when it refuses the request."""
-        for _ in range(MALFORMED_TRIES):
+        """One chat completion; one without a word where the question is beyond the judge's context, filtered, or answered by nothing.
+
+        Raises QuestionRefused and QuestionFailed where only this question has no answer, EnvironmentProblem when the endpoint fails,
+        UsageProblem when it refuses every request.
+        """
+        used, wordless, tries = Usage(0, 0), None, 0
+        while tries < MALFORMED_TRIES:
+            without = self._without
             try:
-                answer = self._call(question)
-            except openai.BadRequestError as error:
-                if error.code not in FILTERED:
-                    self._explain(error)
-                return Answer("", question.estimate(0))
+                answer = self._call(question, without)
+            except openai.APIStatusError as error:
+                said = told(error.status_code, error.body, error.message, key=self._key)
+                if self._leaves_out(said.refuses(question), without):
+                    continue
+                return self._unread(question, said) or self._raise_status(question, said, error)
             except openai.OpenAIError as error:
-                self._explain(error)
+                self._raise_lost(question, error)
+            tries += 1
             if answer is not None:
-                return answer
-        raise EnvironmentProblem(
-            f"{self._settings.api_base} answered {MALFORMED_TRIES} times with something that is no chat completion; "
-            "is it an OpenAI-compatible endpoint? What was answered before is kept, the same command continues"
+                used = used.plus(answer.usage)
+                left_out = tuple(sorted(wish for wish in without if wish != "system" or question.system))
+                wordless = answer._replace(usage=used, address=self._settings.address, without=left_out)
+                if answer.finish != WORDLESS:
+                    return wordless
+        if wordless is not None:
+            return wordless
+        raise QuestionFailed(
+            f"{self._about(question)}{self._settings.api_base} answered {MALFORMED_TRIES} times with something that is no chat completion; "
+            f"is it an OpenAI-compatible endpoint? {KEPT}"
         )
 
-    def _call(self, question: Question) -> Answer | None:
+    def _call(self, question: Question, without: frozenset[Wish]) -> Answer | None:
         """The completion, or None when what came is none."""
-        messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": question.text}]
-        if question.system:
+        merged = question.system and "system" in without
+        messages: list[dict[str, str]] = [{"role": "user", "content": f"{question.system}\n\n{question.text}" if merged else question.text}]
+        if question.system and not merged:
             messages.insert(0, {"role": "system", "content": question.system})
-        response = self._client.chat.completions.with_raw_response.create(
-            model=self._model,
-            messages=messages,
-            temperature=self._temperature,
-            max_tokens=self._max_output_tokens,
-        )
-        try:
-            return _parsed(response.content, question)
-        except (KeyError, IndexError, TypeError, ValueError):
+        wishes: dict[str, Any] = {"max_completion_tokens" if "max_tokens" in without else "max_tokens": question.longest}
+        wishes |= {} if "temperature" in without else {"temperature": self._temperature}
+        ask: Any = self._client.chat.completions.with_raw_response.create
+        response = ask(model=self._model, messages=messages, **wishes)
+        return answer_in(response.content, question)
+
+    def _leaves_out(self, wish: Wish | None, sent_without: frozenset[Wish]) -> bool:
+        """Whether to ask again without a wish: not where the question that was refused did not hold it."""
+        if wish is None or wish in sent_without:
+            return False
+        with self._lock:
+            self._without |= {wish}
+        return True
+
+    def _unread(self, question: Question, said: Told) -> Answer | None:
+        """An answer that says nothing, for a question that asking again would not mend."""
+        if not (said.beyond_context or said.filtered):
             return None
+        finish, usage = (CONTEXT, Usage(0, 0)) if said.beyond_context else (FILTERED, question.estimate(0))
+        return Answer("", usage, finish=finish, address=self._settings.address, note=f"{said.status}: {said.words}")
 
-    def _explain(self, error: openai.OpenAIError) -> NoReturn:
-        """Raise our error for one of the client's; the more special come first."""
-        base, kept = self._settings.api_base, "what was answered so far is kept, the same command continues"
-        tries = f"after {self._settings.retries + 1} tries"
+    def _raise_lost(self, question: Question, error: openai.OpenAIError) -> NoReturn:
+        """Raise our error for one of the client's in which the endpoint said nothing."""
+        base, tries = self._settings.api_base, f"after {self._settings.retries + 1} tries"
+        cause = safe(str(error.__cause__ or ""), key=self._key)
         if isinstance(error, openai.APITimeoutError):
-            raise EnvironmentProblem(f"{base} gave no answer within {self._settings.timeout_seconds:g} s {tries}; {kept}") from None
+            late = f"gave no answer within {self._settings.timeout_seconds:g} s {tries}"
+            raise QuestionFailed(f"{self._about(question)}{base} {late}; {KEPT}") from None
         if isinstance(error, openai.APIConnectionError):
-            raise EnvironmentProblem(f"{base} cannot be reached {tries}; is the server running and the URL right? {kept}") from None
-        if isinstance(error, openai.APIStatusError):
-            code, said = error.status_code, self._safe(error.message)
-            if code in (401, 403):
-                where = f"the key in {self._settings.key_variable}" if self._settings.key_variable else "key_variable (none is sent)"
-                raise EnvironmentProblem(f"{base} refuses the key ({code}); check {where}; {kept}") from None
-            if code == 429:
-                raise EnvironmentProblem(f"{base} still limits the rate or the quota {tries} (429: {said}); wait; {kept}") from None
-            if code >= 500 or code in (408, 409):
-                raise EnvironmentProblem(f"{base} fails {tries} ({code}: {said}); {kept}") from None
-            raise UsageProblem(f"{base} refuses the request for model {self._model!r} ({code}: {said}); check model and URL") from None
-        raise EnvironmentProblem(f"{base}: {self._safe(str(error))}; {kept}") from None
+            proxies = proxies_of(urlsplit(base).hostname or "")
+            through = f" through the proxy of {', '.join(proxies)}" if proxies else ""
+            why = f" ({cause})" if cause else ""
+            raise EnvironmentProblem(
+                f"{base} cannot be reached{through} {tries}{why}; is the server running and the URL right? {KEPT}"
+            ) from None
+        raise EnvironmentProblem(f"{base}: {safe(str(error), key=self._key)}; {KEPT}") from None
 
-    def _safe(self, text: str) -> str:
-        """A server's words in one short line, without the key."""
-        clean = text.replace(self._key, "[key]") if self._key else text
-        return " ".join(clean.split())[:200]
+    def _raise_status(self, question: Question, said: Told, error: openai.APIStatusError) -> NoReturn:
+        """Raise our error for one that the endpoint told, in its own words."""
+        base, tries, words = self._settings.api_base, f"after {self._settings.retries + 1} tries", f"{said.status}: {said.words}"
+        problem: JobError
+        if said.status in (401, 403):
+            where = f"the key in {self._settings.key_variable}" if self._settings.key_variable else "--api-key-env (no key is sent)"
+            problem = EnvironmentProblem(f"{base} refuses the key ({words}); check {where}; {KEPT}")
+        elif said.status == 402:
+            problem = EnvironmentProblem(f"{base} asks for payment ({words}); {KEPT}")
+        elif said.status == 429:
+            problem = EnvironmentProblem(f"{base} still limits the rate or the quota {tries} ({words}); wait; {KEPT}")
+        elif said.status >= 500 or said.status in (408, 409):
+            problem = QuestionFailed(f"{self._about(question)}{base} fails {tries} ({words}); {KEPT}")
+        elif said.status < 400:
+            place = safe(error.response.headers.get("location", "nowhere"), key=self._key)
+            problem = UsageProblem(f"{base} sends us on to {place} ({said.status}); nothing of ours goes there: give it as --api-base")
+        elif said.status in (404, 405, 410):
+            problem = UsageProblem(f"{base} refuses the request for model {self._model!r} ({words}); check model and URL")
+        else:
+            problem = QuestionRefused(f"{self._about(question)}{base} refuses the question to model {self._model!r} ({words})")
+        raise problem from None
 
-
-def _parsed(content: bytes, question: Question) -> Answer:
-    raw = json.loads(content)
-    choice = raw["choices"][0]
-    text = choice["message"]["content"]
-    if text is None and (choice.get("finish_reason") in WORDLESS or isinstance(choice["message"].get("refusal"), str)):
-        text = choice["message"].get("refusal") or ""
-    if not isinstance(text, str):
-        raise TypeError("the message has no text")
-    usage = raw.get("usage") or {}
-    guess = question.estimate(math.ceil(len(text.encode()) / BYTES_PER_TOKEN))
-    read, written = usage.get("prompt_tokens") or guess.input_tokens, usage.get("completion_tokens") or guess.output_tokens
-    return Answer(text, Usage(int(read), int(written)))
-
-
+    def _about(self, question: Question) -> str:
+        return f"{question.about}: " if question.about else ""

@@ -12,6 +12,10 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from sarm.judges.grammar.labels import Label
+from sarm.judges.grammar.letters import named_letter
+from sarm.judges.grammar.numbers import named_value
+from sarm.judges.grammar.scales import Scale
 from sarm.judges.prompts import RANKING_GEMINI, RANKING_QUESTION, RANKING_SYSTEM, RATING, RATING_TIES
 
 Reading = Literal["checked", "official"]
@@ -19,17 +23,19 @@ RankingPrompt = Literal["system", "merged", "gemini"]
 LETTERS = "ABCD"
 CANDIDATES = len(LETTERS)
 UNREAD = -1.0
+# Which grammar reads, told beside what was read: judgements that name none were read by one that took the ends of scales for ratings.
+GRAMMAR = 2
 # What an item is worth whose answer cannot be read: as if all four were level.
 LEVEL_CREDIT = 0.25
-LOWEST, HIGHEST = 1.0, 10.0
 
-_VERDICT = re.compile(r"\[\[([ABCD])\]\]")
+# The official parsers; ours are the grammar's.
+_OFFICIAL_VERDICT = re.compile(r"\[\[([ABCD])\]\]")
 _OFFICIAL_RATING = re.compile(r"\b([1-9]|10)\b\s*$")
-# A number at the very end, perhaps `N/10`; not the rest of a date, a range, a version or another fraction.
-_CHECKED_RATING = re.compile(r"(?<![\w.,/\-\u2212\u2013])([1-9][0-9]*(?:\.[0-9]+)?)(?:\s*(?:/|out of)\s*10(?:\.0)?)?$")
-_UNDECIDED = re.compile(r"[0-9]\s*(?:[-\u2212\u2013/]|to|or)\s*$")
-_MARKUP = re.compile(r"[*_`]")
-_ORNAMENTS = " \t\r\n#~.\"'()[]{}$"
+_RATING = Label(
+    strong=("rating", "score", "grade", "mark"),
+    weak=("verdict", "judge?ment", "evaluation", "assessment", "conclusion", "overall", "correction"),
+)
+_ONE_TO_TEN = Scale(lowest=1, highest=10, parts=True)
 
 
 def position_of(subset: str, item: str, *, seed: int) -> int:
@@ -61,33 +67,32 @@ def rating_prompt(question: str, completion: str, *, ties: bool) -> str:
     return (RATING_TIES if ties else RATING).format(prompt=question, completion=completion)
 
 
-def read_verdict(answer: str, reading: Reading) -> int | None:
-    """The place (0 to 3) that an answer prefers; None where it names none.
+def read_verdict(answer: str, reading: Reading, *, ended: bool = True) -> int | None:
+    """The place (0 to 3) that an answer prefers; None where it names none, or where the answer was cut before its end.
 
-    `official`: the first letter of the alphabet that is named anywhere; `checked`: the verdict that is named last.
+    `official`: the first letter of the alphabet that is named anywhere; `checked`: the letter that the answer decides for.
     """
-    # Deviation: an answer that weighs [[A]] and then decides for [[B]] counts as B; the official parser takes A.
-    named = _VERDICT.findall(answer)
-    if not named:
-        return None
-    return LETTERS.index(min(named) if reading == "official" else named[-1])
+    if reading == "official":
+        named = _OFFICIAL_VERDICT.findall(answer)
+        return LETTERS.index(min(named)) if named else None
+    # Deviation: an answer that weighs [[A]] and then decides for [[B]] counts as B, and one that says [[B]] beats [[A]] as unread;
+    # the official parser takes A for both. It also reads thoughts, and answers that were cut.
+    letter = named_letter(answer, LETTERS) if ended else None
+    return None if letter is None else LETTERS.index(letter)
 
 
-def read_rating(answer: str, reading: Reading) -> float:
-    """The rating at the end of an answer, 1 to 10, or -1 where there is none.
+def read_rating(answer: str, reading: Reading, *, ended: bool = True) -> float:
+    """The rating that an answer gives, 1 to 10, or -1 where there is none that can be read, or where the answer was cut before its end.
 
-    `checked` reads `9/10`, `8.5`, `**9**` and `I rate it 7.` as 9, 8.5, 9 and 7, and no rest of a range, date or other fraction.
+    `checked` reads `9/10`, `7 (max 10)`, `**9**` and `Rating: 8`, `Confidence: 9` as 9, 7, 9 and 8, and takes no end of a scale, no other
+    scale, no rest of a range or date, and nothing out of a thought.
     """
     if reading == "official":
         found = _OFFICIAL_RATING.search(answer.strip())
         return float(found.group(1)) if found else UNREAD
-    # Deviation: the official parser reads `9/10` as 10, `8.5` as 5, and `**9**` not at all.
-    text = _MARKUP.sub("", answer).strip(_ORNAMENTS)
-    found = _CHECKED_RATING.search(text)
-    if found is None or _UNDECIDED.search(text[: found.start()]):
-        return UNREAD
-    rating = float(found.group(1))
-    return rating if LOWEST <= rating <= HIGHEST else UNREAD
+    # Deviation: the official parser reads `9/10` as 10, `8.5` as 5, `3/5` as 5, and `**9**` not at all; it takes the last number.
+    rating = named_value(answer, _RATING, _ONE_TO_TEN, alone=True) if ended else None
+    return UNREAD if rating is None else rating
 
 
 def ranking_rewards(verdict: int | None, position: int) -> tuple[float, ...]:

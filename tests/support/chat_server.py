@@ -10,16 +10,25 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from sarm.judges.endpoint import EndpointSettings
+from sarm.judges.settings import EndpointSettings
 
 KEY = "sk-very-secret-0123456789"
 
 
-def completion(text: Any, **usage: int) -> bytes:
-    """The body of a chat completion."""
+def completion(
+    text: Any, *, finish: str | None = None, model: str | None = None, beside: dict[str, Any] | None = None, **usage: Any
+) -> bytes:
+    """The body of a chat completion; `finish` is its finish_reason, `beside` further keys of the message."""
     counts = {"prompt_tokens": 10, "completion_tokens": 5, **usage}
-    message = {"role": "assistant", "content": text}
-    return json.dumps({"id": "1", "object": "chat.completion", "choices": [{"index": 0, "message": message}], "usage": counts}).encode()
+    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text, **(beside or {})}}
+    choice |= {"finish_reason": finish} if finish is not None else {}
+    told = {"model": model} if model is not None else {}
+    return json.dumps({"id": "1", "object": "chat.completion", "choices": [choice], "usage": counts, **told}).encode()
+
+
+def refusal(status: int, message: str, **more: Any) -> tuple[int, dict[str, str], bytes]:
+    """A step of a script: an error as OpenAI's servers tell it."""
+    return status, {"Retry-After": "0.01"}, json.dumps({"error": {"message": message, **more}}).encode()
 
 
 def sensible(request: dict[str, Any]) -> bytes:
@@ -28,18 +37,23 @@ def sensible(request: dict[str, Any]) -> bytes:
     return completion("Explanation: talk of animals\nScore: 4" if "Score:" in prompt else "Matches: 1, 3")
 
 
+Step = tuple[int, dict[str, str], bytes] | str
+
+
 class ChatServer:
     """What was asked (`requests`, with the header `Authorization` in `keys`), and what is answered.
 
-    `script` is used up first: each entry is a status with headers and body, `slow`, `cut` (less body than promised) or `close`.
+    `script` is used up first: each entry is a status with headers and body, `slow`, `cut` (less body than promised), `close`, or `drip`
+    (bytes without an end). `answer` gives a body, or an entry such as those of the script.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
-        self.script: list[tuple[int, dict[str, str], bytes] | str] = []
-        self.answer: Callable[[dict[str, Any]], bytes] = sensible
+        self.headers: list[dict[str, str]] = []
+        self.script: list[Step] = []
+        self.answer: Callable[[dict[str, Any]], bytes | Step] = sensible
 
     def settings(self, **changes: Any) -> EndpointSettings:
         """Settings for this server, with short waits."""
@@ -55,13 +69,18 @@ def chat_server() -> Iterator[ChatServer]:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.requests.append(request)
             server.keys.append(self.headers.get("Authorization", ""))
-            step = server.script.pop(0) if server.script else (200, {}, server.answer(request))
+            server.headers.append(dict(self.headers))
+            step = server.script.pop(0) if server.script else server.answer(request)
+            step = (200, {}, step) if isinstance(step, bytes) else step
             if step == "close":
                 self.close_connection = True
                 self.connection.close()
                 return
             if step == "slow":
                 time.sleep(1.0)
+            if step == "drip":
+                self._drip()
+                return
             status, headers, body = step if isinstance(step, tuple) else (200, {}, completion("late"))
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
@@ -69,6 +88,15 @@ def chat_server() -> Iterator[ChatServer]:
             self.send_header("Content-Length", str(len(body) + (50 if step == "cut" else 0)))
             self.end_headers()
             self.wfile.write(body)
+
+        def _drip(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b" " * 2**20)
+                self.wfile.flush()
+            self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:
             return

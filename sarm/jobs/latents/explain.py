@@ -24,10 +24,16 @@ from sarm.explain.contexts import ContextEntry, ContextFile, Origin, merge_conte
 from sarm.explain.explainers import TYPICAL_OUTPUT_TOKENS, ChatExplainer, Explained, GroupName, PlantedExplainer, Source, Subject
 from sarm.explain.prompts import Candidate, choose_by_weight, choose_negatives, detection_score
 from sarm.job import JobContext, UsageProblem
-from sarm.judges.answers import AnswerLog, RecordedJudge
-from sarm.judges.endpoint import EndpointJudge, EndpointSettings, read_settings
-from sarm.judges.questions import Judge, Usage
+from sarm.judges.answers import AnswerLog
+from sarm.judges.concurrent_questions import Unanswered
+from sarm.judges.endpoint import EndpointJudge
+from sarm.judges.questions import Judge, QuestionFailed, QuestionRefused, Usage
+from sarm.judges.recorded import RecordedJudge, write_answers
+from sarm.judges.settings import EndpointSettings, read_settings
+from sarm.judges.spending import Spending
+from sarm.judges.verdicts import GRAMMAR
 from sarm.store.json_lines import read_lines, write_lines
+from sarm.store.whole_files import write_whole
 
 
 def explain_latents(config: ExplanationConfig, context: JobContext) -> None:
@@ -46,19 +52,44 @@ def explain_latents(config: ExplanationConfig, context: JobContext) -> None:
             f"none of the {len(source.kept.latent_context_map)} latents with contexts can be explained; "
             "lower the threshold of the collection, or choose other latents"
         )
-    log: AnswerLog | None = None
     if config.judge == "planted":
-        explainer: ChatExplainer | PlantedExplainer = PlantedExplainer(read_concepts(context))
-    else:
-        judge, settings = judge_of(config, context)
-        log = AnswerLog(judge, context.checkpoint / "answers.jsonl", settings=settings, max_output_tokens=config.max_output_tokens)
-        explainer = ChatExplainer(config, log, stop_requested=context.stop_requested)
-        _estimate(explainer, subjects, context, settings)
-    rows = []
-    for done, subject in enumerate(subjects, start=1):
-        rows.append(record(config, subject, explainer.explain(subject) if subject.shown else None))
-        context.progress(done, len(subjects), "latents", "")
-    _write(config, context, rows, log)
+        planted = PlantedExplainer(read_concepts(context))
+        found = [planted.explain(subject) if subject.shown else None for subject in subjects]
+        _write(config, context, [record(config, *pair) for pair in zip(subjects, found, strict=True)], None)
+        return
+    judge, settings = judge_of(config, context)
+    spending = Spending(context.locations["spent"]) if "spent" in context.locations else None
+    log = AnswerLog(judge, context.checkpoint / "answers.jsonl", settings=settings, spending=spending, tell=context.log)
+    log.refuse_other_addresses(log.answers)
+    explainer = ChatExplainer(config, log, stop_requested=context.stop_requested)
+    _estimate(explainer, subjects, context, settings)
+    unanswered = Unanswered(log, refused_are_unread=settings is not None and settings.refused == "unread")
+    explained = _explained(explainer, subjects, context, unanswered)
+    rows = [record(config, subject, one) for subject, one in zip(subjects, explained, strict=True)]
+    _write(config, context, rows, log, explainer)
+
+
+def _explained(
+    explainer: ChatExplainer, subjects: Sequence[Subject], context: JobContext, unanswered: Unanswered
+) -> list[Explained | None]:
+    """Each latent explained, None for one without contexts. One whose question has no answer is left until the others are done.
+
+    Raises QuestionRefused or QuestionFailed for those that stay without.
+    """
+    found: dict[int, Explained | None] = {}
+    while True:
+        for place, subject in enumerate(subjects):
+            if place in found:
+                continue
+            try:
+                found[place] = explainer.explain(subject) if subject.shown else None
+            except (QuestionRefused, QuestionFailed) as error:
+                unanswered.add(error)
+                continue
+            unanswered.answered()
+            context.progress(len(found), len(subjects), "latents", "")
+        if not unanswered.ask_again():
+            return [found[place] for place in range(len(subjects))]
 
 
 def judge_of(config: ExplanationConfig, context: JobContext) -> tuple[Judge, EndpointSettings | None]:
@@ -66,10 +97,7 @@ def judge_of(config: ExplanationConfig, context: JobContext) -> tuple[Judge, End
     if config.judge == "recorded":
         return RecordedJudge(context.locations.get("answers", Path("answers.json")), digest=config.answers_digest), None
     settings = read_settings(context.locations.get("endpoint", Path("endpoint.json")))
-    judge = EndpointJudge(
-        settings, model=config.judge_model, temperature=config.temperature, max_output_tokens=config.max_output_tokens
-    )
-    return judge, settings
+    return EndpointJudge(settings, model=config.judge_model, temperature=config.temperature), settings
 
 
 def read_concepts(context: JobContext) -> dict[str, Any]:
@@ -222,14 +250,21 @@ def record(config: ExplanationConfig, subject: Subject, explained: Explained | N
     }
 
 
-def _write(config: ExplanationConfig, context: JobContext, rows: Sequence[dict[str, Any]], log: AnswerLog | None) -> None:
+def _write(
+    config: ExplanationConfig,
+    context: JobContext,
+    rows: Sequence[dict[str, Any]],
+    log: AnswerLog | None,
+    explainer: ChatExplainer | None = None,
+) -> None:
     write_lines(context.output / "explanations.jsonl", rows)
-    answers = dict(sorted(log.answers.items())) if log else {}
-    (context.output / "answers.json").write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_answers(context.output / "answers.json", log.answers if log else {})
     usage = log.usage if log else Usage(0, 0)
     groups = {group: [row for row in rows if row["group"] == group] for group in dict.fromkeys(row["group"] for row in rows)}
     facts = {**config.model_dump(mode="json"), **usage._asdict(), "groups": {name: _group_facts(found) for name, found in groups.items()}}
-    (context.output / "summary.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    if log is not None and explainer is not None:
+        facts |= {"grammar": GRAMMAR, **explainer.unread(), **log.facts(explainer.asked.values())}
+    write_whole(context.output / "summary.json", json.dumps(facts, indent=1) + "\n")
 
 
 def _group_facts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,32 @@
+"""What all jobs of one run have taken of a judge together, kept in one small file a job, so that a cap holds for their sum."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sarm.judges.questions import Usage
+from sarm.store.whole_files import write_whole
+
+
+class Spending:
+    """One job's file among those of its run; jobs may be in several processes, and on several machines that share the folder.
+
+    A job writes what it is about to take before it reads what the others have: of two that reach the cap at once both see it.
+    """
+
+    def __init__(self, own: Path) -> None:
+        own.parent.mkdir(parents=True, exist_ok=True)
+        self._own = own
+
+    def tell(self, taken: Usage) -> None:
+        """What this job has taken, with what is under way."""
+        write_whole(self._own, json.dumps(taken._asdict()) + "\n")
+
+    def others(self) -> Usage:
+        """What the other jobs of the run have taken."""
+        total = Usage(0, 0)
+        for path in sorted(self._own.parent.glob("*.json")):
+            if path.name != self._own.name:
+                total = total.plus(Usage(**json.loads(path.read_bytes())))
+        return total
