@@ -37,6 +37,13 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "update",
         "zero",
     ),
+    "sarm.judges": (
+        "grammar prompts questions",
+        "completions recorded refusals settings verdicts",
+        "connection spending",
+        "answers endpoint",
+        "concurrent_questions",
+    ),
     "sarm.checkpoints": ("config_files hub sarm_geometry tensors", "loading", "backbones saes", "reward_models"),
     "sarm.jobs": ("data latents process related score train weights", "__main__"),
     "replication": (
@@ -59,7 +66,10 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 # What the tower that decides may take from `sarm`: whole rooms without torch, and the shape of comparison data.
-SHARED = ("sarm", "sarm.job", "sarm.resources", "sarm.config.", "sarm.store.", "sarm.metrics.", "sarm.data.preferences")
+SHARED = (
+    *("sarm", "sarm.job", "sarm.resources", "sarm.config.", "sarm.store.", "sarm.metrics.", "sarm.data.preferences"),
+    "sarm.judges.settings",
+)
 # (who, whom, why): neither a module that begins with the first may import one that begins with the second.
 NEVER: tuple[tuple[str, str, str], ...] = (
     ("sarm", "replication", "what computes does not know what decides"),
@@ -79,7 +89,7 @@ NEVER: tuple[tuple[str, str, str], ...] = (
 MATH = (
     *("sarm.sae.model", "sarm.sae.step", "sarm.sae.sparse_encoder", "sarm.sae.sparse_products", "sarm.sae.topk_selection"),
     *("sarm.sae.small_moments", "sarm.reward.losses", "sarm.reward.steering", "sarm.reward.sparse_rm"),
-    *("sarm.judges.verdicts", "sarm.judges.prompts", "sarm.metrics."),
+    *("sarm.judges.verdicts", "sarm.judges.prompts", "sarm.judges.grammar.", "sarm.metrics."),
 )
 # The one module that imports from above itself: names for Python users, in a map, loaded when they are asked for, and shown to type
 # checkers under TYPE_CHECKING. Nothing inside the two packages may import through it.

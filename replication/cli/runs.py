@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replication.cli.endpoint import Endpoint, ExplainerOptions, JudgeOptions, with_endpoint
+from replication.cli.endpoint import Endpoint, ExplainerOptions, JudgeOptions, refuse_other_addresses, with_endpoint
 from replication.cli.from_scores import rebuild_tables
 from replication.cli.option_groups import Without
 from replication.cli.options import ExperimentOptions, PartOptions, RunOptions, typed_command
@@ -117,7 +117,8 @@ def settings_of(
     experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, *, fresh: bool, endpoint: Endpoint = NOBODY
 ) -> list[Setting]:
     """The settings of a command; with `fresh` one attempt number for all, so that experiments go on sharing their work."""
-    settings = [with_endpoint(one, endpoint, store) for one in settings_for(experiments, chosen, store, os.environ)]
+    run = f"{' '.join(one.name for one in experiments)} {chosen.model_dump_json()}"
+    settings = [with_endpoint(one, endpoint, store, run=run) for one in settings_for(experiments, chosen, store, os.environ)]
     if not fresh:
         return settings
     from replication.plan import steps  # noqa: PLC0415 - rich and the estimates are not needed by --help
@@ -138,6 +139,7 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: RunOptions, endp
     settings = settings_of(experiments, chosen, place, fresh=how.fresh, endpoint=endpoint)
     steps.refuse_unpinned(settings)
     planned = _permitted_plan(settings, place, how)
+    refuse_other_addresses(planned.recipes, endpoint, place)
     launcher = _launcher(how, planned.cluster, how.workers or max(one.profile.workers for one in settings))
     if how.launcher == "print":
         with progress.watching(len(planned.todo)) as watch:

@@ -246,8 +246,7 @@ def explanation_job(setting: Setting, row: Row, seed: int, inputs: Mapping[str, 
     config = build(ExplanationConfig, f"row {row.name}, explanations", {**found, "judge": judge, "answers_digest": digest})
     truth = {"texts": miniature_job(setting)} if config.judge == "planted" else {}
     planned = job_of(setting, config, label=f"explanations of {row.name}, seed {seed}", inputs={**inputs, **truth})
-    places = {"endpoint": setting.endpoint, "answers": setting.answers}
-    return replace(planned, locations={name: place for name, place in places.items() if place})
+    return replace(planned, locations=setting.answering(planned, recorded=bool(setting.answers)))
 
 
 def baseline_job(setting: Setting, features: str, name: BenchmarkName, data: Job) -> Job:

@@ -48,7 +48,7 @@ def _judged(setting: Setting, row: JudgeRow, data: Mapping[BenchmarkName, Job]) 
         for mode in MODES:
             job = judge_job(setting, row, mode, name="rewardbench2", data=data["rewardbench2"])
             # Both modes rate Ties: what a ranking has asked there, the rating reads instead of asking again.
-            after = replace(job, inputs={**job.inputs, "earlier": modes["ranking"]}) if modes and not setting.answers else job
+            after = _after(setting, job, modes["ranking"]) if modes and not setting.answers else job
             chosen = job if setting.stored(job) else after
             if _wanted(setting, chosen, asked=setting.judging.asks(row, mode)):
                 modes[mode] = chosen
@@ -56,6 +56,11 @@ def _judged(setting: Setting, row: JudgeRow, data: Mapping[BenchmarkName, Job]) 
     if rated is not None and not _wanted(setting, rated, asked=asked and "rmbench" in setting.judging.benchmarks):
         rated = None
     return Judged(row=row, asked=asked, modes=modes, rmbench=rated)
+
+
+def _after(setting: Setting, job: Job, ranking: Job) -> Job:
+    later = replace(job, inputs={**job.inputs, "earlier": ranking})
+    return replace(later, locations=setting.answering(later, recorded=False))
 
 
 def _wanted(setting: Setting, job: Job, *, asked: bool) -> bool:
@@ -79,5 +84,4 @@ def judge_job(setting: Setting, row: JudgeRow, mode: Mode, *, name: BenchmarkNam
     }
     config = build(JudgeConfig, f"judge {row.name}", fields)
     planned = job_of(setting, config, label=f"{mode} by {row.name} on {name}", inputs={"benchmark": data})
-    places = {"answers": setting.answers} if recorded else {"endpoint": setting.endpoint}
-    return replace(planned, locations={place: path for place, path in places.items() if path})
+    return replace(planned, locations=setting.answering(planned, recorded=recorded))

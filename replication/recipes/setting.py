@@ -24,7 +24,8 @@ class Setting:
 
     `rows` are comma-separated patterns (empty: all); `overrides` come from `--set`; `attempt` > 0 is `--fresh`;
     `digest` gives the SHA-256 of a local file or folder. `endpoint` (settings of a chat endpoint, a JSON file) and `answers`
-    (recorded ones) are files for the explanations, `authors` holds the rewards behind the paper's Figure 3; empty for none.
+    (recorded ones) are files for explanations and judgements, `spending` is the folder in which the jobs of a run keep what they spent at
+    the endpoint; `authors` holds the rewards behind the paper's Figure 3; empty for none.
     `asked` is what the user gave as --profile, for messages; empty where that is the profile's name.
     `source`: train our own models, or score released checkpoints. `judging` says which judges are asked, `stored` whether an artifact is
     there: answers once paid for are shown without being asked for.
@@ -39,12 +40,21 @@ class Setting:
     attempt: int = 0
     digest: Callable[[Path], str] = fingerprint
     endpoint: str = ""
+    spending: str = ""
     answers: str = ""
     authors: str = ""
     source: Source = "train"
     asked: str = ""
     judging: Judging = NOBODY
     stored: Callable[[Job], bool] = lambda job: False
+
+    def answering(self, job: Job, *, recorded: bool) -> dict[str, str]:
+        """Where a job finds who answers, by name of its location: recorded answers, or an endpoint and where to keep what was spent."""
+        if recorded:
+            return {"answers": self.answers}
+        # `--fresh` is a run of its own.
+        spent = f"{self.spending}/{self.attempt}/{job.kind}-{job.short_key}.json" if self.spending else ""
+        return {name: place for name, place in (("endpoint", self.endpoint), ("spent", spent)) if place}
 
     @property
     def profile_option(self) -> str:

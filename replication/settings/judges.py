@@ -65,6 +65,8 @@ def judges_named(texts: Sequence[str], registered: Sequence[JudgeRow]) -> tuple[
         name, equals, model = (part.strip() for part in text.partition("="))
         if not NAME.fullmatch(name) or (equals and not model):
             problems.append(f"--judge {text}: expected NAME or NAME=MODEL, the name in small letters, digits, dots and dashes")
+        elif name in found:
+            problems.append(f"--judge {text}: {name!r} is asked twice; give each judge a name of its own")
         elif name in known:
             found[name] = known[name].model_copy(update={"model": model or known[name].model})
         elif model:

@@ -59,6 +59,7 @@ class AnswerLog:
         self._under_way = Usage(0, 0)
         self._lock = threading.Lock()
         self._read()
+        self._tell_spending()
 
     def remember(self, answers: Mapping[str, Answer]) -> None:
         """Take over answers (question key -> answer) that somebody else has kept, save those that nobody gave."""
