@@ -57,7 +57,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     ),
     "replication.launch": ("interface torchrun", "local slurm", "status"),
     "replication.report": (
-        "cells counts statistics",
+        "answers cells counts statistics",
         "measurements provenance published",
         "audit latents steering",
         "claims",

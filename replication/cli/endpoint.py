@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from replication.recipes.jobs_needed import Recipe
 from replication.recipes.setting import Setting
+from replication.report.answers import UNKNOWN_ADDRESS
 from replication.settings.judges import Judging, Mode, judges_matching, judges_named
 from replication.settings.profiles import BenchmarkName
 from replication.usage_problems import UsageProblems
@@ -25,7 +26,6 @@ from sarm.store.whole_files import write_whole
 # In the store: the settings of every run that asks, under a name that follows from what they say, and beside them what each run has spent.
 ENDPOINT_FOLDER = ".endpoints"
 NAME_LENGTH = 16
-UNKNOWN_ADDRESS = "an address that was not kept"
 # Which file of an artifact says who gave its answers.
 WHO_ANSWERED = {"judge_benchmark": "conditions.json", "explain_latents": "summary.json"}
 # Thousands of questions meet more rate limits than a few: eight waits, growing to eight seconds each or as long as Retry-After asks.

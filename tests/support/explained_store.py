@@ -25,14 +25,21 @@ def row(latent: int, weight: float, more: int, less: int, *, group: str = "posit
     }  # fmt: skip
 
 
-def explained_store(folder: Path, *, seeds: tuple[int, ...] = (0, 1)) -> tuple[Recipe, ArtifactStore]:
-    """A store in which only the explanations are there: two latents of ours and one control a seed."""
+def explained_store(
+    folder: Path, *, seeds: tuple[int, ...] = (0, 1), summary: dict[str, Any] | None = None
+) -> tuple[Recipe, ArtifactStore]:
+    """A store in which only the explanations are there, with their summary if one is given: two latents of ours and one control a seed."""
     setting = Setting(experiment=EXPERIMENTS["features"], profile=load_profile("mini", environment={}), protocol=PROTOCOLS["paper"])
     made, store = recipe(replace(setting, seeds=seeds)), ArtifactStore(folder)
     for training in made.trainings:
         if training.explanation is not None:
             rows = [row(3, 0.4, 20, 2, accuracy=0.9), row(5, -0.4, 1, 19, group="negative", accuracy=0.8)]
             rows.append(row(7, 0.1, 10, 9, group="control-positive", accuracy=0.6))
-            text = "".join(json.dumps(one) + "\n" for one in rows)
-            commit(training.explanation, store, lambda output, text=text: (output / "explanations.jsonl").write_text(text))
+
+            def fill(output: Path, rows: list[dict[str, Any]] = rows) -> None:
+                (output / "explanations.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+                if summary is not None:
+                    (output / "summary.json").write_text(json.dumps(summary))
+
+            commit(training.explanation, store, fill)
     return made, store

@@ -1,4 +1,4 @@
 """Explained latents: their table, how well explanations detect, and whether a latent does what its weight says.
 
-May import: cells, provenance, statistics.
+May import: answers, cells, provenance, statistics.
 """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from replication.recipes.jobs_needed import Recipe, Training
+from replication.report.answers import remarks
 from replication.report.cells import Listing, Report
 from replication.report.latents.detection import Accuracies, Difference, accuracies, difference
 from replication.report.latents.polarity import FALSE_DISCOVERIES, Polarity, polarities, shown, summary
@@ -33,7 +35,8 @@ def collect_features(recipe: Recipe, store: ArtifactStore, *, command: str) -> R
         if training.row.encoder != "sae":
             continue
         rows = explained[training.seed]
-        listings.append(_groups(training, rows, missing=training.missing or f"not yet run: {command}"))
+        missing = training.missing or f"not yet run: {command}"
+        listings.append(_groups(training, rows, missing=missing, answers=_answers(training, store)))
         if rows:
             listings.append(_latents(training, rows))
     return framed(recipe, store, listings=listings)
@@ -45,6 +48,20 @@ def explanations(training: Training, store: ArtifactStore) -> Rows:
     if job is None or not store.has(job):
         return ()
     return [row for _, row in read_lines(store.path(job) / "explanations.jsonl")]
+
+
+def _answers(training: Training, store: ArtifactStore) -> str:
+    """How many answers could not be read, and what else a reader must know of them; empty where nobody was asked in words."""
+    job = training.explanation
+    path = store.path(job) / "summary.json" if job is not None else None
+    if job is None or path is None or not store.has(job) or not path.is_file():
+        return ""
+    facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if facts.get("judge") == "planted":
+        return ""
+    unread = f"{facts['unread']:,} of {facts['questions']:,} answers could not be read" if "questions" in facts else ""
+    said = "; ".join(one for one in (unread, *remarks(facts, path.parent)) if one)
+    return said[:1].upper() + said[1:] + "." if said else ""
 
 
 def _difference(found: Mapping[int, Accuracies]) -> Listing:
@@ -70,7 +87,7 @@ def _points(one: Difference) -> str:
     return f"{one.estimate:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
 
 
-def _groups(training: Training, rows: Rows, *, missing: str) -> Listing:
+def _groups(training: Training, rows: Rows, *, missing: str, answers: str) -> Listing:
     """One line a group (positive, negative, and the same of the frozen random encoder); means over latents with 95 % intervals."""
     groups = dict.fromkeys(str(row["group"]) for row in rows)
     leanings = list(zip(rows, polarities(rows), strict=True))
@@ -86,6 +103,7 @@ def _groups(training: Training, rows: Rows, *, missing: str) -> Listing:
             "Detection: which of a shuffled batch of held-out contexts, half of them hard negatives, match the explanation.",
             POLARITY,
             "The paper has no aggregate to compare with.",
+            *([answers] if answers else []),
         ),
     )
 

@@ -1,4 +1,4 @@
 """Our results: from artifacts to cells, as files, read back from files, in the leaderboard.
 
-May import: cells, claims, measurements, provenance, published, statistics.
+May import: answers, cells, claims, measurements, provenance, published, statistics.
 """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from replication.recipes.jobs_needed import Recipe
 from replication.recipes.judges import Judged
+from replication.report.answers import remarks
 from replication.report.measurements import Measured, measured_jobs
 from replication.settings.judges import MODES, JudgeRow, Mode
 from replication.settings.profiles import BenchmarkName
@@ -16,18 +16,6 @@ from sarm.job import Job
 from sarm.metrics.credits import OVERALL
 from sarm.store.artifacts import ArtifactStore
 
-# Why answers are unread, and what they were asked without, in words. Other reasons are the server's own `finish_reason`.
-WHY = {
-    "its words": "by their words",
-    "length": "cut at their longest",
-    "context": "beyond the judge's context",
-    "refused": "refused by the endpoint",
-    "filtered": "taken by a filter",
-    "content_filter": "taken by a filter",
-    "wordless": "without a word",
-    "thoughts only": "with thoughts alone",
-}
-WISHES = {"temperature": "a temperature", "system": "a system message (it stands before the question)"}
 MODE_WORDS: Mapping[Mode, str] = {"ranking": "one of four named best, seeded positions", "rating": "each completion rated 1 to 10"}
 
 
@@ -104,33 +92,12 @@ def _said(row: JudgeRow, mode: Mode, job: Job, store: ArtifactStore) -> str:
         return ""
     facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     answers = facts["rankings"] + facts["ratings"]
-    more = "".join(f"; {part}" for part in (_why(facts), *_remarks(facts, path)) if part)
+    more = "".join(f"; {part}" for part in remarks(facts, path.parent))
     if facts["benchmark"] == "rmbench":
         return f"{row.model}; {facts['unread']} of {answers:,} ratings could not be read; rating RM-Bench's completions is our choice{more}"
     unread = f"{facts['unread']} of {answers:,} answers could not be read (1/4 of an item, -1 in Ties, as officially)"
     differently = f"the {_other(facts)} parser reads {facts['read_differently']} differently"
     return f"{row.model}, {MODE_WORDS[mode]}; {unread}; {differently}{more}"
-
-
-def _why(facts: Mapping[str, Any]) -> str:
-    """Why answers are unread, where some are for another reason than their words."""
-    why = facts.get("unread_because", {})
-    told = [f"{count:,} {WHY.get(reason, f'ended with {reason!r}')}" for reason, count in why.items()]
-    return f"unread: {', '.join(told)}" if why.keys() - {"its words"} else ""
-
-
-def _remarks(facts: Mapping[str, Any], path: Path) -> list[str]:
-    """What else a reader must know of the answers."""
-    addresses = sorted({one["address"] or "an address that was not kept" for one in facts.get("answered_by", [])})
-    told = [f"answers from {' and '.join(addresses)}" if len(addresses) > 1 else ""]
-    without = {wish: count for wish, count in facts.get("asked_without", {}).items() if wish != "max_tokens"}
-    told += [f"{count:,} questions asked without {WISHES.get(wish, wish)}, which the endpoint refuses" for wish, count in without.items()]
-    cut = facts.get("perhaps_cut", 0)
-    told.append(f"of {cut:,} questions the endpoint counted so few tokens that it seems to cut them" if cut else "")
-    if "grammar" not in facts:
-        answers = f"{path.parent.parent.name}/{path.parent.name}/answers.json"
-        told.append(f"read by an earlier parser, which took ends of scales for ratings; --answers with the store's {answers} reads anew")
-    return [one for one in told if one]
 
 
 def _other(facts: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from explained_store import explained_store, row
@@ -65,6 +66,18 @@ def test_the_report_shows_detection_over_seeds_and_polarity_of_each_group(tmp_pa
         "control-positive": "1 of 1 agree, 0 beyond chance",
     }
     assert [line[5].partition(",")[0] for line in latents.rows] == ["20:2", "19:1", "10:9"]
+
+
+def test_unread_answers_of_an_explainer_are_counted_under_the_table(tmp_path: Path) -> None:
+    def notes(facts: dict[str, Any]) -> tuple[str, ...]:
+        made, store = explained_store(tmp_path / str(len(facts)) / str(facts["judge"]), seeds=(0,), summary=facts)
+        report = collect_features(made, store, command="x")
+        return next(one.notes for one in report.listings if one.name == "features-groups-seed0")
+
+    facts = {"judge": "endpoint", "grammar": 2, "questions": 40, "unread": 3, "unread_because": {"length": 2, "its words": 1}}
+    assert notes(facts)[-1] == "3 of 40 answers could not be read; unread: 2 cut at their longest, 1 by their words."
+    assert notes({"judge": "endpoint"})[-1].startswith("Read by an earlier parser")
+    assert "aggregate" in notes({"judge": "planted"})[-1]
 
 
 def test_nothing_explained_yet_says_what_to_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chat_server import KEY, ChatServer, chat_server, completion, sensible
+from chat_server import KEY, ChatServer, chat_server, completion, refusal, sensible
 from pydantic import ValidationError
 from statsmodels.stats.proportion import proportion_confint
 from tiny import Stop, edit_json, edit_tensors, job_context, read_rows, same_bytes
@@ -90,6 +90,22 @@ def explained(folder: Path, made: dict[str, Path], server: ChatServer, **changes
         ("Explanation: a\nScore: [5/4/3/2/1]", ("a", None)),
         ("Explanation: a\nScore: 4.", ("a", 4)),
         ("Explanation:\nScore: 3", (None, 3)),
+        ("Explanation:\na b\nScore: 3", ("a b", 3)),
+        ("**Explanation: a**\n**Score: 3**", ("a", 3)),
+        ("Score: 3 is too low... Explanation: x Score: 5", ("x", 5)),
+        ("<think>Score: 3</think>Explanation: a\nScore: 4", ("a", 4)),
+        ("<think>Explanation: b\nScore: 3", (None, None)),
+        ("Explanation: maybe dogs. Explanation: cats or dogs\nScore: 4", ("cats or dogs", 4)),
+        ("Explanation: a\nScore: 4/5", ("a", 4)),
+        ("Explanation: a\nScore: 4/10", ("a", None)),
+        ("Explanation: a\nScore: 4-5", ("a", None)),
+        ("Explanation: a\nScore: 3 or 4", ("a", None)),
+        ("Explanation: a\nScore: 4\nConfidence: 5", ("a", 4)),
+        ("Explanation: a\nConfidence score: 5", ("a", None)),
+        ("Explanation: a\nScore (1-5): 4", ("a", 4)),
+        ("Explanation: a\nScore: 4 - Clear pattern with one or two deviating examples", ("a", 4)),
+        ("Explanation: a\nScore: 4 (all 40 contexts but one)", ("a", 4)),
+        ("Explanation: the word score: as in sports\nScore: 5", ("the word score: as in sports", 5)),
         ("no idea", (None, None)),
         ("", (None, None)),
     ],
@@ -113,6 +129,11 @@ def test_checked_answers_have_a_score_of_the_rubric(text: str, expected: tuple[s
 )
 def test_matches_name_texts_that_are_there(text: str, expected: set[int] | None) -> None:
     assert parse_matches(text, 4) == expected
+
+
+def test_an_answer_that_was_cut_says_nothing() -> None:
+    assert parse_checked("Explanation: a\nScore: 4", ended=False) == (None, None)
+    assert parse_matches("Matches: 1", 4, ended=False) is None
 
 
 def test_detection_texts_are_numbered_and_stay_on_one_line() -> None:
@@ -249,6 +270,41 @@ def test_a_failing_endpoint_loses_nothing_and_nothing_is_asked_twice(made: dict[
     explain_latents(config(), resumed)
     assert len(server.requests) == questions - 3
     same_bytes(tmp_path / "whole" / "output", resumed.output)
+
+
+def test_a_latent_that_the_endpoint_refuses_is_left_until_the_others_are_explained(
+    made: dict[str, Path], server: ChatServer, tmp_path: Path
+) -> None:
+    good = completion("Explanation: x\nScore: 4\nMatches: 1")
+    server.answer = lambda request: good
+    explain_latents(config(), context_of(tmp_path / "whole", made, server))
+    first = server.requests[0]["messages"][1]["content"]
+    asked = len(server.requests)
+    server.requests.clear()
+    server.answer = lambda request: refusal(400, "cannot do") if request["messages"][1]["content"] == first else good
+    with pytest.raises(UsageProblem, match=r"1 questions have no answer.*latent \d+ \(positive\): .*cannot do.*--refused-questions unread"):
+        explain_latents(config(), context_of(tmp_path / "parts", made, server))
+    kept = len(read_rows(tmp_path / "parts" / "checkpoint" / "answers.jsonl"))
+    assert 0 < kept < asked
+    context = context_of(tmp_path / "parts", made, server, refused="unread")
+    explain_latents(config(), context)
+    rows = read_rows(context.output / "explanations.jsonl")
+    assert [row["status"] for row in rows] == ["unparsed", "explained", "explained", "explained"]
+    summary = json.loads((context.output / "summary.json").read_text())
+    assert summary["unread_because"] == {"refused": 1} and summary["unread"] == 1 and summary["questions"] == kept + 1
+
+
+def test_a_latent_beyond_the_context_is_unread_and_a_thinking_explainer_s_thoughts_do_not_count(
+    made: dict[str, Path], server: ChatServer, tmp_path: Path
+) -> None:
+    server.answer = lambda request: refusal(400, "too long", code="context_length_exceeded")
+    row = explained(tmp_path / "long", made, server, positive=1, negative=0)[0]
+    assert (row["status"], row["asked"]) == ("unparsed", 1) and len(server.requests) == 1
+    server.answer = lambda request: completion("<think>Score: 3 is too low\nMatches: 1, 2</think>Explanation: x\nScore: 5\nMatches: 1")
+    row = explained(tmp_path / "thought", made, server, positive=1, negative=0)[0]
+    assert row["score"] == 5 and row["detection"]["unanswered"] == 0
+    summary = json.loads((tmp_path / "thought" / "output" / "summary.json").read_text())
+    assert summary["unread"] == 0 and summary["answered_by"][0]["address"] == server.url and summary["grammar"] == 2
 
 
 def test_a_stop_request_is_heeded_between_questions(made: dict[str, Path], server: ChatServer, tmp_path: Path) -> None:
