@@ -60,57 +60,65 @@ class ChatServer:
         return EndpointSettings(**{"api_base": self.url, "key_variable": "TEST_KEY", "timeout_seconds": 5.0, "retries": 2, **changes})
 
 
+class _Handler(BaseHTTPRequestHandler):
+    server: _Quiet
+
+    def do_POST(self) -> None:
+        chat = self.server.chat
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        chat.requests.append(request)
+        chat.keys.append(self.headers.get("Authorization", ""))
+        chat.headers.append(dict(self.headers))
+        step = chat.script.pop(0) if chat.script else chat.answer(request)
+        step = (200, {}, step) if isinstance(step, bytes) else step
+        if step == "close":
+            self.close_connection = True
+            self.connection.close()
+        elif step == "drip":
+            self._drip()
+        else:
+            self._tell(step)
+
+    def _tell(self, step: Step) -> None:
+        if step == "slow":
+            time.sleep(1.0)
+        status, headers, body = step if isinstance(step, tuple) else (200, {}, completion("late"))
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body) + (50 if step == "cut" else 0)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        for _ in range(100):
+            self.wfile.write(b" " * 2**20)
+            self.wfile.flush()
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+    chat: ChatServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        return
+
+
 @contextmanager
 def chat_server() -> Iterator[ChatServer]:
     """A server on a free local port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            server.requests.append(request)
-            server.keys.append(self.headers.get("Authorization", ""))
-            server.headers.append(dict(self.headers))
-            step = server.script.pop(0) if server.script else server.answer(request)
-            step = (200, {}, step) if isinstance(step, bytes) else step
-            if step == "close":
-                self.close_connection = True
-                self.connection.close()
-                return
-            if step == "slow":
-                time.sleep(1.0)
-            if step == "drip":
-                self._drip()
-                return
-            status, headers, body = step if isinstance(step, tuple) else (200, {}, completion("late"))
-            self.send_response(status)
-            for name, value in {"Content-Type": "application/json", **headers}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body) + (50 if step == "cut" else 0)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def _drip(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            for _ in range(100):
-                self.wfile.write(b" " * 2**20)
-                self.wfile.flush()
-            self.close_connection = True
-
-        def log_message(self, format: str, *args: Any) -> None:
-            return
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            return
-
-    http = Quiet(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    server = ChatServer(f"http://127.0.0.1:{http.server_address[1]}/v1")
+    http = _Quiet(("127.0.0.1", 0), _Handler)
+    http.chat = ChatServer(f"http://127.0.0.1:{http.server_address[1]}/v1")
     threading.Thread(target=http.serve_forever, daemon=True).start()
     try:
-        yield server
+        yield http.chat
     finally:
         http.shutdown()
         http.server_close()
