@@ -13,6 +13,14 @@ from typing import ClassVar, Literal
 from sarm.job import Interrupted, JobConfig, JobContext, UsageProblem
 from sarm.jobs.process.registry import Registry
 
+# Texts of torch 2.11 on a GPU.
+CARD_IS_FULL = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.55 GiB of which 1.21 GiB is free. "
+    "Process 4711 has 22.30 GiB memory in use. Of the allocated memory 19.80 GiB is allocated by PyTorch, and 2.10 GiB is reserved by "
+    "PyTorch but unallocated. If reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True"
+)
+CUDA_ADVICE = "CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect."
+
 
 class CountConfig(JobConfig):
     kind: ClassVar[str] = "count"
@@ -20,7 +28,7 @@ class CountConfig(JobConfig):
 
     steps: int = 3
     seed: int = 0
-    trouble: Literal["none", "usage", "crash", "memory", "disk", "link", "print"] = "none"
+    trouble: Literal["none", "usage", "crash", "memory", "disk", "link", "print", "card is full", "card is busy"] = "none"
 
 
 class SumConfig(JobConfig):
@@ -56,6 +64,12 @@ def _trouble(config: CountConfig, context: JobContext) -> None:
         raise ValueError("first line\nsecond line")
     if config.trouble == "memory":
         raise MemoryError
+    if config.trouble == "card is full":
+        from torch import OutOfMemoryError
+
+        raise OutOfMemoryError(CARD_IS_FULL)
+    if config.trouble == "card is busy":
+        raise RuntimeError(f"CUDA error: CUDA-capable device(s) is/are busy or unavailable\n{CUDA_ADVICE}")
     if config.trouble == "disk":
         raise OSError(errno.ENOSPC, "No space left on device")
     if config.trouble == "link":
@@ -63,6 +77,13 @@ def _trouble(config: CountConfig, context: JobContext) -> None:
     if config.trouble == "print":
         print("a library says hello")
         os.write(1, b"native code says hello\n")
+
+
+def lost_card() -> Exception:
+    """What torch raises when a card falls off the bus: a class of its own from 2.8 on."""
+    import torch
+
+    return getattr(torch, "AcceleratorError", RuntimeError)(f"CUDA error: unspecified launch failure\n{CUDA_ADVICE}")
 
 
 def count(config: CountConfig, context: JobContext) -> None:
@@ -79,6 +100,8 @@ def count(config: CountConfig, context: JobContext) -> None:
         partial.write_text(json.dumps(state))
         partial.replace(saved)
         context.progress(step + 1, config.steps, "steps", "")
+        if os.environ.get("MAKE_BELIEVE_CARD_IS_LOST") == str(step + 1):
+            raise lost_card()
         if context.stop_requested():
             raise Interrupted(f"stopped at step {step + 1} with a checkpoint; the same command continues")
     (context.output / "deep").mkdir(exist_ok=True)

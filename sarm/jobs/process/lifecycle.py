@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import TextIO
 
 from sarm.job import EnvironmentProblem, Interrupted, JobConfig, JobContext, JobError, JobRequest, UsageProblem, unsuited
+from sarm.jobs.process.device_errors import DeviceLost, device_problem
 from sarm.jobs.process.events import Events, captured
 from sarm.jobs.process.measure import Meter
 from sarm.jobs.process.ranks import Leader, run_work
@@ -20,7 +22,7 @@ from sarm.jobs.process.registry import Registry
 from sarm.jobs.process.tensorboard import mirror_metrics
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.claim_and_commit import claim, commit, release, try_claim
-from sarm.store.staging import Staging
+from sarm.store.staging import Staging, checkpoint_time
 
 # Source: interface.md section 2. A plain failure comes before "missing", since what is missing follows from it.
 PRECEDENCE = (2, 7, 6, 1, 5)
@@ -47,6 +49,7 @@ class JobProcess:
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
     together: Path | None = None
     leader: Leader | None = None
+    device_lost: Event = field(default_factory=Event, init=False)
 
     def run(self, requests: Sequence[JobRequest]) -> int:
         """Do what is asked and give the exit code: 0, or the one of the first failure in the order of precedence, or 75."""
@@ -63,12 +66,14 @@ class JobProcess:
             codes += [code] if code else []
             if code == Interrupted.exit_code:
                 return code
-            if code and (not self.keep_going or self._group_is_broken()):
+            if code and not self._goes_on():
                 break
         return worst(codes)
 
-    def _group_is_broken(self) -> bool:
-        return self.leader is not None and self.leader.broken
+    def _goes_on(self) -> bool:
+        """Whether this process can do anything more after a failure, and is asked to."""
+        broken = self.device_lost.is_set() or (self.leader is not None and self.leader.broken)
+        return self.keep_going and not broken
 
     def _run_together(self, pending: Sequence[JobRequest], failures: Failures) -> int:
         """Take groups whose inputs are there and that nobody holds, until none is left that this process could do."""
@@ -84,7 +89,7 @@ class JobProcess:
                 time.sleep(TOGETHER_POLL_SECONDS)
             elif taken:
                 codes.append(taken)
-                if taken == Interrupted.exit_code or not self.keep_going:
+                if taken == Interrupted.exit_code or not self._goes_on():
                     return taken
         return worst(codes)
 
@@ -147,6 +152,8 @@ class JobProcess:
                     self._claim(pending, outcomes, releases)
                     self._execute([staging for _, staging in outcomes if isinstance(staging, Staging)], done)
                 except JobError as problem:
+                    if isinstance(problem, DeviceLost):
+                        self.device_lost.set()
                     done |= {request.key for request, outcome in outcomes if outcome == "present"}
                     undone = [request for request in pending if request.key not in done]
                     # Before the work is free again, so that no other process tries the same.
@@ -237,9 +244,13 @@ class JobProcess:
             return EnvironmentProblem("another process took this work over, since this one seemed dead; the same command continues")
         if is_full_disk(error):
             return self.store.space_problem()
-        # By name: torch must not be imported to recognise its error.
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            return EnvironmentProblem("out of memory; lower resources.micro_batch_tokens (or batch_tokens of a scoring) and run it again")
+        problem = device_problem(error)
+        if isinstance(problem, DeviceLost):
+            kept = any(checkpoint_time(staging.folder) for staging in stagings)
+            told = "its last checkpoint is kept" if kept else "no checkpoint was written yet"
+            return DeviceLost(f"{problem}; {told}; go on with: {self.command}")
+        if problem is not None:
+            return problem
         lines = str(error).strip().splitlines()
         return JobError(f"{type(error).__name__}: {lines[0] if lines else 'no message'}")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from sarm.job import JobConfig, JobContext, JobError, JobRequest
+from sarm.jobs.process.device_errors import DeviceLost, device_problem
 from sarm.jobs.process.registry import Registry
 
 POLL_SECONDS = 0.2
@@ -106,6 +107,8 @@ class Leader:
         told = json.loads(self.board.get(f"trouble/{number}/{rank}"))
         found = JobError(f"process {rank}: {told['message']}")
         found.exit_code = told["code"]
+        # It answers, but can compute nothing more.
+        self.broken = self.broken or told["lost"]
         return found
 
     def _lost(self, number: int, problem: Exception | None) -> str:
@@ -140,6 +143,15 @@ def _order(request: JobRequest, context: JobContext) -> dict[str, Any]:
     }
 
 
+def _told(error: Exception) -> dict[str, Any]:
+    """What the first process is told of an error: the line for the user, the exit code, and whether the GPU is gone."""
+    known = error if isinstance(error, JobError) else device_problem(error)
+    lost = isinstance(known, DeviceLost)
+    text = f"{type(error).__name__}: {first_line(error)}" if known is None else str(known)
+    text += "; the same command continues from the last checkpoint" if lost else ""
+    return {"message": text, "code": 1 if known is None else known.exit_code, "lost": lost}
+
+
 @dataclass(frozen=True)
 class Follower:
     """A process that is not the first: it runs what the first one orders, and writes nothing but its shards."""
@@ -172,9 +184,7 @@ class Follower:
         except Exception as error:
             problem = error
             self.stderr.write(traceback.format_exc())
-            code = error.exit_code if isinstance(error, JobError) else 1
-            text = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {first_line(error)}"
-            self.board.set(f"trouble/{number}/{self.rank}", json.dumps({"message": text, "code": code}))
+            self.board.set(f"trouble/{number}/{self.rank}", json.dumps(_told(error)))
         self.board.set(f"over/{number}/{self.rank}", "")
         if problem is None or wait_for(self.board, [f"over/{number}/0"], FAILURE_SECONDS):
             return 0

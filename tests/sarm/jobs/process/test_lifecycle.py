@@ -99,6 +99,8 @@ def test_a_corrupt_artifact_is_rebuilt(store: ArtifactStore) -> None:
         ("usage", 2, "steps do not divide"),
         ("crash", 1, "ValueError: first line"),
         ("memory", 7, "out of memory"),
+        ("card is full", 7, "of which 1.21 GiB is free. Process 4711 has 22.30 GiB memory in use."),
+        ("card is busy", 7, "busy or unavailable); free it or choose another"),
         ("disk", 7, "bytes free"),
         ("link", 6, "wrote a link"),
     ],
@@ -112,6 +114,22 @@ def test_a_failure_gives_its_exit_code_one_line_and_a_log(store: ArtifactStore, 
     log = Path(run.events[-1]["log"]).read_text()
     assert trouble == "link" or "Traceback" in log
     assert not store.has(job) and not store.state(job).running
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_card_that_is_lost_in_mid_job_ends_the_process_and_the_command_that_goes_on_is_named(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, keep_going: bool
+) -> None:
+    job, other = Job(CountConfig(steps=5), label="count"), Job(CountConfig(seed=9), label="other")
+    monkeypatch.setenv("MAKE_BELIEVE_CARD_IS_LOST", "2")
+    run = Run(store, [job, other], keep_going=keep_going, command="replicate table1 --profile paper")
+    assert run.code == 1 and run.names() == ["start", "failed"], "nothing more can be computed in this process"
+    message = "the GPU failed (CUDA error: unspecified launch failure); its last checkpoint is kept; "
+    message += "go on with: replicate table1 --profile paper"
+    assert run.events[-1]["message"] == message and run.stderr.getvalue() == f"count: {message}\n"
+    monkeypatch.delenv("MAKE_BELIEVE_CARD_IS_LOST")
+    again = Run(store, [job, other])
+    assert again.code == 0 and "starts at step 2" in store.log(job).read_text()
 
 
 def test_keep_going_leaves_out_only_what_needs_the_failed_job(store: ArtifactStore) -> None:
