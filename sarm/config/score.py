@@ -57,6 +57,8 @@ class ScoringConfig(JobConfig):
 
     kind: ClassVar[str] = "score_benchmark"
     version: ClassVar[int] = 2
+    data_parallel: ClassVar[bool] = True
+    spreads: ClassVar[bool] = True
 
     benchmark: Literal["rewardbench2", "rmbench", "evaluation"] = Field(description="File of the input: `<benchmark>.jsonl`.")
     formatting: Literal["end-of-turn", "harness"] = Field(

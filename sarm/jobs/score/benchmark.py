@@ -20,6 +20,7 @@ from sarm.data.harness import HarnessTokenizer
 from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, TokenizerProblem, token_budget_batches
 from sarm.engine.devices import device_of, torch_dtype, use_threads
+from sarm.engine.group import ALONE, ProcessGroup, join
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 from sarm.reward.models import RewardModel
 from sarm.scoring.completions import completions_of, encode_completions, regroup
@@ -32,8 +33,8 @@ from sarm.store.json_lines import write_lines
 def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     """Inputs: `model`, `benchmark`. Writes `rewards.jsonl` in the benchmark's order and `conditions.json`.
 
-    Resumes after its last whole batch. Raises UsageProblem for a conversation that loses its end of turn, for a subset that is not
-    there and for a reward that is not finite.
+    Several processes share the batches, each of which is what one process would make of it. Resumes after the last whole batches.
+    Raises UsageProblem for a conversation that loses its end of turn, for a subset that is not there and for a reward that is not finite.
     """
     use_threads(context.resources)
     model_folder = model_after(config.epoch, context.inputs["model"])
@@ -43,9 +44,12 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
         rows = encode_completions(items, tokenizer, max_length=config.max_length, overlong=config.truncation, name=config.benchmark)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
+    group = join(context.resources) if context.resources.processes > 1 else ALONE
     model = _loaded(config, model_folder, device_of(context.resources))
     batches = Batches(config, items, [row.ids for row in rows])
-    rewards = all_rewards(model, batches, tokenizer.pad_id, context)
+    rewards = all_rewards(model, batches, tokenizer.pad_id, context, group)
+    if not group.is_first:
+        return
     scored = regroup(items, rows, rewards)
     write_lines(context.output / "rewards.jsonl", scored)
     _write_conditions(context.output, config, scored, rows, batches)
@@ -108,6 +112,10 @@ class Batches:
         """How many units."""
         return len(self.chunks or self.plain)
 
+    def indices(self, number: int) -> list[int]:
+        """The rows of one unit."""
+        return [row for group in self.chunks[number] for row in group] if self.chunks else self.plain[number]
+
     def score(self, model: RewardModel, number: int, *, pad_id: int) -> list[RowBatch]:
         """Rewards of one unit."""
         first_masked = self.config.bos == "double-first-masked"
@@ -117,24 +125,32 @@ class Batches:
         return score_chunk(model, self.rows, self.chunks[number], pad_id=pad_id, batch_tokens=budget, first_masked=first_masked)
 
 
-def all_rewards(model: RewardModel, batches: Batches, pad_id: int, context: JobContext) -> list[float]:
-    """Rewards in the order of the rows. Raises Interrupted after a batch when a stop was requested."""
+def all_rewards(model: RewardModel, batches: Batches, pad_id: int, context: JobContext, group: ProcessGroup = ALONE) -> list[float]:
+    """Rewards in the order of the rows, in every process of a group. Raises Interrupted after a batch when a stop was requested."""
     if batches.chunks:
         refuse_windows(model)
-    rewards = [math.nan] * len(batches.rows)
-    partial = PartialRewards(context.checkpoint)
-    done = 0
-    for number in range(batches.count):
-        if number not in partial.done:
+    group.check_same([batches.indices(number) for number in range(batches.count)], "batches")
+    partial = PartialRewards(context.checkpoint, rank=group.rank)
+    # What the first one has read: another may have read what a third was just writing.
+    done: dict[int, tuple[list[int], list[float]]] = group.from_first(partial.done)
+    todo = [number for number in range(batches.count) if number not in done]
+    finished = sum(len(rows) for rows, _ in done.values())
+    for start in range(0, len(todo), group.size):
+        # Dealt out batch by batch: neighbours are alike in size.
+        dealt = todo[start : start + group.size]
+        for number in dealt[group.rank : group.rank + 1]:
             found = batches.score(model, number, pad_id=pad_id)
             indices = [index for one in found for index in one.indices]
             partial.add(number, indices, [reward for one in found for reward in one.rewards.tolist()])
-        for index, reward in zip(*partial.done[number], strict=True):
-            rewards[index] = reward
-        done += len(partial.done[number][0])
-        context.progress(done, len(rewards), "completions", "")
-        if context.stop_requested() and number + 1 < batches.count:
-            raise Interrupted(f"stopped after {done} of {len(rewards)} completions, which are kept; the same command continues")
+        finished += sum(len(batches.indices(number)) for number in dealt)
+        context.progress(finished, len(batches.rows), "completions", "")
+        if group.any(context.stop_requested()) and start + group.size < len(todo):
+            raise Interrupted(f"stopped after {finished} of {len(batches.rows)} completions, which are kept; the same command continues")
+    rewards = [math.nan] * len(batches.rows)
+    for one in group.gathered(partial.done):
+        for rows, values in one.values():
+            for index, reward in zip(rows, values, strict=True):
+                rewards[index] = reward
     return rewards
 
 
