@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
@@ -103,10 +103,14 @@ def shared_passes(jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
 
 @dataclass(frozen=True)
 class Estimator:
-    """Costs of the jobs of one recipe. `shapes` are the backbones by the key of the job that provides them."""
+    """Costs of the jobs of one recipe.
+
+    `shapes` are the backbones by the key of the job that provides them, released models whole; `widths` are the latents of the latter.
+    """
 
     profile: Profile
     shapes: Mapping[str, Shape]
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe) -> Estimator:
@@ -117,7 +121,13 @@ class Estimator:
             for training in recipe.trainings
             if training.model is not None and "backbone" in training.model.inputs
         }
-        return cls(profile=profile, shapes=shapes)
+        released = {
+            training.model.key: profile.released[training.row.name]
+            for training in recipe.trainings
+            if training.model is not None and not training.model.inputs and training.row.name in profile.released
+        }
+        shapes |= {key: one.shape for key, one in released.items() if one.shape is not None}
+        return cls(profile=profile, shapes=shapes, widths={key: one.n_latents for key, one in released.items()})
 
     def costs(self, plan: Sequence[Job], passes: Sequence[Sequence[Job]] | None = None) -> list[Cost]:
         """The estimate for each job of a plan, in order. SAEs of one of the `passes` (all that can be, without) share the harvest.
@@ -211,12 +221,15 @@ class Estimator:
 
     def _inference(self, config: ScoringConfig | SteeringConfig | ContextConfig, job: Job) -> Cost:
         model = job.inputs["model"]
-        if not isinstance(model.config, RewardTrainingConfig):
+        if isinstance(model.config, RewardTrainingConfig):
+            shape, layer, width = self._shape(model), model.config.layer, latents_of(model)
+        elif model.key in self.shapes:
+            shape, layer, width = self.shapes[model.key], self.shapes[model.key].num_hidden_layers, self.widths.get(model.key, 0)
+        else:
             return Cost()
-        shape, layer = self._shape(model), model.config.layer
         length = min(self.profile.preferences.tokens_per_pair // 2, config.max_length)
         tokens = float(self._texts(config) * length)
-        encoder = latents_of(model) * shape.hidden_size
+        encoder = width * shape.hidden_size
         # Contexts need the latents of every token; a reward needs those of one.
         everywhere = 2 * encoder if isinstance(config, ContextConfig) else 0
         flops = tokens * (forward_flops(shape, layers=layer, length=length) + everywhere)

@@ -27,7 +27,8 @@ class Card(NamedTuple):
 class Machine(NamedTuple):
     """Where jobs would run. `gpus` is how many there are at once, None where a scheduler hands them out.
 
-    `free_gb` is what is free on each, in the order in which a job takes them; empty where nobody can tell.
+    `free_gb` is what is free on each, in the order in which a job takes them; empty where nobody can tell. `node_gpus` are those of
+    one node, which one process can have.
     """
 
     name: str
@@ -35,11 +36,12 @@ class Machine(NamedTuple):
     gpu_memory_gb: float
     memory_gb: float
     free_gb: tuple[float, ...] = ()
+    node_gpus: int = 1
 
 
 def machine_of(cluster: Cluster) -> Machine:
     """The cards and nodes of a cluster."""
-    return Machine(cluster.name, None, cluster.gpu_memory_gb, cluster.memory_per_node_gb)
+    return Machine(cluster.name, None, cluster.gpu_memory_gb, cluster.memory_per_node_gb, node_gpus=cluster.gpus_per_node)
 
 
 def this_machine(visible: str | None = None) -> Machine:
@@ -53,7 +55,7 @@ def this_machine(visible: str | None = None) -> Machine:
         found = []
     free = tuple(card.free_gb for card in found if card.free_gb is not None)
     least = min((card.memory_gb for card in found), default=0.0)
-    return Machine("this machine", len(found), least, host_memory_gb(), free if len(free) == len(found) else ())
+    return Machine("this machine", len(found), least, host_memory_gb(), free if len(free) == len(found) else (), len(found))
 
 
 def seen(found: Sequence[Card], visible: str | None) -> list[Card]:

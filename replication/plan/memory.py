@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from replication.frozen import Frozen
-from replication.plan.sizes import DTYPE_BYTES, GB, key_width, live_bytes, truncated_parameters
+from replication.plan.sizes import DTYPE_BYTES, GB, key_width, layer_parameters, live_bytes, truncated_parameters
 from replication.settings.profiles import Shape
 from sarm.config.latents import ContextConfig, SteeringConfig
 from sarm.config.related import HarvestConfig
@@ -81,23 +81,33 @@ Reading = ScoringConfig | SteeringConfig | ContextConfig | HarvestConfig
 
 
 def scoring_memory(config: Reading, shape: Shape, resources: Resources, *, layer: int, encoder: float) -> Memory:
-    """Forward passes of a reward model of `layer` blocks over padded batches. `encoder`: parameters of the encoder."""
+    """Forward passes of a reward model of `layer` blocks over padded batches. `encoder`: parameters of the encoder.
+
+    One process with several GPUs spreads its model over them: of the card that has most. A batch goes through all of them.
+    """
     width = DTYPE_BYTES[config.dtype]
+    cards = resources.gpus if resources.processes == 1 and resources.gpus else 1
     tokens, token = float(config.batch_tokens), live_bytes(shape, width=width)
     batches = getattr(config, "batches", "")
-    if batches == "dataset-order":
-        tokens = float(config.batch_rows * config.max_length) if isinstance(config, ScoringConfig) else tokens
+    if isinstance(config, ScoringConfig) and batches == "dataset-order":
+        tokens = float(config.batch_rows * config.max_length)
     if batches == "shared-prompts":
         # Keys and values of prompts, once kept and once beside the completions that continue them.
-        token += 2 * 2 * width * layer * key_width(shape)
+        token += 2 * 2 * width * layer * key_width(shape) / cards
     if config.attention == "eager":
         token += shape.num_attention_heads * config.max_length * (2 * width + EAGER_FLOAT)
     # A conversation needs the latents of one token; contexts need those of many, some at a time.
     latents = POSITIONS_AT_ONCE * encoder / shape.hidden_size * 2 * width if isinstance(config, ContextConfig) else 0.0
+    weights, sae = float(truncated_parameters(shape, layer) * width), 2 * encoder * width
+    if cards > 1:
+        # Whole blocks, so that the fullest card has at most one more than its share; the first has all that is no block.
+        own = layer_parameters(shape) * width
+        beside = weights - layer * own + sae
+        weights, sae = max(weights / cards + own, beside - sae / cards), sae / cards
     return Memory(
         moment="the forward pass",
-        weights=truncated_parameters(shape, layer) * width / GB,
+        weights=weights / GB,
         activations=(tokens * token + latents) / GB,
-        sae=2 * encoder * width / GB,
+        sae=sae / GB,
         other=overhead(resources),
     )

@@ -56,6 +56,9 @@ def _alternatives(job: Job, machine: Machine) -> Iterator[Changes]:
     own = job.resources
     if job.kind == "train_sae":
         yield from ({"micro_batch_tokens": own.micro_batch_tokens // 2**power} for power in range(1, 5))
+    if job.config.spreads and own.gpus:
+        # One model over several cards of a node.
+        yield from ({"processes": 1, "gpus": gpus} for gpus in range(2, machine.node_gpus + 1) if gpus > own.gpus or own.processes > 1)
     if job.kind == "train_reward":
         for changes in _ways(own, machine):
             if changes:

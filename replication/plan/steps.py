@@ -86,7 +86,8 @@ def plan(settings: Sequence[Setting], store: ArtifactStore, cluster: Cluster | N
     jobs = placed(ordered([job for one in recipes for job in one.jobs]), cluster)
     estimators = [Estimator.of(one) for one in recipes]
     shapes = {key: shape for estimator in estimators for key, shape in estimator.shapes.items()}
-    estimator = Estimator(profile=settings[0].profile, shapes=shapes)
+    widths = {key: width for estimator in estimators for key, width in estimator.widths.items()}
+    estimator = Estimator(profile=settings[0].profile, shapes=shapes, widths=widths)
     passes = passes_of(jobs, cluster)
     known = store.entries()
     steps = []

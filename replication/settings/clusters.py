@@ -138,7 +138,8 @@ def ask(job: Job, cluster: Cluster) -> Ask:
     """What a job that is `on_cluster` asks for. Raises UsageProblems when it cannot be had there."""
     needs, label = job.resources, job.label or job.kind
     problems = []
-    if needs.gpus and needs.gpus != needs.processes:
+    spread = job.config.spreads and needs.processes == 1
+    if needs.gpus and needs.gpus != needs.processes and not spread:
         problems.append(f"{label}: {needs.gpus} GPUs, {needs.processes} processes; they must be equal: set resources.{job.kind}.processes")
     if needs.processes % needs.nodes:
         problems.append(f"{label}: {needs.processes} processes do not divide over {needs.nodes} nodes of {cluster.name}")
@@ -147,12 +148,12 @@ def ask(job: Job, cluster: Cluster) -> Ask:
         problems.append(f"{label}: {memory} GB of host memory a node, {cluster.name} has {cluster.memory_per_node_gb:g}")
     if problems:
         raise UsageProblems(problems)
-    processes = needs.processes // needs.nodes
+    processes, gpus = needs.processes // needs.nodes, needs.gpus // needs.nodes
     return Ask(
         nodes=needs.nodes,
-        gpus=needs.gpus // needs.nodes,
+        gpus=gpus,
         processes=processes,
-        cpus=processes * (cluster.cpus_per_gpu if needs.gpus else cluster.cpus_without_gpu),
+        cpus=gpus * cluster.cpus_per_gpu if gpus else processes * cluster.cpus_without_gpu,
         memory_gb=memory,
         minutes=math.ceil(60 * min(needs.hours, cluster.max_hours)),
     )

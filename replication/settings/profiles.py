@@ -196,6 +196,8 @@ class ReleasedModel(Part):
 
     source: Annotated[FolderBackbone | HubBackbone, Field(discriminator="kind")]
     label: str = Field(default="", description="For models that the paper's table does not have.")
+    shape: Shape | None = Field(default=None, description="Sizes of its decoder as it is, for estimates; none are made without.")
+    n_latents: int = Field(default=0, ge=0, description="Width of its SAE, for estimates; 0 for a model without one.")
     tokenizer: TokenizerChanges = TokenizerChanges()
     recorded: Mapping[str, Recorded] = Field(default_factory=dict, description="Name -> conditions under which it was scored.")
     conditions: str = Field(default="", description="The ones of `recorded` to take; empty for the official script's defaults.")

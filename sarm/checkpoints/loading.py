@@ -6,7 +6,7 @@ the precision and on the device in which it will be used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 
@@ -15,10 +15,13 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from sarm.checkpoints.spread import Spread
 from sarm.checkpoints.tensors import TensorSource
 from sarm.job import UsageProblem
 
 CPU = torch.device("cpu")
+# One device for a whole model, or several for the blocks of a reward model.
+Place = torch.device | Spread
 # Bytes from which on a tensor that is on disk as it is wanted stays there, mapped, until something changes it; smaller ones are
 # copied, which costs nothing and gives them torch's own alignment.
 MAPPED_FROM = 1 << 20
@@ -35,7 +38,7 @@ def without_weights() -> Iterator[None]:
 
 
 def fill(
-    module: nn.Module, source: TensorSource, names: Mapping[str, str], *, what: str, device: torch.device = CPU, asks: str = "the config"
+    module: nn.Module, source: TensorSource, names: Mapping[str, str], *, what: str, device: Place = CPU, asks: str = "the config"
 ) -> None:
     """Give a module that was made `without_weights` its tensors, each in the precision that the module has for it, on `device`.
 
@@ -46,14 +49,14 @@ def fill(
     missing = [theirs for theirs in names.values() if theirs not in source.names]
     if missing:
         raise UsageProblem(f"{what}: tensor {missing[0]!r} is missing ({len(missing)} in all); is this the right model?")
-    places = _places(module)
+    places, device_of = _places(module), _devices(module, device)
 
     def take(ours: str, tensor: Tensor) -> bool:
         empty = module.get_parameter(ours) if ours in places else module.get_buffer(ours)
         if empty.shape != tensor.shape:
             shapes = f"{list(tensor.shape)}, {asks} asks for {list(empty.shape)}"
             raise UsageProblem(f"{what}: tensor {names[ours]!r} has shape {shapes}")
-        value = _placed(tensor, dtype=empty.dtype, device=device)
+        value = _placed(tensor, dtype=empty.dtype, device=device_of(ours))
         filled = nn.Parameter(value, requires_grad=empty.requires_grad) if ours in places else value
         for owner, leaf in places.get(ours, [_owner(module, ours)]):
             setattr(owner, leaf, filled)
@@ -64,12 +67,28 @@ def fill(
     finish(module, device=device, what=what)
 
 
-def finish(module: nn.Module, *, device: torch.device, what: str) -> None:
+def finish(module: nn.Module, *, device: Place, what: str) -> None:
     """Move what is not there yet to `device`. Raises RuntimeError where a parameter was left without value."""
     left = [name for name, tensor in chain(module.named_parameters(), module.named_buffers()) if tensor.is_meta]
     if left:
         raise RuntimeError(f"{what}: nothing gave {left[0]!r} a value ({len(left)} in all)")
-    module.to(device)
+    if isinstance(device, torch.device):
+        module.to(device)
+        return
+    device_of = _devices(module, device)
+    for path, part in module.named_modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            parameter.data = parameter.data.to(device_of(f"{path}.{name}"))
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, buffer.to(device_of(f"{path}.{name}")))
+
+
+def _devices(module: nn.Module, device: Place) -> Callable[[str], torch.device]:
+    """Where each tensor of a module goes, by its name."""
+    if isinstance(device, torch.device):
+        return lambda name: device
+    places = device.places(module)
+    return lambda name: device.device_of(name, places)
 
 
 def _places(module: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:

@@ -39,6 +39,15 @@ def named_device(device: torch.device | str) -> torch.device:
     return found
 
 
+def gpus_of(resources: Resources) -> tuple[str, ...]:
+    """Names of all GPUs of the one process that spreads its model over them. Raises EnvironmentProblem for fewer than asked for."""
+    device_of(resources)
+    count = torch.cuda.device_count()
+    if count < resources.gpus:
+        raise EnvironmentProblem(f"resources.gpus = {resources.gpus}, but torch sees {count}; lower it or run where there are so many")
+    return tuple(f"cuda:{number}" for number in range(resources.gpus))
+
+
 def torch_dtype(name: str) -> torch.dtype:
     """`float32`, `bfloat16` or `float16` as torch knows it."""
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

@@ -11,6 +11,7 @@ from replication.launch.slurm.chain import Bundle
 from replication.launch.slurm.script import Place
 from replication.launch.slurm.submission import Chain
 from replication.settings.clusters import Cluster, on_cluster
+from sarm.config.score import ScoringConfig
 from sarm.config.train import SAETrainingConfig
 from sarm.job import Job
 from sarm.resources import Resources
@@ -26,6 +27,11 @@ PLACE = Place(store="/store", python="/venv/bin", source="/source")
 
 def count(seed: int, **resources: Any) -> Job:
     return Job(CountConfig(seed=seed), resources=Resources(hours=1, memory_gb=1, **resources), label=f"count {seed}")
+
+
+def spread(**resources: Any) -> Job:
+    """One process that may have several GPUs."""
+    return Job(ScoringConfig(benchmark="rmbench"), resources=Resources(hours=1, memory_gb=1, **resources), label="scores of a large model")
 
 
 def total(inputs: Sequence[Job], factor: int = 1) -> Job:

@@ -15,10 +15,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from sarm.backbone.decoder import UnappliedNorm, truncated_backbone
 from sarm.checkpoints.backbones import copy_tokenizer
 from sarm.checkpoints.config_files import read_settings
-from sarm.checkpoints.loading import CPU, fill, without_weights
+from sarm.checkpoints.loading import CPU, Place, fill, without_weights
 from sarm.checkpoints.reward_models.published import load_published, published_layout
 from sarm.checkpoints.reward_models.sparse_heads import SPARSE_MODEL_TYPE, load_sparse_reward_model
 from sarm.checkpoints.sarm_geometry import SARMGeometry, geometry_in_config, geometry_in_name
+from sarm.checkpoints.spread import Spread
 from sarm.checkpoints.tensors import TensorFolder, write_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.reward.baselines import PublishedRewardModel
@@ -61,12 +62,20 @@ def backbone_config(raw: dict[str, Any], *, what: str) -> PretrainedConfig:
 
 
 def load_reward_model(
-    folder: Path, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa", device: torch.device = CPU
+    folder: Path, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa", device: Place = CPU
 ) -> RewardModel:
     """A reward model in any of the layouts, in evaluation mode, on `device`; backbone and SAE in `dtype`, the head in float32.
 
-    Raises UsageProblem that names what does not fit: a missing or wrongly shaped tensor, more than one label, an unknown layout.
+    A model that is spread over several devices is for its own forward pass alone, not for packed rows. Raises UsageProblem that names
+    what does not fit: a missing or wrongly shaped tensor, more than one label, an unknown layout.
     """
+    model = _loaded(folder, dtype=dtype, attention=attention, device=device)
+    if isinstance(device, Spread):
+        device.dispatched(model)
+    return model
+
+
+def _loaded(folder: Path, *, dtype: torch.dtype, attention: str, device: Place) -> RewardModel:
     raw = read_config(folder)
     source = TensorFolder(folder)
     if raw.get("model_type") == SPARSE_MODEL_TYPE:
@@ -213,7 +222,7 @@ def _remote_code(raw: dict[str, Any]) -> str:
     return f" (config.json asks for the remote code {code}, which is never run)" if code else ""
 
 
-def _filled(model: RewardModel, source: TensorFolder, *, dtype: torch.dtype, what: str, device: torch.device) -> RewardModel:
+def _filled(model: RewardModel, source: TensorFolder, *, dtype: torch.dtype, what: str, device: Place) -> RewardModel:
     model.to(dtype)
     model.score.to(torch.float32)
     state = model.state_dict()

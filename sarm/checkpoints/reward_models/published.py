@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from sarm.checkpoints.backbones import empty_backbone
-from sarm.checkpoints.loading import fill
+from sarm.checkpoints.loading import Place, fill
 from sarm.checkpoints.reward_models.gated import MARK, build_gated
 from sarm.checkpoints.reward_models.grm import PREFIX, build_grm
 from sarm.checkpoints.reward_models.head_tensors import HeadTensors
@@ -53,7 +53,7 @@ def load_published(
     source: TensorFolder,
     dtype: torch.dtype,
     attention: str,
-    device: torch.device,
+    device: Place,
 ) -> PublishedRewardModel:
     """The model in evaluation mode, decoder in `dtype` and heads in float32.
 

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sarm.backbone.decoder import truncated_backbone
 from sarm.checkpoints.backbones import copy_tokenizer, empty_backbone, load_config, load_tokenizer, load_truncated_backbone
-from sarm.checkpoints.loading import CPU, fill, without_weights
+from sarm.checkpoints.loading import CPU, Place, fill, without_weights
 from sarm.checkpoints.tensors import TensorFolder, write_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.reward.sparse_model import SparseRewardModel
@@ -166,7 +166,7 @@ def parameter_facts(backbone: Path, layer: int, head: StateHead) -> dict[str, fl
 
 
 def load_sparse_reward_model(
-    folder: Path, *, config: PretrainedConfig, source: TensorFolder, dtype: torch.dtype, attention: str, device: torch.device = CPU
+    folder: Path, *, config: PretrainedConfig, source: TensorFolder, dtype: torch.dtype, attention: str, device: Place = CPU
 ) -> SparseRewardModel:
     """A whole model: the kept blocks in `dtype`, the head in float32. Raises UsageProblem for parts that do not fit each other."""
     head, layout = load_head(folder)

@@ -30,7 +30,7 @@ class Meter:
                 cuda.reset_peak_memory_stats(device)
 
     def facts(self) -> RunFacts:
-        """Times, peak resident memory of this process, peak memory and names of the GPUs that it used."""
+        """Times, peak resident memory of this process, peak memory of the GPU that needed most, names of those that it used."""
         unit = 1 if platform.system() == "Darwin" else 1024
         cuda = _cuda()
         peaks = [(cuda.get_device_name(i), cuda.max_memory_allocated(i)) for i in range(cuda.device_count())] if cuda is not None else []
@@ -39,7 +39,7 @@ class Meter:
             ended=datetime.now(UTC),
             seconds=time.monotonic() - self._clock,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-            peak_gpu_memory_bytes=sum(peak for _, peak in peaks),
+            peak_gpu_memory_bytes=max((peak for _, peak in peaks), default=0),
             gpus=tuple(name for name, peak in peaks if peak),
         )
 

@@ -15,11 +15,12 @@ import torch
 
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import EPOCHS, load_reward_model
+from sarm.checkpoints.spread import Spread
 from sarm.config.score import ScoringConfig
 from sarm.data.harness import HarnessTokenizer
 from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, TokenizerProblem, token_budget_batches
-from sarm.engine.devices import device_of, torch_dtype, use_threads
+from sarm.engine.devices import device_of, gpus_of, torch_dtype, use_threads
 from sarm.engine.group import ALONE, ProcessGroup, join
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 from sarm.reward.models import RewardModel
@@ -45,7 +46,7 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
     group = join(context.resources) if context.resources.processes > 1 else ALONE
-    model = _loaded(config, model_folder, device_of(context.resources))
+    model = _loaded(config, model_folder, place_of(context))
     batches = Batches(config, items, [row.ids for row in rows])
     rewards = all_rewards(model, batches, tokenizer.pad_id, context, group)
     if not group.is_first:
@@ -65,7 +66,15 @@ def model_after(epoch: int, folder: Path) -> Path:
     return found
 
 
-def _loaded(config: ScoringConfig, folder: Path, device: torch.device) -> RewardModel:
+def place_of(context: JobContext) -> torch.device | Spread:
+    """The device of this process; or all GPUs of a single process that has several, for a model that is larger than one of them."""
+    resources = context.resources
+    if resources.processes == 1 and resources.gpus > 1:
+        return Spread(gpus_of(resources))
+    return device_of(resources)
+
+
+def _loaded(config: ScoringConfig, folder: Path, device: torch.device | Spread) -> RewardModel:
     try:
         return load_reward_model(folder, dtype=torch_dtype(config.dtype), attention=config.attention, device=device)
     except ImportError as error:

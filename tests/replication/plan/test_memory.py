@@ -17,6 +17,7 @@ from replication.settings.profile_files import load_profile
 from replication.settings.profiles import Shape
 from sarm.backbone.decoder import truncated_backbone
 from sarm.backbone.harvest import Harvest
+from sarm.checkpoints.spread import dealt
 from sarm.config.score import ScoringConfig
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
 from sarm.data.pairs import EncodedPair
@@ -86,6 +87,21 @@ def test_harvest_of_65536_tokens(size: str, measured: float) -> None:
     model = scoring_memory(config, SHAPES[size], Resources(gpus=1), layer=layer, encoder=SHAPES[size].hidden_size * n_latents)
     harvest = 65536 * packed_live_bytes(SHAPES[size], width=2) / 1e9
     assert model.weights + model.sae + harvest == pytest.approx(measured, rel=0.1)
+
+
+def test_a_spread_model_lies_on_each_card_with_its_share_and_at_most_a_block_more() -> None:
+    """Llama 3.1 70B in bfloat16 on two cards, against the parts that it is loaded in (`sarm/checkpoints/spread.py`)."""
+    shape = SHAPES["large"].model_copy(
+        update={"num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64}
+    )
+    config = ScoringConfig(benchmark="rmbench", dtype="bfloat16", batches="dataset-order", batch_rows=4)
+    one, two = (scoring_memory(config, shape, Resources(gpus=gpus), layer=80, encoder=0.0) for gpus in (1, 2))
+    block = 2 * 855_638_016
+    embedding = 2 * 128256 * 8192
+    parts = dealt([block] * 80, begun=embedding, parts=2)
+    fullest = max(embedding + parts.count(0) * block, parts.count(1) * block) / 1e9
+    assert fullest <= two.weights <= fullest + block / 1e9 and one.weights == pytest.approx(139.0, abs=0.1)
+    assert two.activations == one.activations, "a batch goes through all cards"
 
 
 # --- terms against the allocator ----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_launcher import FakeLauncher
@@ -22,7 +23,7 @@ from replication.settings.clusters import Cluster, load_cluster, yielding
 from replication.settings.experiments import EXPERIMENTS, TABLE1
 from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
-from replication.settings.profiles import Profile
+from replication.settings.profiles import HubBackbone, Profile
 from replication.settings.protocols import PROTOCOLS
 from replication.usage_problems import UsageProblems
 from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
@@ -127,6 +128,45 @@ def test_a_card_that_another_program_uses_is_told_at_the_start(tmp_path: Path) -
     assert "CUDA_VISIBLE_DEVICES" in problem and EnvironmentProblem.exit_code == 7
     with pytest.raises(EnvironmentProblem):
         refuse(work, idle._replace(free_gb=(40.0, 84.0)), allow_dirty=True)
+
+
+def released(tmp_path: Path, *assignments: str, rows: str, cluster: Cluster) -> Plan:
+    names = [model.source.repository for model in paper().released.values() if isinstance(model.source, HubBackbone)]
+    names += [repository for repository, _ in paper(pinned=False).unpinned()]
+    profile = load_profile("paper", environment={}, pins=dict.fromkeys(names, "a" * 40))
+    fields: dict[str, Any] = {"experiment": TABLE1, "profile": profile, "protocol": PROTOCOLS["paper"], "source": "released", "rows": rows}
+    return plan([Setting(**fields, overrides=parse_overrides(assignments))], ArtifactStore(tmp_path / "none"), cluster)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cluster", "gpus"),
+    [("*70b*", "a100", 2), ("*70b*", "rtx3090", 7), ("*27b*", "rtx3090", 3), ("*27b*", "a100", 1), ("sarm-4b", "rtx3090", 1)],
+)
+def test_a_model_that_is_larger_than_a_card_is_spread_over_as_many_as_it_needs(
+    tmp_path: Path, rows: str, cluster: str, gpus: int
+) -> None:
+    where = load_cluster(cluster)
+    refused = told(released(tmp_path, rows=rows, cluster=where), machine_of(where))
+    hint = f"it fits with --set resources.score_benchmark.gpus={gpus} (or the same in the cluster's file)"
+    assert all(hint in line for line in refused) and len(refused) == (2 if gpus > 1 else 0)
+    fitting = released(tmp_path, f"resources.score_benchmark.gpus={gpus}", rows=rows, cluster=where)
+    assert told(fitting, machine_of(where)) == []
+    for step in fitting.steps:
+        if step.job.kind == "score_benchmark":
+            asked = clusters.ask(step.job, where)
+            assert (asked.gpus, asked.processes, asked.nodes, asked.cpus) == (gpus, 1, 1, gpus * where.cpus_per_gpu)
+            assert step.cost.memory_gb < where.gpu_memory_gb and step.cost.flops > 0
+
+
+def test_a_model_whose_share_of_a_node_does_not_fit_is_refused_and_training_is_not_spread(tmp_path: Path) -> None:
+    small = load_cluster("a100").model_copy(update={"gpu_memory_gb": 24.0})
+    refused = told(released(tmp_path, rows="*70b*", cluster=small), machine_of(small))
+    assert len(refused) == 2 and all("lower the batch_tokens of its section" in line for line in refused)
+    where = load_cluster("a100")
+    work = planned(tmp_path, "resources.train_reward.processes=1", cluster=where)
+    (job,) = [step.job for step in work.steps if step.job.kind == "train_reward"]
+    with pytest.raises(UsageProblems, match="4 GPUs, 1 processes; they must be equal"):
+        clusters.ask(job, where)
 
 
 @pytest.mark.parametrize(

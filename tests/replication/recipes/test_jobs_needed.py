@@ -193,11 +193,11 @@ def test_processes_for_all_reach_the_work_that_several_can_share(mini: Setting) 
     general = ["resources.processes=2", "resources.zero_stage=3", "resources.gpus=2", "resources.threads=1", "resources.train_sae.gpus=0"]
     jobs = topological_order(recipe(replace(mini, overrides=parse_overrides(general))).jobs)
     assert {job.kind for job in jobs} >= {"train_sae", "train_reward", "score_benchmark", "pretrain_backbone"}
+    expected = {"train_sae": (2, 3), "train_reward": (2, 3), "score_benchmark": (2, 0)}
     for job in jobs:
-        shared = job.kind in ("train_sae", "train_reward")
         found = job.resources
-        assert (found.processes, found.zero_stage, found.threads) == ((2, 3, 1) if shared else (1, 0, 1)), job.kind
-        assert found.gpus == {"train_sae": 0, "train_reward": 2}.get(job.kind, 1), job.kind
+        assert (found.processes, found.zero_stage) == expected.get(job.kind, (1, 0)) and found.threads == 1, job.kind
+        assert found.gpus == {"train_sae": 0, "train_reward": 2, "score_benchmark": 2}.get(job.kind, 1), job.kind
     assert {job.key for job in jobs} == {job.key for job in topological_order(recipe(mini).jobs)}, "where it runs is no part of a key"
 
 

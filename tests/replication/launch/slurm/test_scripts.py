@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from folders import GOLDEN, ROOT, SUPPORT
 from make_believe_jobs import CountConfig
-from slurm_samples import MAKE_BELIEVE, SMALL, chain_text, count
+from slurm_samples import MAKE_BELIEVE, SMALL, chain_text, count, spread
 
 from replication.data_folders import slurm_folder
 from replication.launch.slurm.committed_scripts import STAGES, committed_scripts, request, write_scripts
@@ -36,6 +36,7 @@ GOLDENS = {
     "single.sh": ([count(0)], SMALL),
     "array.sh": ([count(0, gpus=1), count(1, gpus=1)], SMALL.model_copy(update={"array_limit": 4, "requeue": False})),
     "processes.sh": ([count(0, gpus=2, processes=2)], SMALL),
+    "spread.sh": ([spread(gpus=2)], SMALL),
     "nodes.sh": ([count(0, gpus=4, processes=4)], SMALL.model_copy(update={"gpu_name": "a100", "gpu_flag": "gpus-per-node"})),
     "container.sh": (
         [count(0, gpus=1)],
