@@ -93,6 +93,12 @@ def test_ci_runs_the_tests_and_the_linters() -> None:
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
 
 
+def test_the_gpu_tests_use_the_python_given_and_install_nothing() -> None:
+    command = ["make", "-n", "-C", str(ROOT), "test-gpu", "PYTHON=some-python"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "some-python -m pytest -m gpu" in told and "pip" not in told
+
+
 def test_every_pin_is_exact_and_of_no_local_build() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line)]
