@@ -53,7 +53,7 @@ def pin(sources: Sequence[HubSource], store: ArtifactStore, *, resolve: Resolve 
     return new
 
 
-def fetch(planned: Plan, store: ArtifactStore, *, watch: Watch, command: str) -> int:
+def fetch_planned(planned: Plan, store: ArtifactStore, *, watch: Watch, command: str) -> int:
     """Run the jobs of a plan that bring something in and lock what came; gives the exit code. Raises IntegrityProblem.
 
     What a failure left undone is fetched by the same command; what came before it is locked already.

@@ -13,7 +13,7 @@ from replication.recipes.setting import Setting
 from replication.report.cells import Report
 from replication.report.collecting import collect_any
 from replication.report.provenance.public_text import public_report
-from replication.report.provenance.stamps import Kept, keep, kept, stamp
+from replication.report.provenance.stamps import KeptReport, keep_report, kept_report, stamp
 from replication.report.render.tables import render, terminal
 from replication.report.results.files import write_results
 from replication.report.results.reading import read_results, rebuilt
@@ -65,16 +65,16 @@ def replicate(
     )
 
 
-def _rendered(one: Recipe, store: ArtifactStore, where: Path, *, command: str) -> Kept:
+def _rendered(one: Recipe, store: ArtifactStore, where: Path, *, command: str) -> KeptReport:
     """The report of a recipe with its files: as an unchanged earlier run left it, or made now."""
     name, found = one.setting.experiment.name, stamp(one, store, command=command)
-    earlier = kept(where, name, found)
+    earlier = kept_report(where, name, found)
     if earlier is not None:
         return earlier
     made = report(one, store, command=command, figures=where)
     files, results = render(made, where), write_results(made, one, store, where, command=command)
-    keep(where, name, found, files=files, results=results)
-    return Kept(made, files, results)
+    keep_report(where, name, found, files=files, results=results)
+    return KeptReport(made, files, results)
 
 
 def report(one: Recipe, store: ArtifactStore, *, command: str, figures: Path | None = None) -> Report:

@@ -51,10 +51,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        sys.exit(_told(error))
+        sys.exit(_report_error(error))
 
 
-def _told(error: Exception) -> int:
+def _report_error(error: Exception) -> int:
     """Say what went wrong; gives the exit code. The traceback of what nobody foresaw goes to a file."""
     if isinstance(error, JobError) or hasattr(error, "exit_code"):
         for line in str(error).splitlines():
@@ -63,11 +63,12 @@ def _told(error: Exception) -> int:
     if isinstance(error, DataError | ScoringError):
         typer.echo(f"replicate: {error}", err=True)
         return USAGE
-    typer.echo(f"replicate: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; traceback in {_kept()}", err=True)
+    first = str(error).splitlines()[0] if str(error) else ""
+    typer.echo(f"replicate: {type(error).__name__}: {first}; traceback in {_keep_traceback()}", err=True)
     return 1
 
 
-def _kept() -> Path:
+def _keep_traceback() -> Path:
     """Write the current traceback where it can be found: into the store's logs, or else among the temporary files."""
     name = f"replicate-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-traceback.txt"
     for folder in (Path(os.environ.get("SARM_STORE") or DEFAULT_STORE) / ".logs", Path(tempfile.gettempdir())):

@@ -142,7 +142,7 @@ class JudgeOptions:
         )
 
 
-def with_endpoint(setting: Setting, endpoint: Endpoint, place: ArtifactStore, *, run: str) -> Setting:
+def with_endpoint(setting: Setting, endpoint: Endpoint, artifacts: ArtifactStore, *, run: str) -> Setting:
     """The setting with who is asked. The endpoint's settings lie in the store: a job reads them from a file; no key is in it.
 
     `run` says in words what is asked for: what the jobs of one and the same run spend is counted together, however often it is begun.
@@ -158,7 +158,7 @@ def with_endpoint(setting: Setting, endpoint: Endpoint, place: ArtifactStore, *,
     if not endpoint.api_base:
         return setting
     text = endpoint.settings.model_dump_json() + "\n"
-    folder = place.root.resolve() / ENDPOINT_FOLDER
+    folder = artifacts.root.resolve() / ENDPOINT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{_name(text)}.json"
     if not file.exists():
@@ -171,14 +171,14 @@ def _name(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:NAME_LENGTH]
 
 
-def refuse_other_addresses(recipes: Iterable[Recipe], endpoint: Endpoint, place: ArtifactStore) -> None:
+def refuse_other_addresses(recipes: Iterable[Recipe], endpoint: Endpoint, artifacts: ArtifactStore) -> None:
     """Raise UsageProblems where what is asked for is there already, but was answered by another address than the one that is named."""
     if not endpoint.api_base or endpoint.accept_answers:
         return
     address = endpoint.settings.address
     problems = []
     for job in (one for found in recipes for one in _asked_of_an_endpoint(found)):
-        others = _addresses(job, place) - {address}
+        others = _addresses(job, artifacts) - {address}
         if others:
             problems.append(
                 f"{job.label}: is there, with answers from {' and '.join(sorted(others))}, not from {address}; --accept-answers takes it "
@@ -194,10 +194,10 @@ def _asked_of_an_endpoint(recipe: Recipe) -> list[Job]:
     return [job for job in jobs if "endpoint" in job.locations]
 
 
-def _addresses(job: Job, place: ArtifactStore) -> set[str]:
+def _addresses(job: Job, artifacts: ArtifactStore) -> set[str]:
     """Who gave the answers of an artifact; nobody where it is not there."""
-    path = place.path(job) / WHO_ANSWERED[job.kind]
-    if not place.has(job) or not path.is_file():
+    path = artifacts.path(job) / WHO_ANSWERED[job.kind]
+    if not artifacts.has(job) or not path.is_file():
         return set()
     by = json.loads(path.read_text(encoding="utf-8")).get("answered_by", [{"address": ""}])
     return {one["address"] or UNKNOWN_ADDRESS for one in by}

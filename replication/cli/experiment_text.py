@@ -13,11 +13,11 @@ from replication.report.claims.definitions import load_claims
 from replication.settings.experiments import EXPERIMENTS, Row
 from replication.settings.overrides import SECTIONS
 from replication.settings.protocols import Choice
-from replication.settings.value_sources import choices, described, geometry, replacements
+from replication.settings.value_sources import described, geometry, replacements
 from replication.usage_problems import unknown
 
 
-def listing(kind: str | None, *, as_json: bool) -> str:
+def registry_text(kind: str | None, *, as_json: bool) -> str:
     """Experiments (or claims) as a text table or JSON."""
     if kind == "claim":
         claims = load_claims().claims
@@ -33,9 +33,7 @@ def listing(kind: str | None, *, as_json: bool) -> str:
 
 def values_of(setting: Setting) -> dict[str, dict[str, Choice]]:
     """Section -> field -> value and source, for the sections that every row shares; then each row's own geometry and variations."""
-    sections = {
-        section: choices(section, protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides) for section in SECTIONS
-    }
+    sections = {section: setting.sourced(section) for section in SECTIONS}
     rows = selected_rows(setting)
     if setting.source == "released":
         return {f"scoring of {row.name}": scoring_choices(setting, row) for row in rows if row.name in setting.profile.released}
@@ -55,7 +53,7 @@ def _row_values(setting: Setting, row: Row) -> dict[str, Choice]:
     return {**found, **{name: Choice(value=value, source="row of the registry") for name, value in own.items()}}
 
 
-def shown(setting: Setting, *, as_json: bool) -> str:
+def values_text(setting: Setting, *, as_json: bool) -> str:
     """Every value with where it comes from."""
     sections = values_of(setting)
     if as_json:
@@ -85,7 +83,7 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def why(setting: Setting, field: str) -> str:
+def field_text(setting: Setting, field: str) -> str:
     """One field (`name` or `section.name`) with its meaning and its source. Raises UsageProblems with the nearest names."""
     sections = values_of(setting)
     lines = []

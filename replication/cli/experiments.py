@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from replication.cli.experiment_text import listing, shown, why
+from replication.cli.experiment_text import field_text, registry_text, values_text
 from replication.cli.options import (
     DEFAULT_STORE,
     ExperimentArgument,
@@ -37,7 +37,7 @@ def list_experiments(
     as_json: JsonOption = False,
 ) -> None:
     """Experiments of the registry, or the paper's claims."""
-    typer.echo(listing(kind, as_json=as_json))
+    typer.echo(registry_text(kind, as_json=as_json))
 
 
 def show(  # noqa: PLR0917 - one parameter an option, as Typer wants it
@@ -54,7 +54,7 @@ def show(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     """Every value of an experiment and where it comes from."""
     chosen = ExperimentOptions(profile=profile, protocol=protocol, rows=rows, assignments=assignments, source=source).chosen
     (setting,) = settings_for(experiments_named([experiment])[:1], chosen, ArtifactStore(store), os.environ)
-    typer.echo(why(setting, field) if field else shown(setting, as_json=as_json))
+    typer.echo(field_text(setting, field) if field else values_text(setting, as_json=as_json))
 
 
 def plan(
@@ -71,14 +71,14 @@ def plan(
     from replication.cli import progress  # noqa: PLC0415 - not needed by --help
     from replication.plan import calibration, machine, refusals, steps, view  # noqa: PLC0415 - not needed by --help
 
-    place = ArtifactStore(store)
-    settings = settings_of(experiments_named(experiments), asked.chosen, place, fresh=fresh)
+    artifacts = ArtifactStore(store)
+    settings = settings_of(experiments_named(experiments), asked.chosen, artifacts, fresh=fresh)
     where = cluster_for(cluster, settings) if cluster else None
-    planned = steps.plan(settings, place, where)
+    planned = steps.plan(settings, artifacts, where)
     console = progress.console_for(sys.stdout)
     if measured:
         threads = _threads(max(one.setting.profile.workers for one in planned.recipes))
-        found = calibration.compared(planned, place, threads=threads)
+        found = calibration.compared(planned, artifacts, threads=threads)
         if as_json:
             typer.echo(json.dumps([{**one.model_dump(), "ratio": one.ratio} for one in found], indent=2))
         else:

@@ -45,11 +45,11 @@ def render(
     from replication.recipes.jobs_needed import recipe  # noqa: PLC0415 - as above
     from replication.report.render.tables import as_text  # noqa: PLC0415 - as above
 
-    place = ArtifactStore(store)
-    (setting,) = settings_for(experiments_named([experiment])[:1], asked.chosen, place, os.environ)
+    artifacts = ArtifactStore(store)
+    (setting,) = settings_for(experiments_named([experiment])[:1], asked.chosen, artifacts, os.environ)
     origin = ["--from", asked.source] if asked.source != "train" else []
     command = shlex.join(["replicate", experiment, "--profile", asked.profile, *origin])
-    report = pipeline.report(recipe(setting), place, command=command)
+    report = pipeline.report(recipe(setting), artifacts, command=command)
     typer.echo(as_text(report, output_format), nl=False)
     if not pipeline.measured(report):
         typer.echo(f"replicate: nothing of {experiment} was measured yet; run: {command}", err=True)
@@ -106,17 +106,17 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     missing = [f"{option} {path} does not exist" for option, path in (("--model", model), ("--input", conversations)) if not path.exists()]
     if missing:
         raise UsageProblems(missing)
-    place = ArtifactStore(store)
+    artifacts = ArtifactStore(store)
     config = ConversationScoringConfig(
-        model_digest=place.fingerprint(model.resolve()),
-        conversations_digest=place.fingerprint(conversations.resolve()),
+        model_digest=artifacts.fingerprint(model.resolve()),
+        conversations_digest=artifacts.fingerprint(conversations.resolve()),
         attribution=top if attribution else 0,
         max_length=max_length,
     )
     locations = {"model": str(model.resolve()), "conversations": str(conversations.resolve())}
     job = Job(config=config, resources=Resources(gpus=gpus), locations=locations, label=f"rewards of {conversations.name}")
-    run_alone(job, place)
-    typer.echo((place.path(job) / "rewards.jsonl").read_text(encoding="utf-8"), nl=False)
+    run_alone(job, artifacts)
+    typer.echo((artifacts.path(job) / "rewards.jsonl").read_text(encoding="utf-8"), nl=False)
 
 
 def compare_weights(
@@ -128,24 +128,24 @@ def compare_weights(
     missing = [f"{path} does not exist" for path in (first, second) if not path.exists()]
     if missing:
         raise UsageProblems(missing)
-    place = ArtifactStore(store)
+    artifacts = ArtifactStore(store)
     config = WeightComparisonConfig(
-        first_digest=place.fingerprint(first.resolve()), second_digest=place.fingerprint(second.resolve())
+        first_digest=artifacts.fingerprint(first.resolve()), second_digest=artifacts.fingerprint(second.resolve())
     )
     locations = {"first": str(first.resolve()), "second": str(second.resolve())}
-    run_alone(Job(config=config, locations=locations, label=f"weights of {first.name} and {second.name}"), place)
-    typer.echo((place.path(Job(config=config)) / "comparison.json").read_text(encoding="utf-8"), nl=False)
+    run_alone(Job(config=config, locations=locations, label=f"weights of {first.name} and {second.name}"), artifacts)
+    typer.echo((artifacts.path(Job(config=config)) / "comparison.json").read_text(encoding="utf-8"), nl=False)
 
 
-def run_alone(job: Job, place: ArtifactStore) -> None:
+def run_alone(job: Job, artifacts: ArtifactStore) -> None:
     """Run one job unless the store has it; exits with the launcher's code when it fails."""
     from replication.cli.progress import watching  # noqa: PLC0415 - as above
     from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
 
-    if place.has(job):
+    if artifacts.has(job):
         return
     with watching(1) as watch:
-        code = LocalLauncher(command=typed_command()).launch([job], place, watch)
+        code = LocalLauncher(command=typed_command()).launch([job], artifacts, watch)
     if code:
         raise typer.Exit(code)
 
@@ -158,30 +158,30 @@ def fetch(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Pin hub revisions, then bring weights and data into the store: for a machine with a network."""
-    from replication import hub_fetch as fetching  # noqa: PLC0415 - huggingface_hub is not needed by --help
-    from replication.cli.progress import watching  # noqa: PLC0415 - as above
+    from replication.cli.progress import watching  # noqa: PLC0415 - huggingface_hub is not needed by --help
+    from replication.hub_fetch import downloads, fetch_planned, pin  # noqa: PLC0415 - as above
     from replication.plan.steps import brought_in, plan  # noqa: PLC0415 - as above
     from replication.recipes.jobs_needed import hub_sources_of  # noqa: PLC0415 - as above
     from replication.settings.profiles import unpinned_of  # noqa: PLC0415 - as above
 
-    place = ArtifactStore(store)
-    settings = settings_for(experiments_named(experiments), asked.chosen, place, os.environ)
+    artifacts = ArtifactStore(store)
+    settings = settings_for(experiments_named(experiments), asked.chosen, artifacts, os.environ)
     sources = [one for setting in settings for one in hub_sources_of(setting)]
     if dry_run:
         for repository, what in unpinned_of(sources):
             typer.echo(f"pin {what} {repository}")
-        planned = plan(settings, place)
-        for line in fetching.downloads([planned]):
+        planned = plan(settings, artifacts)
+        for line in downloads([planned]):
             typer.echo(line)
         for repository in dict.fromkeys(one.repository for one, _ in sources if one.gated):
             typer.echo(f"{repository} is gated: accept its licence on the hub and set HF_TOKEN", err=True)
         typer.echo(f"{planned.cost.download_gb:.1f} GB to download (as far as sizes are known)", err=True)
         return
-    for repository, commit in fetching.pin(sources, place).items():
+    for repository, commit in pin(sources, artifacts).items():
         typer.echo(f"{repository} pinned to {commit}", err=True)
-    planned = plan(settings_for(experiments_named(experiments), asked.chosen, place, os.environ), place)
+    planned = plan(settings_for(experiments_named(experiments), asked.chosen, artifacts, os.environ), artifacts)
     with watching(len(brought_in(planned.steps))) as watch:
-        code = fetching.fetch(planned, place, watch=watch, command=typed_command())
+        code = fetch_planned(planned, artifacts, watch=watch, command=typed_command())
     if not code:
         typer.echo("all is in the store, at the commits of revisions.json and with the checksums of fetched.json", err=True)
     raise typer.Exit(code)
@@ -189,10 +189,10 @@ def fetch(
 
 def audit(as_json: JsonOption = False) -> None:
     """Consistency of the paper's own numbers. Arithmetic on printed digits: no model, no GPU."""
-    from replication.report.audit.consistency import audit as findings  # noqa: PLC0415 - not needed by --help
+    from replication.report.audit.consistency import audit_findings  # noqa: PLC0415 - not needed by --help
     from replication.report.audit.page import audit_text  # noqa: PLC0415 - as above
 
-    found = findings()
+    found = audit_findings()
     typer.echo(json.dumps([one.model_dump() for one in found], indent=2) if as_json else audit_text(found).rstrip())
 
 

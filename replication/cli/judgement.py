@@ -59,7 +59,7 @@ def diff(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Our numbers against a reference, a verdict for each cell. Exit codes: 5 missing, 3 differs, 4 inconclusive, as --fail-on says."""
-    from replication.report.verdicts import diff as comparing  # noqa: PLC0415 - statistics are not needed by --help
+    from replication.report.verdicts.diff import diff_of, exit_code, load_results, only_row  # noqa: PLC0415 - statistics are not needed by --help
     from replication.report.verdicts.diff_formats import diff_text  # noqa: PLC0415 - as above
 
     named = _fail_on(fail_on)
@@ -67,16 +67,16 @@ def diff(
     if against not in REFERENCES and not Path(against).is_file():
         problem = f"--against {against}: neither one of {', '.join(REFERENCES)} nor a results file; {nearest(against, REFERENCES)}"
         raise UsageProblems([problem])
-    report = _of_store(wanted, asked.chosen, store) if results is None else comparing.load_results(results, row=row)
+    report = _of_store(wanted, asked.chosen, store) if results is None else load_results(results, row=row)
     if results is not None and report.experiment != wanted.name:
         raise IntegrityProblem(f"{results}: holds {report.experiment}, not {wanted.name}")
-    found = comparing.diff(comparing.only_row(report, row) if row else report, against)
+    found = diff_of(only_row(report, row) if row else report, against)
     typer.echo(diff_text(found, output_format), nl=False)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if output_format == "github" and summary:
         with Path(summary).open("a", encoding="utf-8") as out:
             out.write(diff_text(found, "md"))
-    raise typer.Exit(comparing.exit_code(found, named))
+    raise typer.Exit(exit_code(found, named))
 
 
 def _fail_on(text: str) -> tuple[str, ...]:
@@ -91,9 +91,9 @@ def _of_store(experiment: Experiment, chosen: Chosen, store: Path) -> Report:
     from replication import pipeline  # noqa: PLC0415 - rendering is not needed by --help
     from replication.recipes.jobs_needed import recipe  # noqa: PLC0415 - as above
 
-    place = ArtifactStore(store)
-    (setting,) = settings_for([experiment], chosen, place, os.environ)
-    return pipeline.report(recipe(setting), place, command=_run_command(experiment.name, chosen))
+    artifacts = ArtifactStore(store)
+    (setting,) = settings_for([experiment], chosen, artifacts, os.environ)
+    return pipeline.report(recipe(setting), artifacts, command=_run_command(experiment.name, chosen))
 
 
 def _run_command(experiment: str, chosen: Chosen) -> str:
@@ -136,14 +136,14 @@ def _own_results(*, profile: str, seeds: str, store: Path) -> tuple[dict[str, tu
     from replication.report.claims.in_store import ClaimsInStore  # noqa: PLC0415 - as above
     from replication.settings.protocols import PAPER, PROTOCOLS  # noqa: PLC0415 - not needed by --help
 
-    file, place = load_claims(), ArtifactStore(store)
+    file, artifacts = load_claims(), ArtifactStore(store)
     protocols = {}
     analogue = True
     for protocol in PROTOCOLS:
-        settings = _claimed_settings(file.claims, profile=profile, protocol=protocol, seeds=seeds, store=place)
+        settings = _claimed_settings(file.claims, profile=profile, protocol=protocol, seeds=seeds, store=artifacts)
         analogue = not settings[0].profile.comparable
         protocols[protocol] = {setting.experiment.name: recipe(setting) for setting in settings}
-    claimed = ClaimsInStore(file, place)
+    claimed = ClaimsInStore(file, artifacts)
     chosen = Chosen(profile=profile, protocol=PAPER.name, seeds=seeds)
     missing = [
         f"not in the store: {', '.join(lacking)}; run: {_run_command(name, chosen)}"

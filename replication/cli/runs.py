@@ -135,18 +135,18 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: RunOptions, endp
 
     if how.offline:
         _no_network()
-    place = ArtifactStore(how.store)
-    settings = settings_of(experiments, chosen, place, fresh=how.fresh, endpoint=endpoint)
+    artifacts = ArtifactStore(how.store)
+    settings = settings_of(experiments, chosen, artifacts, fresh=how.fresh, endpoint=endpoint)
     steps.refuse_unpinned(settings)
-    planned = _permitted_plan(settings, place, how)
-    refuse_other_addresses(planned.recipes, endpoint, place)
+    planned = _permitted_plan(settings, artifacts, how)
+    refuse_other_addresses(planned.recipes, endpoint, artifacts)
     launcher = _launcher(how, planned.cluster, how.workers or max(one.profile.workers for one in settings))
     if how.launcher == "print":
         with progress.watching(len(planned.todo)) as watch:
-            raise typer.Exit(launcher.launch(planned.todo, place, watch))
+            raise typer.Exit(launcher.launch(planned.todo, artifacts, watch))
     _announce(planned, how)
     with progress.watching(len(planned.todo)) as watch:
-        outcome = pipeline.replicate(settings, place, launcher, watch=watch, rendered=how.out, command=typed_command(), planned=planned)
+        outcome = pipeline.replicate(settings, artifacts, launcher, watch=watch, rendered=how.out, command=typed_command(), planned=planned)
     console = progress.console_for(sys.stdout)
     for report in outcome.reports if not outcome.code else ():
         console.print(pipeline.terminal(report))
@@ -156,12 +156,12 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: RunOptions, endp
     raise typer.Exit(outcome.code)
 
 
-def _permitted_plan(settings: Sequence[Setting], place: ArtifactStore, how: RunOptions) -> Plan:
+def _permitted_plan(settings: Sequence[Setting], artifacts: ArtifactStore, how: RunOptions) -> Plan:
     """The plan where it would run, with its warnings on stderr. Raises for what cannot fit, run or be repeated."""
     from replication.plan import machine, refusals, steps  # noqa: PLC0415 - not needed by --help
 
     cluster = None if how.launcher == "local" else cluster_for(how.cluster, settings)
-    planned = steps.plan(settings, place, cluster)
+    planned = steps.plan(settings, artifacts, cluster)
     for warning in planned.warnings:
         typer.echo(f"warning: {warning}", err=True)
     where = machine.this_machine(os.environ.get("CUDA_VISIBLE_DEVICES")) if cluster is None else machine.machine_of(cluster)
@@ -174,9 +174,9 @@ def _permitted_plan(settings: Sequence[Setting], place: ArtifactStore, how: RunO
 
 def cluster_for(name: str, settings: Sequence[Setting]) -> Cluster:
     """A cluster by name or file, with what `--set` says of it. Raises UsageProblems."""
-    from replication.settings.clusters import load_cluster, yielding  # noqa: PLC0415 - not needed by --help
+    from replication.settings.clusters import load_cluster, yielding_to_overrides  # noqa: PLC0415 - not needed by --help
 
-    return yielding(load_cluster(name), settings[0].overrides)
+    return yielding_to_overrides(load_cluster(name), settings[0].overrides)
 
 
 def _no_network() -> None:

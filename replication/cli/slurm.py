@@ -45,9 +45,9 @@ def request(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     """The job requests of a script as JSON; refuses, with the command to run first, where an input is missing."""
     from replication.launch.slurm import committed_scripts  # noqa: PLC0415 - as above
 
-    place = ArtifactStore(store)
+    artifacts = ArtifactStore(store)
     text = committed_scripts.request(
-        name, task=task, cluster=cluster, profile=profile, store=place, environment=os.environ, allow_dirty=allow_dirty
+        name, task=task, cluster=cluster, profile=profile, store=artifacts, environment=os.environ, allow_dirty=allow_dirty
     )
     typer.echo(text, nl=False)
 
@@ -59,9 +59,9 @@ def cancel(
 ) -> None:
     """End submitted jobs; a running one writes its checkpoint first, what waits for it is ended by Slurm."""
     from replication.launch.slurm.calls import Slurm  # noqa: PLC0415 - as above
-    from replication.launch.slurm.status import cancel as end  # noqa: PLC0415 - as above
+    from replication.launch.slurm.status import cancel_jobs  # noqa: PLC0415 - as above
 
-    ended = end(ArtifactStore(store), job, Slurm())
+    ended = cancel_jobs(ArtifactStore(store), job, Slurm())
     for one in ended:
         typer.echo(f"{one.slurm}  {one.kind}/{one.key[:12]}  {one.label}")
     typer.echo(f"{len(ended)} jobs cancelled", err=True)

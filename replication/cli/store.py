@@ -37,15 +37,15 @@ def status(
 ) -> None:
     """What runs, waits, was interrupted, is done: Slurm and the store, job by job."""
     from replication.launch.slurm.calls import Slurm  # noqa: PLC0415 - not needed by --help
-    from replication.launch.status import lines, standing  # noqa: PLC0415 - as above
+    from replication.launch.status import status_lines, store_status  # noqa: PLC0415 - as above
 
-    place = ArtifactStore(store)
+    artifacts = ArtifactStore(store)
     while True:
-        found = standing(place, Slurm())
+        found = store_status(artifacts, Slurm())
         if as_json:
             typer.echo(found.model_dump_json())
         else:
-            for line in lines(found):
+            for line in status_lines(found):
                 typer.echo(line)
         if found.silent:
             typer.echo(f"warning: {found.silent}; what follows from Slurm is not known", err=True)
@@ -85,11 +85,11 @@ def verify(
     """Store against manifests and lock file. Exit code 6 when something is wrong."""
     from replication.lock_files import lock_problems  # noqa: PLC0415 - not needed by --help
 
-    place = ArtifactStore(store)
-    problems = [*place.problems(deep), *lock_problems(place)]
+    artifacts = ArtifactStore(store)
+    problems = [*artifacts.problems(deep), *lock_problems(artifacts)]
     if problems:
         raise IntegrityProblem("\n".join(problems))
-    typer.echo(f"{len(place.entries())} artifacts are what their manifests say")
+    typer.echo(f"{len(artifacts.entries())} artifacts are what their manifests say")
 
 
 def doctor(
@@ -132,11 +132,11 @@ def gc(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Remove corrupt artifacts and leftovers of dead processes; interrupted work of kept jobs stays."""
-    place = ArtifactStore(store)
-    keep = _needed(place, keep_profile) if keep_profile else _all_keys(place)
-    going = collect_garbage(place, keep, dry_run=dry_run)
+    artifacts = ArtifactStore(store)
+    keep = _needed(artifacts, keep_profile) if keep_profile else _all_keys(artifacts)
+    going = collect_garbage(artifacts, keep, dry_run=dry_run)
     for folder, size in going:
-        typer.echo(f"{size / 1e6:>9.1f} MB  {folder.relative_to(place.root)}")
+        typer.echo(f"{size / 1e6:>9.1f} MB  {folder.relative_to(artifacts.root)}")
     typer.echo(f"{len(going)} folders, {sum(size for _, size in going) / 1e6:.1f} MB {'would go' if dry_run else 'removed'}", err=True)
 
 
@@ -165,12 +165,12 @@ def export_artifacts(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Pack artifacts into one archive."""
-    place = ArtifactStore(store)
-    wanted = [one.key for one in place.entries() if not keys or any(one.key.startswith(key) for key in keys)]
+    artifacts = ArtifactStore(store)
+    wanted = [one.key for one in artifacts.entries() if not keys or any(one.key.startswith(key) for key in keys)]
     idle = [key for key in keys or [] if not any(one.startswith(key) for one in wanted)]
     if idle:
         raise UsageProblems([f"--key {key}: no artifact's key begins so; see: replicate store list" for key in idle])
-    typer.echo(f"{len(export_archive(place, wanted, archive))} artifacts in {archive}", err=True)
+    typer.echo(f"{len(export_archive(artifacts, wanted, archive))} artifacts in {archive}", err=True)
 
 
 @store_app.command("import")
@@ -194,30 +194,30 @@ def export_sae(
     """An SAE of ours as files that SAELens or sparsify opens. Runs as a job."""
     from replication.cli.files import run_alone  # noqa: PLC0415 - not needed by --help
 
-    place = ArtifactStore(store)
-    folder = _sae_folder(place, sae)
+    artifacts = ArtifactStore(store)
+    folder = _sae_folder(artifacts, sae)
     if out.exists():
         raise UsageProblems([f"--out {out} exists; name a folder that does not"])
-    config = SAEExportConfig(sae_digest=place.fingerprint(folder), layout=layout, model_name=model_name)
+    config = SAEExportConfig(sae_digest=artifacts.fingerprint(folder), layout=layout, model_name=model_name)
     job = Job(config=config, locations={"sae": str(folder)}, label=f"{layout} files of SAE {sae}")
-    run_alone(job, place)
-    shutil.copytree(place.path(job), out, ignore=shutil.ignore_patterns("manifest.json", "export.json"))
-    first = json.loads((place.path(job) / "export.json").read_text(encoding="utf-8"))["normalize_first"]
+    run_alone(job, artifacts)
+    shutil.copytree(artifacts.path(job), out, ignore=shutil.ignore_patterns("manifest.json", "export.json"))
+    first = json.loads((artifacts.path(job) / "export.json").read_text(encoding="utf-8"))["normalize_first"]
     if first != "none":
         how = f"hidden states after {first!r} (sarm.sae.sparse_encoder.normalized)"
         typer.echo(f"{layout} has no input normalisation: hand it {how}", err=True)
     typer.echo(str(out))
 
 
-def _sae_folder(place: ArtifactStore, sae: str) -> Path:
+def _sae_folder(artifacts: ArtifactStore, sae: str) -> Path:
     """The one SAE of that key, or the folder. Raises UsageProblems where there is none or several."""
     if (Path(sae) / "sae.json").is_file():
         return Path(sae).resolve()
-    found = [one for one in place.entries() if one.kind == "train_sae" and one.key.startswith(sae)]
+    found = [one for one in artifacts.entries() if one.kind == "train_sae" and one.key.startswith(sae)]
     if len(found) != 1:
         many = f"fits {len(found)} SAEs; give more digits" if found else "is no folder with a sae.json and no key of an SAE"
         raise UsageProblems([f"{sae!r} {many}; see: replicate store list"])
-    return (place.root / "train_sae" / found[0].short_key).resolve()
+    return (artifacts.root / "train_sae" / found[0].short_key).resolve()
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {"status": status, "logs": logs, "verify": verify, "doctor": doctor}

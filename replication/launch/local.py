@@ -91,7 +91,7 @@ class LocalLauncher:
             workers = min(self.workers, len(jobs))
             # Processes that share a plan take what is there for done; one of them moving it would race with another.
             for job in jobs if workers > 1 else ():
-                store.settle(job)
+                store.present_or_set_aside(job)
             return self._run(requests, store, log, follow, workers=workers)
 
     def _new_log(self, store: ArtifactStore) -> Path:

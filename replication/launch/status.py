@@ -1,4 +1,4 @@
-"""How work stands: what the store is building and has built, and what Slurm makes of the jobs that were submitted from it."""
+"""The state of a store: what the store is building and has built, and what Slurm makes of the jobs that were submitted from it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pydantic import Field
 from replication.frozen import Frozen
 from replication.launch.slurm.calls import Queue
 from replication.launch.slurm.records import submissions
-from replication.launch.slurm.status import JobStatus
-from replication.launch.slurm.status import logs as slurm_logs
-from replication.launch.slurm.status import status as slurm_status
+from replication.launch.slurm.status import JobStatus, job_statuses, submission_logs
 from replication.usage_problems import UsageProblems
 from sarm.job import KEY_LENGTH, EnvironmentProblem
 from sarm.store.artifacts import ArtifactStore, MissingArtifact
@@ -27,7 +25,7 @@ class Unfinished(Frozen):
     checkpoint: bool
 
 
-class Standing(Frozen):
+class StoreStatus(Frozen):
     """The store and Slurm at one moment. `silent` says why Slurm could not be asked, empty where it was or need not be."""
 
     unfinished: tuple[Unfinished, ...]
@@ -36,8 +34,8 @@ class Standing(Frozen):
     silent: str = Field(default="", description="Slurm's trouble; then `submitted` is empty although jobs were submitted.")
 
 
-def standing(store: ArtifactStore, queue: Queue) -> Standing:
-    """How everything stands; Slurm is asked only where jobs were submitted from this store."""
+def store_status(store: ArtifactStore, queue: Queue) -> StoreStatus:
+    """What is done, running and submitted; Slurm is asked only where jobs were submitted from this store."""
     unfinished = tuple(
         Unfinished(
             kind=work.folder.parent.parent.name,
@@ -51,14 +49,14 @@ def standing(store: ArtifactStore, queue: Queue) -> Standing:
     submitted: tuple[JobStatus, ...] = ()
     if submissions(store):
         try:
-            submitted = tuple(slurm_status(store, queue))
+            submitted = tuple(job_statuses(store, queue))
         except EnvironmentProblem as problem:
             silent = str(problem)
-    return Standing(unfinished=unfinished, done=len(store.entries()), submitted=submitted, silent=silent)
+    return StoreStatus(unfinished=unfinished, done=len(store.entries()), submitted=submitted, silent=silent)
 
 
-def lines(found: Standing) -> list[str]:
-    """A standing as text: submitted jobs that are not done, unfinished work, sums."""
+def status_lines(found: StoreStatus) -> list[str]:
+    """A status as text: submitted jobs that are not done, unfinished work, sums."""
     told = []
     for one in found.submitted:
         if one.artifact == "present":
@@ -81,7 +79,7 @@ def logs_of(store: ArtifactStore, name: str) -> list[Path]:
     Raises MissingArtifact, or UsageProblems when several jobs fit.
     """
     if any(name in (one.slurm, one.slurm.partition("_")[0]) for one in submissions(store).values()):
-        return _existing(store, name, slurm_logs(store, name))
+        return _existing(store, name, submission_logs(store, name))
     key = name.rpartition("/")[2].rpartition("-")[2]
     running = [work.folder / "log.txt" for work in store.staging.all() if work.key.startswith(key)]
     kept = sorted((store.root / ".logs").glob(f"*-{key[:KEY_LENGTH]}*.txt"))
@@ -89,7 +87,7 @@ def logs_of(store: ArtifactStore, name: str) -> list[Path]:
     if len({path.stem for path in found}) > 1 and not running:
         raise UsageProblems([f"{key!r} fits several jobs: {', '.join(path.stem for path in found)}; give more digits"])
     try:
-        submitted = slurm_logs(store, key if found else name)
+        submitted = submission_logs(store, key if found else name)
     except MissingArtifact:
         submitted = []
     return _existing(store, name, list(dict.fromkeys([*found[:1], *submitted])))

@@ -6,7 +6,7 @@ from replication.plan.cost import Cost
 from replication.plan.machine import Machine, room
 from replication.plan.remedies import fits, remedy
 from replication.plan.steps import Plan, Step, brought_in, refuse_unpinned
-from replication.recipes.jobs import divides
+from replication.recipes.jobs import evenly_shared
 from replication.usage_problems import UsageProblems
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
 from sarm.job import EnvironmentProblem, IntegrityProblem, JobError, UsageProblem
@@ -53,7 +53,7 @@ def step_problems(step: Step, plan: Plan, machine: Machine) -> list[JobError]:
     if batch is not None:
         section = "sae" if job.kind == "train_sae" else "reward"
         try:
-            divides(job, batch=getattr(job.config, batch), field=f"{section}.{batch}")
+            evenly_shared(job, batch=getattr(job.config, batch), field=f"{section}.{batch}")
         except UsageProblems as problem:
             found.append(problem)
     if needs.gpus and machine.gpus is not None and needs.gpus > machine.gpus:

@@ -24,7 +24,7 @@ from replication.settings.profiles import (
     PunktDownload,
 )
 from replication.settings.protocols import HARNESS, Choice
-from replication.settings.value_sources import choices, geometry, values
+from replication.settings.value_sources import geometry, plain_values, sourced_values
 from replication.usage_problems import UsageProblems
 from sarm.config.data import DataConfig, MiniatureConfig, SplitterConfig
 from sarm.config.latents import ContextConfig, ExplanationConfig
@@ -49,7 +49,7 @@ SCORING_CONDITIONS = ("max_length", "truncation", "bos", "dtype", "attention", "
 def job_of(setting: Setting, config: JobConfig, *, label: str, inputs: Mapping[str, Job] | None = None, source: str = "") -> Job:
     """A job with the profile's and `--set`'s resources. Raises UsageProblems for processes that this kind of work cannot use."""
     base = setting.profile.resources.get(config.kind, Resources())
-    general = suited(config, setting.overrides.get("resources", {}))
+    general = suited_resources(config, setting.overrides.get("resources", {}))
     changed = {**general, **setting.overrides.get(f"resources.{config.kind}", {})}
     resources = Resources.model_validate({**base.model_dump(), **changed})
     found = unsuited(config, resources)
@@ -65,7 +65,7 @@ def job_of(setting: Setting, config: JobConfig, *, label: str, inputs: Mapping[s
     )
 
 
-def suited(config: JobConfig, general: Mapping[str, Any]) -> dict[str, Any]:
+def suited_resources(config: JobConfig, general: Mapping[str, Any]) -> dict[str, Any]:
     """What a value meant for all kinds says of this one: work that one process does keeps one, with one GPU at most."""
     kept = dict(general)
     if len(config.zero_stages) == 1:
@@ -76,7 +76,7 @@ def suited(config: JobConfig, general: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "gpus": min(kept["gpus"], 1)} if "gpus" in kept else kept
 
 
-def divides(job: Job, *, batch: int, field: str) -> Job:
+def evenly_shared(job: Job, *, batch: int, field: str) -> Job:
     """The job, if its global batch can be shared evenly among its processes. Raises UsageProblems."""
     processes = job.resources.processes
     if batch % processes:
@@ -86,7 +86,7 @@ def divides(job: Job, *, batch: int, field: str) -> Job:
     return job
 
 
-def build(config: type[Config], where: str, fields: Mapping[str, Any]) -> Config:
+def validated_config(config: type[Config], where: str, fields: Mapping[str, Any]) -> Config:
     """A config, or UsageProblems that name the row and what does not fit."""
     try:
         return config(**fields)
@@ -102,7 +102,7 @@ def backbone_job(setting: Setting, row: Row, backbone: Backbone) -> Job:
         return job_of(setting, hub, label=label)
     if isinstance(source, FolderBackbone):
         _check_shape(row.slot, backbone, Path(source.path))
-        folder = WeightsConfig(origin="folder", revision=setting.digest(existing(source.path)), **changes.model_dump())
+        folder = WeightsConfig(origin="folder", revision=setting.digest(existing_path(source.path)), **changes.model_dump())
         return job_of(setting, folder, label=label, source=source.path)
     pretraining = PretrainingConfig(
         **source.model_dump(exclude={"kind"}), **shape.model_dump(exclude={"head_dim", "vocab_size"})
@@ -110,7 +110,7 @@ def backbone_job(setting: Setting, row: Row, backbone: Backbone) -> Job:
     return job_of(setting, pretraining, label=label, inputs={"data": miniature_job(setting)})
 
 
-def existing(path: str) -> Path:
+def existing_path(path: str) -> Path:
     found = Path(path)
     if not found.exists():
         raise UsageProblems([f"{path} does not exist; mend the profile's path (or the environment variable in it)"])
@@ -119,7 +119,7 @@ def existing(path: str) -> Path:
 
 def _check_shape(slot: str, backbone: Backbone, folder: Path) -> None:
     """A profile must tell the truth about its backbone: the width multiple and the layer map rest on it."""
-    file = existing(str(folder)) / "config.json"
+    file = existing_path(str(folder)) / "config.json"
     if not file.is_file():
         raise UsageProblems([f"backbones.{slot}.source.path: {folder} holds no config.json; give a folder in Hugging Face layout"])
     try:
@@ -135,8 +135,7 @@ def _check_shape(slot: str, backbone: Backbone, folder: Path) -> None:
 
 
 def miniature_job(setting: Setting) -> Job:
-    found = choices("miniature", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
-    return job_of(setting, build(MiniatureConfig, "miniature", values(found)), label="miniature language")
+    return job_of(setting, validated_config(MiniatureConfig, "miniature", setting.values("miniature")), label="miniature language")
 
 
 def data_job(setting: Setting, source: MiniatureData | FileData | HubData, label: str, **fields: Any) -> Job:
@@ -145,7 +144,7 @@ def data_job(setting: Setting, source: MiniatureData | FileData | HubData, label
     if isinstance(source, HubData):
         hub = DataConfig(origin="hub", **source.model_dump(exclude={"kind", "gated", "download_gb", "disk_gb"}), **fields)
         return job_of(setting, hub, label=label)
-    local = DataConfig(origin="file", revision=setting.digest(existing(source.path)), **fields)
+    local = DataConfig(origin="file", revision=setting.digest(existing_path(source.path)), **fields)
     return job_of(setting, local, label=label, source=source.path)
 
 
@@ -174,15 +173,14 @@ def sae_job(setting: Setting, row: Row, seed: int, backbone: Backbone, weights: 
     fixed: dict[str, Any] = dict(row.sae)
     if row.same_text:
         fixed["vectors"] = setting.profile.text.token_vectors
-    found = choices("sae", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides, row=fixed)
-    place = values(geometry(row, backbone))
-    config = build(SAETrainingConfig, f"row {row.name}, SAE", {**values(found), **place, "seed": seed})
+    place = plain_values(geometry(row, backbone))
+    config = validated_config(SAETrainingConfig, f"row {row.name}, SAE", {**setting.values("sae", fixed), **place, "seed": seed})
     label = f"SAE {row.slot} layer {config.layer}, {config.n_latents} latents, k {config.k}, tokens {config.tokens}, seed {seed}"
     inputs = {"backbone": weights, "corpus": text_job(setting)}
     if config.splitter == "nltk-punkt":
         inputs["splitter"] = splitter_job(setting)
     planned = job_of(setting, config, label=label, inputs=inputs)
-    return divides(planned, batch=config.batch_vectors, field="sae.batch_vectors")
+    return evenly_shared(planned, batch=config.batch_vectors, field="sae.batch_vectors")
 
 
 def splitter_job(setting: Setting) -> Job:
@@ -190,26 +188,26 @@ def splitter_job(setting: Setting) -> Job:
     source, label = setting.profile.splitter, "data of nltk's Punkt"
     if isinstance(source, PunktDownload):
         return job_of(setting, SplitterConfig(origin="url", url=source.url, revision=source.sha256), label=label)
-    local = SplitterConfig(origin="folder", revision=setting.digest(existing(source.path)))
+    local = SplitterConfig(origin="folder", revision=setting.digest(existing_path(source.path)))
     return job_of(setting, local, label=label, source=source.path)
 
 
 def reward_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, weights: Job, sae: Job | None) -> Job:
-    found = choices("reward", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides, row=dict(row.reward))
-    place = values(geometry(row, backbone))
+    found = setting.values("reward", row.reward)
+    place = plain_values(geometry(row, backbone))
     if row.encoder == "sae":
         place = {"layer": place["layer"]}
-    config = build(
-        RewardTrainingConfig, f"row {row.name}, reward model", {**values(found), **place, "encoder": row.encoder, "seed": seed}
+    config = validated_config(
+        RewardTrainingConfig, f"row {row.name}, reward model", {**found, **place, "encoder": row.encoder, "seed": seed}
     )
     inputs = {"backbone": weights, "preferences": preferences_job(setting), **({"sae": sae} if sae else {})}
     planned = job_of(setting, config, label=f"reward model {row.name}, seed {seed}", inputs=inputs)
-    return divides(planned, batch=config.batch_pairs, field="reward.batch_pairs")
+    return evenly_shared(planned, batch=config.batch_pairs, field="reward.batch_pairs")
 
 
 def score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, data: Job, epoch: int = 0) -> Job:
     found = scoring_choices(setting, row)
-    config = build(ScoringConfig, f"scoring of {row.name} on {name}", {**values(found), "benchmark": name, "epoch": epoch})
+    config = validated_config(ScoringConfig, f"scoring of {row.name} on {name}", {**plain_values(found), "benchmark": name, "epoch": epoch})
     after = f" after epoch {epoch}" if epoch else ""
     return job_of(setting, config, label=f"scores of {row.name}{after} on {name}, seed {seed}", inputs={"model": model, "benchmark": data})
 
@@ -218,8 +216,8 @@ def scoring_choices(setting: Setting, row: Row) -> dict[str, Choice]:
     """The conditions under which a row is scored: a released model's recorded ones stand before the profile's own, `--set` before all."""
     released = setting.profile.released.get(row.name) if setting.source == "released" else None
     if released is None:
-        return choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
-    found = choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides={})
+        return setting.sourced("scoring")
+    found = sourced_values("scoring", protocol=setting.protocol, profile=setting.profile, overrides={})
     chosen = released.chosen
     recorded = {**HARNESS, **chosen.scoring}
     found |= {name: Choice(value=value, source=chosen.source) for name, value in recorded.items()}
@@ -232,51 +230,47 @@ def scoring_choices(setting: Setting, row: Row) -> dict[str, Choice]:
 
 def contexts_job(setting: Setting, row: Row, seed: int, *, model: Job, data: Mapping[BenchmarkName, Job]) -> Job:
     """Activating contexts of a row's latents."""
-    found = values(choices("contexts", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
-    config = build(ContextConfig, f"row {row.name}, contexts", found)
+    found = setting.values("contexts")
+    config = validated_config(ContextConfig, f"row {row.name}, contexts", found)
     texts = data[config.texts] if config.texts in ("rewardbench2", "rmbench") else preferences_job(setting)
     return job_of(setting, config, label=f"contexts of {row.name}, seed {seed}", inputs={"model": model, "texts": texts})
 
 
 def explanation_job(setting: Setting, row: Row, seed: int, inputs: Mapping[str, Job]) -> Job:
     """Explanations of a row's latents. `inputs`: `contexts`, `model`, and those of a control where there is one."""
-    found = values(choices("explanation", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
+    found = setting.values("explanation")
     digest = setting.digest(Path(setting.answers)) if setting.answers else ""
     judge = "recorded" if setting.answers else "endpoint" if setting.endpoint else found.get("judge", "endpoint")
-    config = build(ExplanationConfig, f"row {row.name}, explanations", {**found, "judge": judge, "answers_digest": digest})
+    config = validated_config(ExplanationConfig, f"row {row.name}, explanations", {**found, "judge": judge, "answers_digest": digest})
     truth = {"texts": miniature_job(setting)} if config.judge == "planted" else {}
     planned = job_of(setting, config, label=f"explanations of {row.name}, seed {seed}", inputs={**inputs, **truth})
     return replace(planned, locations=setting.answering(planned, recorded=bool(setting.answers)))
 
 
 def baseline_job(setting: Setting, features: str, name: BenchmarkName, data: Job) -> Job:
-    found = values(choices("baseline", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
     # Beside other systems a baseline sees the pairs that they see; elsewhere all that there are.
-    pairs = _resolved(setting, "reward")["max_pairs"] if setting.experiment.compared_with else 0
-    config = build(BaselineConfig, f"baseline {features}", {**found, "benchmark": name, "features": features, "max_pairs": pairs})
+    pairs = setting.values("reward")["max_pairs"] if setting.experiment.compared_with else 0
+    fields = {**setting.values("baseline"), "benchmark": name, "features": features, "max_pairs": pairs}
+    config = validated_config(BaselineConfig, f"baseline {features}", fields)
     inputs = {"preferences": preferences_job(setting), "benchmark": data}
     return job_of(setting, config, label=f"baseline {features} on {name}", inputs=inputs)
-
-
-def _resolved(setting: Setting, section: str) -> dict[str, Any]:
-    return values(choices(section, protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
 
 
 def states_job(setting: Setting, row: Row, items: Items, *, backbone: Backbone, weights: Job, data: Job) -> Job:
     """Cached states after a row's layer: pairs as reward training reads them, benchmarks as scoring does."""
     if items == "train":
-        found = _resolved(setting, "reward")
+        found = setting.values("reward")
         given = {name: found[name] for name in ("max_pairs", "max_length", "overlong", "refused_turns", "dtype", "date_string")}
     else:
-        found = _resolved(setting, "scoring")
+        found = setting.values("scoring")
         if found["formatting"] != "end-of-turn":
             why = f"scoring.formatting = {found['formatting']!r}: cached states are those of the end of turn"
             raise UsageProblems([f"row {row.name}: {why}; leave such rows out with --rows"])
         given = {name: found[name] for name in ("max_length", "bos", "dtype", "attention", "date_string", "subset", "limit")}
         given["overlong"] = found["truncation"]
     layer = backbone.layers[row.layer].value
-    fields = {**_resolved(setting, "harvest"), **given, "layer": layer, "items": items}
-    config = build(HarvestConfig, f"row {row.name}, states of {items}", fields)
+    fields = {**setting.values("harvest"), **given, "layer": layer, "items": items}
+    config = validated_config(HarvestConfig, f"row {row.name}, states of {items}", fields)
     label = f"states of {items}, {row.slot} layer {layer}"
     return job_of(setting, config, label=label, inputs={"backbone": weights, "items": data})
 
@@ -290,15 +284,16 @@ def head_job(setting: Setting, row: Row, seed: int, *, backbone: Backbone, weigh
     ends = isinstance(states.config, HarvestConfig) and states.config.pooling == "end_of_turn"
     place = {"layer": layer, **({} if ends else {"whole": False})}
     if row.method == "safer":
-        fields = {**_resolved(setting, "safer"), **row.sparse, **place}
-        return job_of(setting, build(SaferConfig, f"row {row.name}", fields), label=f"{row.name}, SAE of seed {seed}", inputs=inputs)
-    found = choices("sparse", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides, row=dict(row.sparse))
-    config = build(SparseRMConfig, f"row {row.name}, head", {**values(found), **place, "seed": seed})
+        fields = {**setting.values("safer"), **row.sparse, **place}
+        safer = validated_config(SaferConfig, f"row {row.name}", fields)
+        return job_of(setting, safer, label=f"{row.name}, SAE of seed {seed}", inputs=inputs)
+    fields = {**setting.values("sparse", row.sparse), **place, "seed": seed}
+    config = validated_config(SparseRMConfig, f"row {row.name}, head", fields)
     return job_of(setting, config, label=f"head {row.name}, seed {seed}", inputs=inputs)
 
 
 def state_score_job(setting: Setting, row: Row, seed: int, *, name: BenchmarkName, model: Job, states: Job, data: Job) -> Job:
     """Rewards of a head for the cached states of a benchmark."""
-    config = build(StateScoringConfig, f"scoring on {name}", {"benchmark": name})
+    config = validated_config(StateScoringConfig, f"scoring on {name}", {"benchmark": name})
     inputs = {"model": model, "states": states, "benchmark": data}
     return job_of(setting, config, label=f"scores of {row.name} on {name}, seed {seed}", inputs=inputs)

@@ -15,7 +15,6 @@ from replication.recipes.jobs import (
     backbone_job,
     baseline_job,
     benchmark_job,
-    build,
     contexts_job,
     explanation_job,
     head_job,
@@ -25,6 +24,7 @@ from replication.recipes.jobs import (
     score_job,
     state_score_job,
     states_job,
+    validated_config,
 )
 from replication.recipes.judges import Judged, judges_of
 from replication.recipes.released import hub_sources_for, released_job, rows_of_others, start_jobs, start_of, why_no_start, why_not_released
@@ -32,7 +32,6 @@ from replication.recipes.setting import Setting
 from replication.settings.experiments import Row
 from replication.settings.judges import judges_matching
 from replication.settings.profiles import Backbone, BenchmarkName, HubSource, Profile, unpinned_of
-from replication.settings.value_sources import choices, values
 from replication.usage_problems import UsageProblems, nearest
 from sarm.config.latents import SteeringConfig
 from sarm.config.train import RewardTrainingConfig
@@ -233,12 +232,12 @@ def _steered(setting: Setting, training: Training, data: Mapping[BenchmarkName, 
     lacking = [name for name in ("rewardbench2", selection) if name not in data]
     if lacking:
         return replace(training, missing=f"profile {setting.profile.name} has no benchmark {lacking[0]}, which steering needs")
-    conditions = values(choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
+    conditions = setting.values("scoring")
     shared = {name: conditions[name] for name in SCORING_CONDITIONS}
-    given = choices("steering", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides)
+    given = setting.sourced("steering")
     own = {name: choice.value for name, choice in given.items() if name not in shared}
     fields = {**own, **shared, "selection": selection, "target": "rewardbench2", "subset": subset}
-    config = build(SteeringConfig, f"row {training.row.name}, steering", fields)
+    config = validated_config(SteeringConfig, f"row {training.row.name}, steering", fields)
     if training.model is None:
         return training
     named = {str(name): one for name, one in data.items()}

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from replication.recipes.jobs import build, job_of
+from replication.recipes.jobs import job_of, validated_config
 from replication.recipes.setting import Setting
 from replication.settings.judges import MODES, JudgeRow, Mode, judges_matching
 from replication.settings.profiles import BenchmarkName
-from replication.settings.value_sources import choices, values
 from sarm.config.score import JudgeConfig
 from sarm.job import Job
 
@@ -70,8 +69,8 @@ def _wanted(setting: Setting, job: Job, *, asked: bool) -> bool:
 def judge_job(setting: Setting, row: JudgeRow, mode: Mode, *, name: BenchmarkName, data: Job) -> Job:
     """A judge's answers about a benchmark."""
     fixed = row.model_dump(include={"ranking_prompt", "ranking_tokens"}, exclude_none=True)
-    found = values(choices("judge", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides, row=fixed))
-    part = values(choices("scoring", protocol=setting.protocol, profile=setting.profile, overrides=setting.overrides))
+    found = setting.values("judge", fixed)
+    part = setting.values("scoring")
     recorded = bool(setting.answers) and row in setting.judging.asked
     fields = {
         **found,
@@ -82,6 +81,6 @@ def judge_job(setting: Setting, row: JudgeRow, mode: Mode, *, name: BenchmarkNam
         "mode": mode,
         **{name: part[name] for name in ("subset", "limit")},
     }
-    config = build(JudgeConfig, f"judge {row.name}", fields)
+    config = validated_config(JudgeConfig, f"judge {row.name}", fields)
     planned = job_of(setting, config, label=f"{mode} by {row.name} on {name}", inputs={"benchmark": data})
     return replace(planned, locations=setting.answering(planned, recorded=recorded))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from replication.recipes.jobs import build, existing, job_of
+from replication.recipes.jobs import existing_path, job_of, validated_config
 from replication.recipes.setting import Setting
 from replication.settings.experiments import Row
 from replication.settings.profiles import Backbone, HubBackbone, HubSource, Profile, Start, TokenizerChanges
@@ -53,7 +53,7 @@ def _weights(setting: Setting, source: HubBackbone | object, tokenizer: Tokenize
         hub = WeightsConfig(origin="hub", repository=source.repository, revision=source.revision, **tokenizer.model_dump())
         return job_of(setting, hub, label=label)
     path = str(getattr(source, "path", ""))
-    folder = WeightsConfig(origin="folder", revision=setting.digest(existing(path)), **tokenizer.model_dump())
+    folder = WeightsConfig(origin="folder", revision=setting.digest(existing_path(path)), **tokenizer.model_dump())
     return job_of(setting, folder, label=label, source=path)
 
 
@@ -82,18 +82,18 @@ def start_jobs(setting: Setting, row: Row, backbone: Backbone, start: Start, wei
         if start.file:
             raise UsageProblems([f"starts.{row.slot}.file = {start.file!r} does not go with layout = checkpoint; leave it out"])
         whole = _weights(setting, start.source, TokenizerChanges(), label=f"start {row.slot}: backbone and SAE")
-        config = build(ImportedSAEConfig, f"row {row.name}, start", {**place, "origin": "checkpoint", "layout": "checkpoint"})
+        config = validated_config(ImportedSAEConfig, f"row {row.name}, start", {**place, "origin": "checkpoint", "layout": "checkpoint"})
         return whole, job_of(setting, config, label=label, inputs={"checkpoint": whole})
     if isinstance(start.source, HubBackbone):
         fields = {"origin": "hub", "repository": start.source.repository, "revision": start.source.revision}
         return weights, job_of(setting, _imported(row, {**place, **fields, "layout": start.layout}), label=label)
-    digest = setting.digest(existing(start.source.path))
+    digest = setting.digest(existing_path(start.source.path))
     config = _imported(row, {**place, "origin": "folder", "revision": digest, "layout": start.layout})
     return weights, job_of(setting, config, label=label, source=str(Path(start.source.path)))
 
 
 def _imported(row: Row, fields: dict[str, object]) -> ImportedSAEConfig:
-    return build(ImportedSAEConfig, f"row {row.name}, start", fields)
+    return validated_config(ImportedSAEConfig, f"row {row.name}, start", fields)
 
 
 def hub_sources_for(setting: Setting, rows: tuple[Row, ...]) -> list[HubSource]:

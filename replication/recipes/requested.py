@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from replication.data_folders import AUTHORS_REWARDS
+from replication.frozen import Frozen
 from replication.lock_files import read_pins
 from replication.recipes.setting import Setting, Source
 from replication.settings.experiments import EXPERIMENTS, Experiment
-from replication.settings.model_locations import pinned, placed, split
+from replication.settings.model_locations import split_locations, with_locations, with_pins
 from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
 from replication.settings.profiles import Profile
@@ -24,10 +23,8 @@ from sarm.store.artifacts import ArtifactStore
 ALL = "all"
 
 
-class Chosen(BaseModel):
+class Chosen(Frozen):
     """What was asked for on the command line, still as text."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     profile: str = "mini"
     protocol: str = "paper"
@@ -76,7 +73,7 @@ def _read_options(
     problems: list[str] = []
     if chosen.protocol not in PROTOCOLS:
         problems += unknown("protocol", chosen.protocol, PROTOCOLS).problems
-    places, values = split(chosen.assignments)
+    places, values = split_locations(chosen.assignments)
     seeds: tuple[int, ...] = ()
     overrides: dict[str, dict[str, object]] = {}
     try:
@@ -89,7 +86,7 @@ def _read_options(
         problems += wrong.problems
     try:
         pins = read_pins(store)
-        profile = pinned(placed(load_profile(chosen.profile, environment=environment, pins=pins), places), pins)
+        profile = with_pins(with_locations(load_profile(chosen.profile, environment=environment, pins=pins), places), pins)
     except UsageProblems as wrong:
         problems += wrong.problems
     if problems:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from replication.settings.experiments import Experiment
 from replication.settings.judges import NOBODY, Judging
 from replication.settings.overrides import Overrides
 from replication.settings.profiles import Profile
-from replication.settings.protocols import Protocol
+from replication.settings.protocols import Choice, Protocol
+from replication.settings.value_sources import plain_values, sourced_values
 from sarm.job import Job
 from sarm.store.checksums import fingerprint
 
@@ -60,3 +61,11 @@ class Setting:
     def profile_option(self) -> str:
         """What to type after --profile to get this profile again."""
         return self.asked or self.profile.name
+
+    def sourced(self, section: str, row: Mapping[str, Any] | None = None) -> dict[str, Choice]:
+        """The values of a section (`sae`, `reward`, `scoring`, ...), each with where it comes from; `row` holds what a row fixes."""
+        return sourced_values(section, protocol=self.protocol, profile=self.profile, overrides=self.overrides, row=row)
+
+    def values(self, section: str, row: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The same values alone."""
+        return plain_values(self.sourced(section, row))

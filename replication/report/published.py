@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -20,6 +20,7 @@ from replication.report.counts import Grain, Interval, Rounding, achievable_coun
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 Unit = Literal["percent", "fraction", "GPU-hours", "reward"]
 Origin = Literal["paper-ours", "paper-baseline", "control"]
+Model = TypeVar("Model", bound=Frozen)
 
 
 class PublishedError(ValueError):
@@ -204,9 +205,16 @@ def load_published(name: str, folder: Path | None = None) -> PublishedTable:
     file = where / f"{name}.toml"
     if not file.is_file():
         raise PublishedError(f"{file}: no such published table{_nearest(name, list(published_names(where)))}")
+    return read_published(file, PublishedTable)
+
+
+def read_published(file: Path, model: type[Model]) -> Model:
+    """A file of published data as a model. Raises PublishedError with file and key."""
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
-        return PublishedTable.model_validate(data)
+        return model.model_validate(data)
+    except FileNotFoundError as error:
+        raise PublishedError(f"{file}: no such file") from error
     except tomllib.TOMLDecodeError as error:
         raise PublishedError(f"{file}: {error}") from error
     except ValidationError as error:

@@ -7,9 +7,12 @@ standard error s * sqrt(1 + 1/S) with S - 1 degrees of freedom: the two-sample t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST_SEEDS = 200
 
@@ -175,7 +178,6 @@ def paired_bootstrap(
     mean is the Ties score. Result in points. Raises StatisticsError for an empty subset or one of a single item.
     """
     import numpy as np  # noqa: PLC0415
-    from scipy import stats  # noqa: PLC0415
 
     short = [name for name, values in differences.items() if len(values) < 2]
     if short or not differences:
@@ -188,14 +190,7 @@ def paired_bootstrap(
     estimate = float(statistic(*samples))
     if all(np.ptp(sample) == 0 for sample in samples):
         return PairedDifference(estimate=estimate, standard_error=0.0, low=estimate, high=estimate)
-    result = stats.bootstrap(
-        samples, statistic, n_resamples=resamples, vectorized=True, confidence_level=1 - alpha, method="percentile",
-        batch=500, rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    interval = result.confidence_interval
-    return PairedDifference(
-        estimate=estimate, standard_error=float(result.standard_error), low=float(interval.low), high=float(interval.high)
-    )
+    return _resampled(samples, statistic, estimate=estimate, seed=seed, resamples=resamples, alpha=alpha, batch=500)
 
 
 def two_way_bootstrap(
@@ -207,7 +202,6 @@ def two_way_bootstrap(
     Raises StatisticsError for no seed, seeds over different items, and what `paired_bootstrap` raises.
     """
     import numpy as np  # noqa: PLC0415
-    from scipy import stats  # noqa: PLC0415
 
     if not per_seed or any({k: len(v) for k, v in one.items()} != {k: len(v) for k, v in per_seed[0].items()} for one in per_seed):
         raise StatisticsError("a bootstrap over seeds needs at least one seed, and the same items in each")
@@ -227,14 +221,29 @@ def two_way_bootstrap(
         return 100 * np.mean(drawn, axis=0)
 
     samples = (np.arange(len(per_seed)), *(np.arange(part.shape[1]) for part in values))
+    return _resampled(samples, statistic, estimate=estimate, seed=seed, resamples=resamples, alpha=alpha, batch=200)
+
+
+def _resampled(
+    samples: Sequence[np.ndarray],
+    statistic: Callable[..., np.ndarray],
+    *,
+    estimate: float,
+    seed: int,
+    resamples: int,
+    alpha: float,
+    batch: int,
+) -> PairedDifference:
+    """The percentile interval of a statistic over `samples`, each resampled by itself."""
+    import numpy as np  # noqa: PLC0415
+    from scipy import stats  # noqa: PLC0415
+
     result = stats.bootstrap(
         samples, statistic, n_resamples=resamples, vectorized=True, confidence_level=1 - alpha, method="percentile",
-        batch=200, rng=np.random.default_rng(seed),
+        batch=batch, rng=np.random.default_rng(seed),
     )  # fmt: skip
-    interval = result.confidence_interval
-    return PairedDifference(
-        estimate=estimate, standard_error=float(result.standard_error), low=float(interval.low), high=float(interval.high)
-    )
+    low, high = (float(bound) for bound in result.confidence_interval)
+    return PairedDifference(estimate=estimate, standard_error=float(result.standard_error), low=low, high=high)
 
 
 def normal_tail(z: float) -> float:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from replication.data_folders import slurm_folder
-from replication.usage_problems import UsageProblems, nearest, unknown
+from replication.frozen import Frozen
+from replication.settings.toml_files import read_toml
+from replication.usage_problems import UsageProblems, nearest
 from sarm.job import Job
 from sarm.resources import Resources
 
@@ -22,13 +23,7 @@ PERSONAL = ("account", "partition", "qos", "mail-user", "reservation")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class _Part(BaseModel):
-    """A section of a cluster file: frozen, and nothing in it that it does not name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Container(_Part):
+class Container(Frozen):
     """An image that holds Python and the project."""
 
     kind: Literal["none", "apptainer"] = Field(default="none", description="`none`: the virtual environment of the host.")
@@ -36,7 +31,7 @@ class Container(_Part):
     binds: tuple[str, ...] = Field(default=(), description="Further folders to show inside; the store and the working folder always are.")
 
 
-class Cluster(_Part):
+class Cluster(Frozen):
     """What a generated script has to know of a cluster. Changing it never changes a number."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Folder of the generated scripts.")
@@ -99,7 +94,7 @@ class Cluster(_Part):
 
 
 @dataclass(frozen=True)
-class Ask:
+class SlurmNeeds:
     """What one task asks of Slurm: nodes; GPUs, processes, cores and memory (GB) of each node; wall-clock minutes."""
 
     nodes: int
@@ -124,7 +119,7 @@ def on_cluster(job: Job, cluster: Cluster) -> Job:
     return replace(job, resources=resources.model_copy(update={"nodes": nodes}))
 
 
-def yielding(cluster: Cluster, overrides: Mapping[str, Mapping[str, Any]]) -> Cluster:
+def yielding_to_overrides(cluster: Cluster, overrides: Mapping[str, Mapping[str, Any]]) -> Cluster:
     """The cluster without what `--set resources.[<kind>.]<field>` says otherwise: the option of a command wins over a file."""
     general = overrides.get("resources", {})
     kept = {
@@ -134,7 +129,7 @@ def yielding(cluster: Cluster, overrides: Mapping[str, Mapping[str, Any]]) -> Cl
     return cluster.model_copy(update={"resources": kept})
 
 
-def ask(job: Job, cluster: Cluster) -> Ask:
+def slurm_needs(job: Job, cluster: Cluster) -> SlurmNeeds:
     """What a job that is `on_cluster` asks for. Raises UsageProblems when it cannot be had there."""
     needs, label = job.resources, job.label or job.kind
     problems = []
@@ -149,7 +144,7 @@ def ask(job: Job, cluster: Cluster) -> Ask:
     if problems:
         raise UsageProblems(problems)
     processes, gpus = needs.processes // needs.nodes, needs.gpus // needs.nodes
-    return Ask(
+    return SlurmNeeds(
         nodes=needs.nodes,
         gpus=gpus,
         processes=processes,
@@ -166,16 +161,9 @@ def shipped_clusters() -> dict[str, Path]:
 
 def load_cluster(name_or_file: str) -> Cluster:
     """The cluster of that name or TOML file. Raises UsageProblems with one line for each mistake: file, key, what."""
-    shipped = shipped_clusters()
-    path = shipped.get(name_or_file, Path(name_or_file))
-    if not path.is_file():
-        if path.suffix == ".toml":
-            raise UsageProblems([f"no such cluster file: {path}"])
-        raise unknown("cluster (or TOML file)", name_or_file, shipped)
+    path, content = read_toml("cluster", name_or_file, shipped_clusters())
     try:
-        return Cluster.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageProblems([f"{path}: not a TOML file: {error}"]) from error
+        return Cluster.model_validate(content)
     except ValidationError as error:
         raise UsageProblems([f"{path}: {_in_words(dict(one))}" for one in error.errors()]) from error
 

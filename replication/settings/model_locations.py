@@ -22,13 +22,13 @@ FIELDS = {
 TOKENIZER_FIELDS = ("chat_template", "pad_token", "end_of_turn")
 
 
-def split(assignments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_locations(assignments: Sequence[str]) -> tuple[list[str], list[str]]:
     """(assignments to released models and starts, the others), each in order."""
     places = [one for one in assignments if one.strip().partition(".")[0] in FIELDS]
     return places, [one for one in assignments if one not in places]
 
 
-def placed(profile: Profile, assignments: Sequence[str]) -> Profile:
+def with_locations(profile: Profile, assignments: Sequence[str]) -> Profile:
     """The profile with these assignments made. Raises UsageProblems with every mistake at once."""
     if not assignments:
         return profile
@@ -52,7 +52,7 @@ def placed(profile: Profile, assignments: Sequence[str]) -> Profile:
         raise UsageProblems(lines) from error
 
 
-def pinned(profile: Profile, pins: Mapping[str, str]) -> Profile:
+def with_pins(profile: Profile, pins: Mapping[str, str]) -> Profile:
     """The profile with the known commits in place of `unknown`, for repositories that an assignment named."""
 
     def known(source: Any) -> Any:

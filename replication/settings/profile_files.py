@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -12,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from replication.settings.overrides import SECTIONS, resources_problems, section_problems
 from replication.settings.profiles import COMMIT, Profile, pin_name, shipped_profiles
-from replication.usage_problems import UsageProblems, nearest, unknown
+from replication.settings.toml_files import read_toml
+from replication.usage_problems import UsageProblems, nearest
 
 PATH_KEYS = ("path",)
 VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -24,16 +24,7 @@ def load_profile(name_or_file: str, *, environment: Mapping[str, str], pins: Map
     `environment` expands ${VARIABLES} in paths; `pins` (`pin_name` -> commit) replaces revisions that are no commits.
     Raises UsageProblems with one line for each mistake: file, key, what, nearest valid name.
     """
-    shipped = shipped_profiles()
-    path = shipped.get(name_or_file, Path(name_or_file))
-    if not path.is_file():
-        if path.suffix == ".toml":
-            raise UsageProblems([f"no such profile file: {path}"])
-        raise unknown("profile (or TOML file)", name_or_file, shipped)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageProblems([f"{path}: not a TOML file: {error}"]) from error
+    path, raw = read_toml("profile", name_or_file, shipped_profiles())
     problems: list[str] = []
     raw = _expand(raw, base=path.resolve().parent, environment=environment, pins=pins or {}, problems=problems)
     problems += _schema_problems(raw) + _setting_problems(raw)

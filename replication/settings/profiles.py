@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from replication.frozen import Frozen
 from sarm.config.weights import SAELayout
 from sarm.resources import Resources
 
@@ -26,20 +27,14 @@ PUNKT_SHA256 = "e57f64187974277726a3417ca6f181ec5403676c717672eef6a748a7b20e0106
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-class Part(BaseModel):
-    """A section of a profile: frozen, and nothing in it that it does not name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Counterpart(Part):
+class Counterpart(Frozen):
     """The profile's value for one of the paper's, and how it misses it where it does."""
 
     value: int = Field(ge=1, description="Layer or k of this profile's backbone.")
     inexact: str = Field(default="", description="Why it is not the same share as in the paper; empty where it is. Printed in the table.")
 
 
-class Shape(Part):
+class Shape(Frozen):
     """Sizes of a backbone, before truncation. For hub and folder backbones they must agree with `config.json`."""
 
     num_hidden_layers: int = Field(ge=1, description="Decoder blocks.")
@@ -51,7 +46,7 @@ class Shape(Part):
     vocab_size: int = Field(ge=1, description="Rows of the embedding (for the cost estimate).")
 
 
-class MiniatureBackbone(Part):
+class MiniatureBackbone(Frozen):
     """A small Llama pretrained on the miniature's own corpus."""
 
     kind: Literal["miniature"]
@@ -62,14 +57,14 @@ class MiniatureBackbone(Part):
     seed: int = Field(default=0, description="Seed of pretraining; --seeds leaves it alone, since the paper's backbone is one.")
 
 
-class FolderBackbone(Part):
+class FolderBackbone(Frozen):
     """A local folder in Hugging Face layout."""
 
     kind: Literal["folder"]
     path: str = Field(min_length=1, description="Folder; ${VARIABLES} expand; relative paths start at the profile's own folder.")
 
 
-class HubBackbone(Part):
+class HubBackbone(Frozen):
     """A model of the Hugging Face hub."""
 
     kind: Literal["hub"]
@@ -84,7 +79,7 @@ class HubBackbone(Part):
         return self.download_gb
 
 
-class TokenizerChanges(Part):
+class TokenizerChanges(Frozen):
     """What a tokenizer lacks for conversations. Empty values keep what is shipped."""
 
     chat_template: str = Field(default="", description="Jinja template that replaces the tokenizer's own.")
@@ -93,7 +88,7 @@ class TokenizerChanges(Part):
     end_of_turn: str = Field(default="", description="Token that ends a turn; empty takes the tokenizer's eos.")
 
 
-class Backbone(Part):
+class Backbone(Frozen):
     """One slot: the model that stands for one of the paper's two."""
 
     stands_for: str = Field(description="The paper's model.")
@@ -111,20 +106,20 @@ class Backbone(Part):
         return {key: {"value": entry} if isinstance(entry, int) else entry for key, entry in value.items()}
 
 
-class MiniatureData(Part):
+class MiniatureData(Frozen):
     """What `make_miniature` makes."""
 
     kind: Literal["miniature"]
 
 
-class FileData(Part):
+class FileData(Frozen):
     """A local file, or a folder of files of one shape."""
 
     kind: Literal["file"]
     path: str = Field(min_length=1, description="File or folder; ${VARIABLES} expand; relative paths start at the profile's own folder.")
 
 
-class HubData(Part):
+class HubData(Frozen):
     """A data set of the Hugging Face hub."""
 
     kind: Literal["hub"]
@@ -137,7 +132,7 @@ class HubData(Part):
     disk_gb: float = Field(default=0.0, ge=0, description="Size of the rows in our shape, GB, for the plan; 0 where unknown.")
 
 
-class PunktDownload(Part):
+class PunktDownload(Frozen):
     """The tables of nltk's sentence splitter as nltk publishes them: a zip of plain text, known by its content."""
 
     kind: Literal["url"] = "url"
@@ -145,7 +140,7 @@ class PunktDownload(Part):
     sha256: str = Field(default=PUNKT_SHA256, pattern=r"^[0-9a-f]{64}$", description="Its SHA-256; another zip is refused.")
 
 
-class HeldOutPairs(Part):
+class HeldOutPairs(Frozen):
     """The evaluation side of the profile's own preference pairs."""
 
     kind: Literal["preferences"]
@@ -156,7 +151,7 @@ Data = Annotated[MiniatureData | FileData | HubData, Field(discriminator="kind")
 BenchmarkData = Annotated[MiniatureData | FileData | HubData | HeldOutPairs, Field(discriminator="kind")]
 
 
-class Text(Part):
+class Text(Frozen):
     """The corpus on which SAEs are trained."""
 
     source: Data
@@ -166,7 +161,7 @@ class Text(Part):
     )
 
 
-class Preferences(Part):
+class Preferences(Frozen):
     """The pairs on which rewards are trained."""
 
     source: Data
@@ -176,7 +171,7 @@ class Preferences(Part):
     tokens_per_pair: int = Field(default=1400, ge=1, description="Mean tokens of both sides, for the cost estimate.")
 
 
-class Benchmark(Part):
+class Benchmark(Frozen):
     """One set of items that reward models are scored on."""
 
     source: BenchmarkData
@@ -184,14 +179,14 @@ class Benchmark(Part):
     completions: int = Field(default=0, ge=0, description="Completions to score, for the cost estimate; 0 where unknown.")
 
 
-class Recorded(Part):
+class Recorded(Frozen):
     """Conditions under which somebody scored a model; what they leave out is as in the official script."""
 
     scoring: Mapping[str, Any] = Field(default_factory=dict, description="Fields of ScoringConfig.")
     source: str = Field(description="Where they are recorded.")
 
 
-class ReleasedModel(Part):
+class ReleasedModel(Frozen):
     """A reward model that others trained and published, scored with `--from released`."""
 
     source: Annotated[FolderBackbone | HubBackbone, Field(discriminator="kind")]
@@ -216,7 +211,7 @@ class ReleasedModel(Part):
         return self.recorded[self.conditions]
 
 
-class Start(Part):
+class Start(Frozen):
     """Where stage 2 begins in place of stage 1: backbone and SAE of one checkpoint, or another project's SAE on the slot's backbone."""
 
     use: bool = Field(default=False, description="Whether rows with a pretrained SAE take it.")
@@ -227,7 +222,7 @@ class Start(Part):
     is_the_papers: bool = Field(default=False, description="Whether it is the SAE that the paper's own rows were trained on.")
 
 
-class Profile(Part):
+class Profile(Frozen):
     """A complete scale. `sae`, `reward`, `scoring`, `baseline`, `miniature` replace values of the protocol or of the config's default."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Folder of rendered tables: tables/rendered/<name>/.")

@@ -13,7 +13,7 @@ from replication.settings.profiles import Backbone, Profile
 from replication.settings.protocols import Choice, Protocol
 
 
-def choices(
+def sourced_values(
     section: str, *, protocol: Protocol, profile: Profile, overrides: Overrides, row: Mapping[str, Any] | None = None
 ) -> dict[str, Choice]:
     """Each settable field of a section (`sae`, `reward`, `scoring`, ...) as resolved."""
@@ -31,7 +31,7 @@ def choices(
     return resolved
 
 
-def values(found: Mapping[str, Choice]) -> dict[str, Any]:
+def plain_values(found: Mapping[str, Choice]) -> dict[str, Any]:
     """The values alone."""
     return {name: choice.value for name, choice in found.items()}
 
@@ -40,7 +40,7 @@ def replacements(*, protocol: Protocol, profile: Profile, overrides: Overrides) 
     """One line for each value of the protocol that the profile or `--set` replaces by another."""
     lines = []
     for section in SECTIONS:
-        resolved = choices(section, protocol=protocol, profile=profile, overrides=overrides)
+        resolved = sourced_values(section, protocol=protocol, profile=profile, overrides=overrides)
         for name, choice in protocol.section(section).items():
             now = resolved[name]
             if now.value != choice.value:

@@ -54,10 +54,11 @@ class Origin(NamedTuple):
 def prompt_half(prompt: Sequence[Message], *, held_out_fraction: float, seed: int) -> Half:
     """The half of a prompt, by hash: all completions of one prompt are on one side."""
     text = "\n".join(f"{message.role}: {message.content}" for message in prompt)
-    return "held-out" if _hash(f"{seed}/{text}") < held_out_fraction * 2**64 else "explain"
+    return "held-out" if hash_of(f"{seed}/{text}") < held_out_fraction * 2**64 else "explain"
 
 
-def _hash(text: str) -> int:
+def hash_of(text: str) -> int:
+    """The first eight bytes of a text's SHA-256 as a number below 2**64: the same on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 

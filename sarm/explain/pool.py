@@ -1,4 +1,4 @@
-"""A sample of all contexts, drawn by the hash of their prompts."""
+"""A sample of all contexts, drawn by the hash of token and text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sarm.explain.contexts import Integers, Origin, _hash
+from sarm.explain.contexts import Integers, Origin, hash_of
 
 
 class PoolEntry(NamedTuple):
@@ -32,7 +32,7 @@ class ContextPool:
 
     def offer(self, entry: PoolEntry) -> None:
         """Keep the entry when its hash is among the smallest; a (token, text) that is there stays as it was first."""
-        rank = _hash(f"{self._seed}/{entry.token}/{entry.text}")
+        rank = hash_of(f"{self._seed}/{entry.token}/{entry.text}")
         if rank in self._entries or (len(self._entries) >= self._size and rank >= -self._largest[0]):
             return
         self._entries[rank] = entry

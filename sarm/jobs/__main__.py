@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from sarm.job import Interrupted, JobError, JobRequest, UsageProblem
 from sarm.jobs.process.events import Events
 from sarm.jobs.process.lifecycle import JobProcess
-from sarm.jobs.process.ranks import Follower, Leader, place
+from sarm.jobs.process.ranks import Follower, Leader, rank_and_size
 from sarm.jobs.process.registry import Registry, load
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.whole_files import write_whole
@@ -150,7 +150,7 @@ def _run(options: argparse.Namespace, store: ArtifactStore, state: StateFile, st
     events = Events(_take_stdout())
     stop = StopRequest(os.environ.get("SARM_STOP_FILE", ""), events)
     stop.install()
-    rank, size = place()
+    rank, size = rank_and_size()
     if size > 1:
         from sarm.engine.group import board  # noqa: PLC0415 - brings torch, which a process on its own may not need
 
@@ -197,7 +197,7 @@ def _keep_traceback(store: ArtifactStore) -> Path:
 
 
 def _leave(code: int) -> None:
-    if place()[1] == 1:
+    if rank_and_size()[1] == 1:
         sys.exit(code)
     # A group of which a process is gone would be waited for at the end of the interpreter.
     sys.stdout.flush()

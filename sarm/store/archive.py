@@ -37,7 +37,7 @@ def import_archive(store: ArtifactStore, archive: Path) -> list[Manifest]:
     """
     with store.reporting_full_disk(), store.staging.scratch() as place:
         checked = [(folder, _checked(folder)) for folder in _unpack(archive, place)]
-        new = [(folder, manifest) for folder, manifest in checked if not store.settle(manifest)]
+        new = [(folder, manifest) for folder, manifest in checked if not store.present_or_set_aside(manifest)]
         for folder, manifest in new:
             store.publish(folder, manifest)
     return [manifest for _, manifest in new]

@@ -151,7 +151,7 @@ class ArtifactStore:
         """As `checksums.fingerprint`, remembering in the store what was hashed, by path, size and times."""
         return fingerprint(path, self.ledger.sha256_of)
 
-    def settle(self, job: Named) -> bool:
+    def present_or_set_aside(self, job: Named) -> bool:
         """Whether an artifact is there and whole; one that is there and not whole is moved aside, so that what is there is whole."""
         if not self.path(job).exists():
             return False

@@ -46,13 +46,13 @@ def claim(
 def try_claim(store: ArtifactStore, request: JobRequest) -> Staging | Literal["present", "held"]:
     """As `claim` without waiting: `held` while a live process holds the work. A corrupt artifact is moved aside."""
     with store.reporting_full_disk():
-        if store.settle(request):
+        if store.present_or_set_aside(request):
             return "present"
         staging = store.staging.try_claim(request)
         if staging is None:
             return "held"
         # Its last owner may have finished between our look and our claim, or died between manifest and rename.
-        if store.settle(request):
+        if store.present_or_set_aside(request):
             store.staging.discard(staging)
             return "present"
         if _finish(store, staging):
@@ -78,7 +78,7 @@ def commit(store: ArtifactStore, staging: Staging, facts: RunFacts) -> Manifest:
     Raises IntegrityProblem for links in the output or work that another process took over, EnvironmentProblem on a full disk.
     """
     request = staging.request
-    if store.settle(request):
+    if store.present_or_set_aside(request):
         store.staging.discard(staging)
         return store.manifest(request)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from make_believe_jobs import CountConfig, SumConfig
 
 from replication.launch.slurm.chain import Bundle
-from replication.launch.slurm.script import Place
+from replication.launch.slurm.script import LaunchFolders
 from replication.launch.slurm.submission import Chain
 from replication.settings.clusters import Cluster, on_cluster
 from sarm.config.score import ScoringConfig
@@ -22,7 +22,7 @@ SMALL = Cluster(
     name="small", summary="a test", gpu_flag="gres", gpu_memory_gb=1, gpus_per_node=2, cpus_per_gpu=2, cpus_without_gpu=1,
     memory_per_node_gb=8, max_hours=2,
 )  # fmt: skip
-PLACE = Place(store="/store", python="/venv/bin", source="/source")
+PLACE = LaunchFolders(store="/store", python="/venv/bin", source="/source")
 
 
 def count(seed: int, **resources: Any) -> Job:
@@ -45,7 +45,7 @@ def sae(layer: int, seed: int = 0) -> Job:
     return Job(config, inputs=inputs, resources=Resources(hours=1, memory_gb=1, gpus=1), label=f"SAE {layer} {seed}")
 
 
-def chain_text(jobs: Sequence[Job], cluster: Cluster, place: Place = PLACE, registry: str = MAKE_BELIEVE) -> str:
+def chain_text(jobs: Sequence[Job], cluster: Cluster, place: LaunchFolders = PLACE, registry: str = MAKE_BELIEVE) -> str:
     """The last script of a chain."""
     texts: list[str] = []
 

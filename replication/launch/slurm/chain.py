@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from replication.plan.tasks import Task
-from replication.settings.clusters import Ask, Cluster, ask
+from replication.settings.clusters import Cluster, SlurmNeeds, slurm_needs
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Bundle:
         }
 
 
-def groups(tasks: Sequence[Task], cluster: Cluster) -> list[tuple[Ask, list[Task]]]:
+def groups(tasks: Sequence[Task], cluster: Cluster) -> list[tuple[SlurmNeeds, list[Task]]]:
     """Tasks of one kind that ask for the same and stand equally deep in the plan, inputs first; none needs another of its group."""
     depths: dict[str, int] = {}
-    found: dict[tuple[int, str, Ask], list[Task]] = {}
+    found: dict[tuple[int, str, SlurmNeeds], list[Task]] = {}
     for task in tasks:
         depth = 1 + max((depths[key] for key in task.needs if key in depths), default=-1)
         depths |= dict.fromkeys((job.key for job in task.jobs), depth)
-        found.setdefault((depth, task.kind, ask(task.jobs[0], cluster)), []).append(task)
+        found.setdefault((depth, task.kind, slurm_needs(task.jobs[0], cluster)), []).append(task)
     return [(asked, group) for (depth, _, asked), group in sorted(found.items(), key=lambda entry: entry[0][0])]
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from replication.frozen import Frozen
 from replication.launch.slurm.chain import groups
-from replication.launch.slurm.script import Place, Script, indices, render
+from replication.launch.slurm.script import LaunchFolders, Script, indices, render
 from replication.plan.machine import machine_of
 from replication.plan.refusals import refuse
 from replication.plan.steps import Plan, ordered, plan, refuse_unpinned
@@ -193,7 +193,7 @@ def _text(stage: Stage, cluster: Cluster, path: str) -> str:
         array=indices(range(len(members))) if array else "",
         resolver=which + (' --task "$SLURM_ARRAY_TASK_ID"' if array else ""),
     )
-    return render(script, cluster, Place())
+    return render(script, cluster, LaunchFolders())
 
 
 def _about(stage: Stage, cluster: Cluster, tasks: Sequence[Task], path: str) -> tuple[str, ...]:

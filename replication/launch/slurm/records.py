@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from replication.frozen import Frozen
 from sarm.job import IntegrityProblem
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.json_lines import as_line, read_log
@@ -16,10 +17,8 @@ FOLDER = ".slurm"
 RECORDS = "submissions.jsonl"
 
 
-class Submission(BaseModel):
+class Submission(Frozen):
     """One job that was handed to Slurm."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str = Field(description="Key of the job.")
     kind: str

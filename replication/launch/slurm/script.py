@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from replication.data_folders import slurm_folder
-from replication.settings.clusters import Ask, Cluster
+from replication.settings.clusters import Cluster, SlurmNeeds
 from sarm.job import JobRequest
 
 DEFAULT_REGISTRY = "sarm.jobs.process.registry:REGISTRY"
@@ -18,7 +18,7 @@ _HERE = '"$PWD"'
 
 
 @dataclass(frozen=True)
-class Place:
+class LaunchFolders:
     """Where a script finds store and code: bash words. `python` is the folder of the interpreter, `source` that of the package.
 
     Empty words are left out.
@@ -39,7 +39,7 @@ class Script:
 
     name: str
     about: tuple[str, ...]
-    ask: Ask
+    ask: SlurmNeeds
     command: str
     array: str = ""
     requests: Mapping[int, Sequence[JobRequest]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Script:
     registry: str = DEFAULT_REGISTRY
 
 
-def render(script: Script, cluster: Cluster, place: Place) -> str:
+def render(script: Script, cluster: Cluster, folders: LaunchFolders) -> str:
     """The script's text, with a newline at its end."""
     environment = Environment(
         loader=FileSystemLoader(slurm_folder()),
@@ -66,8 +66,8 @@ def render(script: Script, cluster: Cluster, place: Place) -> str:
         cluster=cluster,
         gpu_type=f"{cluster.gpu_name}:" if cluster.gpu_name else "",
         output="slurm-%x-%A_%a.out" if script.array else "slurm-%x-%j.out",
-        store=place.store,
-        environment=_environment(cluster, place),
+        store=folders.store,
+        environment=_environment(cluster, folders),
         in_image=_in_image(cluster),
         requests={index: _lines(requests) for index, requests in script.requests.items()},
         resolver=script.resolver,
@@ -89,17 +89,17 @@ def _lines(requests: Sequence[JobRequest]) -> list[str]:
     return ["[", *(text + ("," if number < len(texts) else "") for number, text in enumerate(texts, start=1)), "]"]
 
 
-def _environment(cluster: Cluster, place: Place) -> list[str]:
+def _environment(cluster: Cluster, folders: LaunchFolders) -> list[str]:
     lines = []
     if cluster.modules:
         # Module systems read unset variables.
         lines += ["set +u", f"module load {' '.join(shlex.quote(module) for module in cluster.modules)}", "set -u"]
     if cluster.container.kind == "none":
-        lines += [f'export PATH={place.python}:"$PATH"'] if place.python else []
-        lines += [f'export PYTHONPATH={place.source}"${{PYTHONPATH:+:$PYTHONPATH}}"'] if place.source else []
+        lines += [f'export PATH={folders.python}:"$PATH"'] if folders.python else []
+        lines += [f'export PYTHONPATH={folders.source}"${{PYTHONPATH:+:$PYTHONPATH}}"'] if folders.source else []
     else:
         # The code of the checkout, of which the image may hold an older copy.
-        lines += [f"export APPTAINERENV_PYTHONPATH={place.source or _HERE}"]
+        lines += [f"export APPTAINERENV_PYTHONPATH={folders.source or _HERE}"]
     lines += cluster.setup
     return lines + [f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()]
 
@@ -114,6 +114,6 @@ def _in_image(cluster: Cluster) -> str:
     return f'apptainer exec --nv {binds} "{container.image}" '
 
 
-def launched_place(store: Path, python: Path, source: Path) -> Place:
-    """The place of a script that a launcher writes: absolute folders."""
-    return Place(store=shlex.quote(str(store)), python=shlex.quote(str(python)), source=shlex.quote(str(source)))
+def launch_folders(store: Path, python: Path, source: Path) -> LaunchFolders:
+    """The folders of a script that a launcher writes: absolute ones."""
+    return LaunchFolders(store=shlex.quote(str(store)), python=shlex.quote(str(python)), source=shlex.quote(str(source)))

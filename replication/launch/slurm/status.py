@@ -43,7 +43,7 @@ def _checked(one: Submission, state: SlurmState) -> SlurmState:
     return state if same else SlurmState(UNKNOWN)
 
 
-def status(store: ArtifactStore, queue: Queue) -> list[JobStatus]:
+def job_statuses(store: ArtifactStore, queue: Queue) -> list[JobStatus]:
     """Every job that was submitted from this store, oldest first. Raises EnvironmentProblem when Slurm does not answer."""
     known = list(submissions(store).values())
     states = states_of(known, queue)
@@ -82,7 +82,7 @@ def _progress(events: Path, key: str) -> str:
     return ""
 
 
-def named(store: ArtifactStore, name: str) -> list[Submission]:
+def submissions_named(store: ArtifactStore, name: str) -> list[Submission]:
     """Submissions whose job's key begins so, or whose Slurm id it is (an array's number names all its tasks).
 
     Raises MissingArtifact where there is none, UsageProblems for an empty name.
@@ -99,18 +99,18 @@ def named(store: ArtifactStore, name: str) -> list[Submission]:
     return found
 
 
-def logs(store: ArtifactStore, name: str) -> list[Path]:
+def submission_logs(store: ArtifactStore, name: str) -> list[Path]:
     """The logs of the jobs of that name that exist: the job's own, then what its batch script said. Raises as `named`."""
-    paths = [path for one in named(store, name) for path in (store.log(one), folder(store) / "logs" / one.log)]
+    paths = [path for one in submissions_named(store, name) for path in (store.log(one), folder(store) / "logs" / one.log)]
     return [path for path in dict.fromkeys(paths) if path.is_file()]
 
 
-def cancel(store: ArtifactStore, name: str, queue: Queue) -> list[Submission]:
+def cancel_jobs(store: ArtifactStore, name: str, queue: Queue) -> list[Submission]:
     """End the jobs of that name that wait or run; a running one writes its checkpoint first. Gives what was ended.
 
     Slurm ends what waits for them (`--kill-on-invalid-dep`). Raises as `named`, and EnvironmentProblem.
     """
-    found = named(store, name)
+    found = submissions_named(store, name)
     states = states_of(found, queue)
     live = [one for one in found if states[one.key].live or states[one.key].doomed]
     queue.cancel(list(dict.fromkeys(one.slurm for one in live)))

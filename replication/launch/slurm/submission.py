@@ -14,11 +14,11 @@ from replication.launch.interface import Launcher, Watch
 from replication.launch.slurm.calls import Queue, Slurm, SlurmState
 from replication.launch.slurm.chain import Bundle, bundles, groups
 from replication.launch.slurm.records import Submission, folder, record, submissions
-from replication.launch.slurm.script import DEFAULT_REGISTRY, Place, Script, indices, launched_place, render
+from replication.launch.slurm.script import DEFAULT_REGISTRY, LaunchFolders, Script, indices, launch_folders, render
 from replication.launch.slurm.status import states_of
 from replication.plan.tasks import Task, tasks_of
 from replication.recipes.jobs import BROUGHT_IN
-from replication.settings.clusters import Ask, Cluster, ask, on_cluster
+from replication.settings.clusters import Cluster, SlurmNeeds, on_cluster, slurm_needs
 from sarm.job import KEY_LENGTH, EnvironmentProblem, Job, JobRequest
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.whole_files import write_whole
@@ -41,7 +41,7 @@ class Chain:
 
     cluster: Cluster
     command: str
-    place: Place
+    folders: LaunchFolders
     registry: str = DEFAULT_REGISTRY
 
     def hand_over(self, jobs: Sequence[Job], ids: Mapping[str, str], submit: HandOver) -> dict[str, str]:
@@ -57,7 +57,7 @@ class Chain:
                 known |= bundle.ids(submit(name, self.text(name, bundle, needs), bundle))
         return known
 
-    def text(self, name: str, bundle: Bundle, needs: Ask) -> str:
+    def text(self, name: str, bundle: Bundle, needs: SlurmNeeds) -> str:
         """The script of one bundle."""
         about = [f"Written by: {self.command}"]
         for index, task in bundle.tasks.items():
@@ -72,7 +72,7 @@ class Chain:
             requests={index: [JobRequest.of(job) for job in task.jobs] for index, task in bundle.tasks.items()},
             registry=self.registry,
         )
-        return render(script, self.cluster, self.place)
+        return render(script, self.cluster, self.folders)
 
 
 def _name(bundle: Bundle) -> str:
@@ -83,9 +83,9 @@ def _name(bundle: Bundle) -> str:
     return f"sarm-{kind}-{digits[:KEY_LENGTH]}"
 
 
-def _place(store: ArtifactStore) -> Place:
+def _folders(store: ArtifactStore) -> LaunchFolders:
     # Not resolved: a virtual environment's interpreter is a link out of it.
-    return launched_place(store.root, Path(sys.executable).parent, Path(sarm.__file__).resolve().parent.parent)
+    return launch_folders(store.root, Path(sys.executable).parent, Path(sarm.__file__).resolve().parent.parent)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class SlurmLauncher:
         """
         away = [on_cluster(job, self.cluster) for job in plan if job.kind not in BROUGHT_IN]
         for job in away:
-            ask(job, self.cluster)
+            slurm_needs(job, self.cluster)
         network = [job for job in plan if job.kind in BROUGHT_IN]
         if network:
             # Asked first: hours of downloads must not end in "no sbatch here".
@@ -145,7 +145,7 @@ class SlurmLauncher:
             record(store, self._records(name, bundle, number))
             return number
 
-        return Chain(self.cluster, self.command, _place(store), self.registry).hand_over(jobs, live, submit)
+        return Chain(self.cluster, self.command, _folders(store), self.registry).hand_over(jobs, live, submit)
 
     def _records(self, name: str, bundle: Bundle, number: str) -> list[Submission]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -220,5 +220,5 @@ class PrintLauncher:
             self.write(f"#### {count}: sbatch --kill-on-invalid-dep=yes{waits} {name}.sh\n{text}\n")
             return str(count)
 
-        Chain(self.cluster, self.command, _place(store), self.registry).hand_over(away, {}, submit)
+        Chain(self.cluster, self.command, _folders(store), self.registry).hand_over(away, {}, submit)
         return 0

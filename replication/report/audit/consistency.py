@@ -18,7 +18,7 @@ from replication.report.published import PublishedRow, PublishedTable, countable
 
 PAPER_TABLES = ("table1", "table2", "table3")
 DUPLICATE_COLUMNS = 5
-__all__ = ["AuditSummary", "Finding", "Severity", "audit", "defective_cells", "summary"]
+__all__ = ["AuditSummary", "Finding", "Severity", "audit_findings", "defective_cells", "summary"]
 
 
 class AuditSummary(Frozen):
@@ -33,7 +33,7 @@ class AuditSummary(Frozen):
     notes: int
 
 
-def audit(folder: Path | None = None) -> list[Finding]:
+def audit_findings(folder: Path | None = None) -> list[Finding]:
     """All findings over the published files, in the order of tables, rows and columns. Raises PublishedError."""
     tables = [load_published(name, folder) for name in PAPER_TABLES]
     board, released = load_published("leaderboard", folder), load_published("released", folder)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from replication.report.audit.consistency import PAPER_TABLES, audit, summary
+from replication.report.audit.consistency import PAPER_TABLES, audit_findings, summary
 from replication.report.audit.findings import Finding
 from replication.report.published import load_published
 
@@ -34,7 +34,7 @@ What is checked:
 
 def audit_page(folder: Path | None = None) -> str:
     """The whole page in Markdown. Raises PublishedError where a published file is wrong."""
-    findings = audit(folder)
+    findings = audit_findings(folder)
     counted = summary(findings, folder)
     parts = [
         INTRODUCTION,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from replication.data_folders import published_folder
 from replication.frozen import Frozen
-from replication.report.published import PublishedError
+from replication.report.published import read_published
 
 ClaimKind = Literal[
     "best-of-table", "best-of-board", "non-inferior", "difference", "steps", "plateau", "range", "own-results-only", "steering", "detection"
@@ -71,13 +70,4 @@ class ClaimResult(Frozen):
 
 def load_claims(folder: Path | None = None) -> ClaimFile:
     """The claims on file. Raises PublishedError with file and key."""
-    file = (folder or published_folder()) / "claims.toml"
-    try:
-        return ClaimFile.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise PublishedError(f"{file}: no such file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise PublishedError(f"{file}: {error}") from error
-    except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
-        raise PublishedError(f"{file}: {'; '.join(lines)}") from error
+    return read_published((folder or published_folder()) / "claims.toml", ClaimFile)

@@ -19,7 +19,7 @@ from sarm.store.artifacts import ArtifactStore
 
 # Experiment -> its recipe, under one protocol.
 Recipes = Mapping[str, Recipe]
-Work = tuple[str, ...]
+JobKeys = tuple[str, ...]
 
 
 @dataclass
@@ -28,8 +28,8 @@ class ClaimsInStore:
 
     file: ClaimFile
     store: ArtifactStore
-    arms: dict[Work, Arms] = field(default_factory=dict)
-    found: dict[tuple[str, Work], OwnFound | None] = field(default_factory=dict)
+    arms: dict[JobKeys, Arms] = field(default_factory=dict)
+    found: dict[tuple[str, JobKeys], OwnFound | None] = field(default_factory=dict)
 
     def results(self, protocols: Mapping[str, Recipes], *, analogue: bool) -> dict[str, tuple[ClaimResult, ...]]:
         """Of each claim that the store bears on: a result a protocol (equal ones under one label), then one across them if they differ."""
@@ -41,7 +41,7 @@ class ClaimsInStore:
         for claim in self.file.claims:
             known = {protocol: one[claim.id] for protocol, one in by_protocol.items() if claim.id in one}
             if known:
-                merged = self._merged(known, {protocol: _work(claim, protocols[protocol]) for protocol in known})
+                merged = self._merged(known, {protocol: _job_keys(claim, protocols[protocol]) for protocol in known})
                 results[claim.id] = (*merged.values(), *_where_they_differ(merged))
         return results
 
@@ -50,43 +50,43 @@ class ClaimsInStore:
         absent: dict[str, list[str]] = {}
         for claim in self.file.claims:
             if claim.experiment and self._evaluated(claim, recipes) is None:
-                known = self._arms(recipes[claim.experiment], _work(claim, recipes))
+                known = self._arms(recipes[claim.experiment], _job_keys(claim, recipes))
                 lacking = [row for row in rows_needed(claim) if row not in known]
                 absent.setdefault(claim.experiment, []).extend(lacking or [f"its results for claim {claim.id}"])
         return {name: list(dict.fromkeys(lacking)) for name, lacking in absent.items()}
 
-    def _merged(self, known: Mapping[str, ClaimResult], work: Mapping[str, Work]) -> dict[str, ClaimResult]:
+    def _merged(self, known: Mapping[str, ClaimResult], keys: Mapping[str, JobKeys]) -> dict[str, ClaimResult]:
         """Results by label: protocols with the same jobs and the same verdict share one."""
-        same: dict[tuple[Work, str], list[str]] = {}
+        same: dict[tuple[JobKeys, str], list[str]] = {}
         for protocol, one in known.items():
-            same.setdefault((work[protocol], one.outcome), []).append(protocol)
+            same.setdefault((keys[protocol], one.outcome), []).append(protocol)
         labelled = {", ".join(names): known[names[0]] for names in same.values()}
         return {label: one.model_copy(update={"protocol": label}) for label, one in labelled.items()}
 
     def _evaluated(self, claim: Claim, recipes: Recipes) -> OwnFound | None:
         if not claim.experiment or not self.store.root.is_dir():
             return None
-        recipe, work = recipes[claim.experiment], _work(claim, recipes)
-        if (claim.id, work) not in self.found:
-            self.found[claim.id, work] = self._evaluate(claim, recipe, work)
-        return self.found[claim.id, work]
+        recipe, keys = recipes[claim.experiment], _job_keys(claim, recipes)
+        if (claim.id, keys) not in self.found:
+            self.found[claim.id, keys] = self._evaluate(claim, recipe, keys)
+        return self.found[claim.id, keys]
 
-    def _evaluate(self, claim: Claim, recipe: Recipe, work: Work) -> OwnFound | None:
+    def _evaluate(self, claim: Claim, recipe: Recipe, keys: JobKeys) -> OwnFound | None:
         if claim.kind == "steering":
             return _steering(recipe, self.store)
         if claim.kind == "detection":
             return _detection(claim, recipe, self.store)
-        return evaluated(claim, self._arms(recipe, work), alpha=self.file.alpha)
+        return evaluated(claim, self._arms(recipe, keys), alpha=self.file.alpha)
 
-    def _arms(self, recipe: Recipe, work: Work) -> Arms:
-        if work not in self.arms:
+    def _arms(self, recipe: Recipe, keys: JobKeys) -> Arms:
+        if keys not in self.arms:
             name = recipe.setting.experiment.name
             rows = dict.fromkeys(row for claim in self.file.claims if claim.experiment == name for row in rows_needed(claim))
-            self.arms[work] = credits_in_store(recipe, self.store, list(rows)) if self.store.root.is_dir() else {}
-        return self.arms[work]
+            self.arms[keys] = credits_in_store(recipe, self.store, list(rows)) if self.store.root.is_dir() else {}
+        return self.arms[keys]
 
 
-def _work(claim: Claim, recipes: Recipes) -> Work:
+def _job_keys(claim: Claim, recipes: Recipes) -> JobKeys:
     """The keys of all jobs at the ends of the claim's experiment."""
     return tuple(job.key for job in recipes[claim.experiment].jobs)
 

@@ -10,7 +10,7 @@ from replication.recipes.jobs_needed import Recipe, Training
 from replication.report.answers import remarks
 from replication.report.cells import Listing, Report
 from replication.report.latents.detection import Accuracies, Difference, accuracies, difference
-from replication.report.latents.polarity import FALSE_DISCOVERIES, Polarity, polarities, shown, summary
+from replication.report.latents.polarity import FALSE_DISCOVERIES, Polarity, polarities, polarity_text, summary
 from replication.report.provenance.framing import framed
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.json_lines import read_lines
@@ -138,7 +138,7 @@ def _latents(training: Training, rows: Rows) -> Listing:
         share = f"{100 * detection['balanced_accuracy']:.0f} %" if detection else DASH
         strongest = row["contexts"][0]["context"] if row["contexts"] else DASH
         said = row["explanation"] or row["status"]
-        numbers = (str(row["latent"]), row["group"], f"{row['weight']:+.2e}", str(row["score"] or DASH), share, shown(leaning))
+        numbers = (str(row["latent"]), row["group"], f"{row['weight']:+.2e}", str(row["score"] or DASH), share, polarity_text(leaning))
         lines.append((*numbers, _cut(said), _cut(strongest)))
     return Listing(
         name=f"features-latents-seed{training.seed}",

@@ -64,6 +64,6 @@ def summary(found: Sequence[Polarity]) -> str:
     return f"{sum(one.agree > one.against for one in told)} of {len(told)} agree, {sum(one.holds for one in told)} beyond chance"
 
 
-def shown(one: Polarity) -> str:
+def polarity_text(one: Polarity) -> str:
     """One latent's counts and adjusted p."""
     return "no item tells" if one.q is None else f"{one.agree}:{one.against}, q {one.q:.2g}"

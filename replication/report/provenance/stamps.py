@@ -28,7 +28,7 @@ FIGURES = ("png", "svg", "pdf")
 SHARED_ROOMS = (".", "config", "store", "metrics")
 
 
-class Kept(NamedTuple):
+class KeptReport(NamedTuple):
     """A report that need not be made again, its tables and its results."""
 
     report: Report
@@ -46,20 +46,20 @@ def stamp(recipe: Recipe, store: ArtifactStore, *, command: str) -> str:
     return digest.hexdigest()
 
 
-def kept(folder: Path, experiment: str, expected: str) -> Kept | None:
+def kept_report(folder: Path, experiment: str, expected: str) -> KeptReport | None:
     """What an earlier run has left with this stamp; None where anything is missing or changed."""
     try:
         known = json.loads(_file(folder, experiment).read_text(encoding="utf-8"))
         if known["stamp"] != expected or any(sha256_of(folder / name) != digest for name, digest in known["sha256"].items()):
             return None
         report = Report.model_validate_json((folder / f"{experiment}.json").read_text(encoding="utf-8"))
-        return Kept(report, *(tuple(folder / name for name in known[part]) for part in ("files", "results")))
+        return KeptReport(report, *(tuple(folder / name for name in known[part]) for part in ("files", "results")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # A stamp that cannot be read is no stamp: the report is made anew.
         return None
 
 
-def keep(folder: Path, experiment: str, found: str, *, files: Sequence[Path], results: Sequence[Path]) -> None:
+def keep_report(folder: Path, experiment: str, found: str, *, files: Sequence[Path], results: Sequence[Path]) -> None:
     """Leave a stamp for what was just written, figures included."""
     figures = [path for suffix in FIGURES for path in sorted(folder.glob(f"{experiment}*.{suffix}"))]
     names = {part: [path.relative_to(folder).as_posix() for path in paths] for part, paths in (("files", files), ("results", results))}

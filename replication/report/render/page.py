@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from replication.data_folders import templates_folder
 from replication.frozen import Frozen
-from replication.report.audit.consistency import audit
+from replication.report.audit.consistency import audit_findings
 from replication.report.cells import Report, Verdict
 from replication.report.claims.published import published_claims
 from replication.report.render.view import MEANING, ReportView, view_of
@@ -28,7 +28,7 @@ def page(reports: Sequence[Report]) -> str:
         loader=FileSystemLoader(templates_folder()), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=True
     )
     parts = [Part(anchor=_anchor(one), totals=_totals(one), view=view_of(one)) for one in reports]
-    return environment.get_template("report.html.j2").render(parts=parts, claims=published_claims(), findings=audit())
+    return environment.get_template("report.html.j2").render(parts=parts, claims=published_claims(), findings=audit_findings())
 
 
 def _anchor(report: Report) -> str:

@@ -59,7 +59,7 @@ class Diff(Frozen):
         return tuple(sorted(self.rows, key=lambda row: SEVERITY.index(row.verdict)))
 
 
-def diff(report: Report, against: str, *, folder: Path | None = None) -> Diff:
+def diff_of(report: Report, against: str, *, folder: Path | None = None) -> Diff:
     """The verdicts of a report against `paper`, `leaderboard`, `release` or the path of another results file.
 
     Raises ResultsError for a file that is no results file, PublishedError and VerdictError as the verdicts do.

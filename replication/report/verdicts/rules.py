@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from replication.data_folders import published_folder
 from replication.frozen import Frozen
-from replication.report.published import PublishedError
+from replication.report.published import PublishedError, read_published
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -36,13 +35,4 @@ class VerdictRules(Frozen):
 
 def load_rules(folder: Path | None = None) -> VerdictRules:
     """The rule on file. Raises PublishedError with file and key, for example for a margin of zero."""
-    file = (folder or published_folder()) / "margins.toml"
-    try:
-        return VerdictRules.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise PublishedError(f"{file}: no such file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise PublishedError(f"{file}: {error}") from error
-    except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
-        raise PublishedError(f"{file}: {'; '.join(lines)}") from error
+    return read_published((folder or published_folder()) / "margins.toml", VerdictRules)

@@ -43,7 +43,7 @@ class GroupBroken(JobError):
     """A process of the group died or hangs: this process can run nothing more with it."""
 
 
-def place() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """(rank, number of processes) as torchrun or srun told; (0, 1) for a process on its own."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 

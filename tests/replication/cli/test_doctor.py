@@ -15,7 +15,7 @@ import pytest
 from folders import ROOT
 from hub_server import Hub, serving
 
-import replication.cli.doctor as module
+from replication.cli import doctor
 from replication.cli.doctor import Finding, examine
 from replication.plan.machine import cards, this_machine
 from replication.settings.clusters import load_cluster
@@ -31,7 +31,7 @@ ATTENTION = {"attention": RUNS, "attention_on_a_gpu": GROUPED}
 def torch_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The child that imports torch is asked in one test alone; here it says what a CPU has."""
     answer = {"version": "0", "cuda": "", "gpus": [], "bf16": False, "nccl": "", "gloo": True, "threads": 1, **ATTENTION}
-    monkeypatch.setattr(module, "TORCH", f"print({json.dumps(json.dumps(answer))})")
+    monkeypatch.setattr(doctor, "TORCH", f"print({json.dumps(json.dumps(answer))})")
 
 
 def found(tmp_path: Path, environment: Mapping[str, str] = OFFLINE) -> dict[str, Finding]:
@@ -45,7 +45,7 @@ def test_everything_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_torch_that_cannot_be_imported_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TORCH", "import no_such_torch")
+    monkeypatch.setattr(doctor, "TORCH", "import no_such_torch")
     torch = found(tmp_path)["torch"]
     assert not torch.fine and "No module named 'no_such_torch'" in torch.found and "pip install" in torch.hint
 
@@ -53,7 +53,7 @@ def test_a_torch_that_cannot_be_imported_is_told_with_what_to_do(tmp_path: Path,
 def test_a_gpu_without_bf16_or_nccl_is_not_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = {"version": "2", "cuda": "12.6", "gpus": ["Old GPU"] * 2, "bf16": False, "nccl": "", "gloo": True, "threads": 8}
     answer |= ATTENTION
-    monkeypatch.setattr(module, "TORCH", f"print({json.dumps(json.dumps(answer))})")
+    monkeypatch.setattr(doctor, "TORCH", f"print({json.dumps(json.dumps(answer))})")
     seen = found(tmp_path)
     assert seen["cuda"].found == "12.6, 2 x Old GPU" and not seen["bf16"].fine and not seen["nccl"].fine
 
@@ -72,7 +72,7 @@ def test_the_way_of_packed_attention_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], hint: str
 ) -> None:
     answer = {"version": "2", "cuda": "12.6", "bf16": True, "nccl": "2", "gloo": True, "threads": 8, **facts}
-    monkeypatch.setattr(module, "TORCH", f"print({json.dumps(json.dumps(answer))})")
+    monkeypatch.setattr(doctor, "TORCH", f"print({json.dumps(json.dumps(answer))})")
     seen = found(tmp_path)["packed attention"]
     assert (seen.found, seen.hint, seen.fine) == (facts["attention"], hint, True)
 
@@ -84,7 +84,7 @@ def test_the_hub_answers_is_out_of_reach_or_switched_off(tmp_path: Path) -> None
     began = time.monotonic()
     gone = found(tmp_path, {"HF_ENDPOINT": hub.endpoint})["hub"]
     assert "out of reach (ConnectionRefusedError)" in gone.found and "replicate fetch" in gone.hint and gone.fine
-    assert time.monotonic() - began < module.HUB_SECONDS + 5
+    assert time.monotonic() - began < doctor.HUB_SECONDS + 5
     assert "switched off" in found(tmp_path)["hub"].found
 
 
@@ -98,17 +98,17 @@ def test_tokens_are_seen_and_never_said(tmp_path: Path) -> None:
 
 def test_a_cluster_is_compared_with_its_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = load_cluster("a100")
-    monkeypatch.setattr(module, "configuration", lambda: {"JobRequeue": "1", "PreemptMode": "OFF"})
-    monkeypatch.setattr(module, "partitions", lambda: [("gpu*", "gpu:a100:4", "2-00:00:00")])
+    monkeypatch.setattr(doctor, "configuration", lambda: {"JobRequeue": "1", "PreemptMode": "OFF"})
+    monkeypatch.setattr(doctor, "partitions", lambda: [("gpu*", "gpu:a100:4", "2-00:00:00")])
     assert [one.fine for one in examine(tmp_path, cluster, OFFLINE) if one.name == "slurm"] == [True]
-    monkeypatch.setattr(module, "partitions", lambda: [("gpu*", "gpu:v100:4", "1-00:00:00")])
+    monkeypatch.setattr(doctor, "partitions", lambda: [("gpu*", "gpu:v100:4", "1-00:00:00")])
     wrong = [one for one in examine(tmp_path, cluster, OFFLINE) if one.name == "slurm"]
     assert len(wrong) == 2 and not any(one.fine for one in wrong) and "gpu:v100:4" in wrong[0].found and "a100" in wrong[0].hint
 
     def silent() -> dict[str, str]:
         raise EnvironmentProblem("scontrol is not here; use --launcher slurm on a login node of the cluster")
 
-    monkeypatch.setattr(module, "configuration", silent)
+    monkeypatch.setattr(doctor, "configuration", silent)
     (problem,) = [one for one in examine(tmp_path, cluster, OFFLINE) if one.name == "slurm"]
     assert not problem.fine and "login node" in problem.found
 

@@ -19,7 +19,7 @@ from replication.plan.refusals import problems, refuse
 from replication.plan.steps import Plan, plan
 from replication.recipes.setting import Setting
 from replication.settings import clusters
-from replication.settings.clusters import Cluster, load_cluster, yielding
+from replication.settings.clusters import Cluster, load_cluster, yielding_to_overrides
 from replication.settings.experiments import EXPERIMENTS, TABLE1
 from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
@@ -59,7 +59,7 @@ def told(work: Plan, machine: Machine | None, code: CodeState = CLEAN) -> list[s
 
 
 def test_zero_1_of_4_billion_parameters_does_not_fit_24_gb_and_what_fits_is_named(tmp_path: Path) -> None:
-    cluster = yielding(load_cluster("rtx3090"), {"resources.train_reward": {"zero_stage": 1, "processes": 8, "gpus": 8}})
+    cluster = yielding_to_overrides(load_cluster("rtx3090"), {"resources.train_reward": {"zero_stage": 1, "processes": 8, "gpus": 8}})
     ask = ("resources.train_reward.zero_stage=1", "resources.train_reward.processes=8", "resources.train_reward.gpus=8")
     (problem,) = told(planned(tmp_path, *ask, cluster=cluster), machine_of(cluster))
     assert problem.startswith("reward model sarm-4b, seed 0: needs ") and "rtx3090 has 24" in problem and "\n" not in problem
@@ -202,9 +202,9 @@ def test_too_many_saes_in_one_pass_do_not_fit_a_24_gb_card(tmp_path: Path) -> No
 
 def test_what_set_says_wins_over_a_cluster_s_file() -> None:
     cluster = load_cluster("rtx3090")
-    given = yielding(cluster, parse_overrides(["resources.train_reward.zero_stage=1"]))
+    given = yielding_to_overrides(cluster, parse_overrides(["resources.train_reward.zero_stage=1"]))
     assert given.resources["train_reward"] == {"processes": 8, "gpus": 8} and cluster.resources["train_reward"]["zero_stage"] == 3
-    given = yielding(cluster, parse_overrides(["resources.processes=4", "resources.gpus=4"]))
+    given = yielding_to_overrides(cluster, parse_overrides(["resources.processes=4", "resources.gpus=4"]))
     assert given.resources["train_reward"] == {"zero_stage": 3}
 
 

@@ -26,10 +26,10 @@ from replication.recipes.setting import Setting
 from replication.report.cells import Report, Row
 from replication.report.results.accuracies import collect
 from replication.report.results.leaderboard import ranking
-from replication.report.verdicts.diff import diff
+from replication.report.verdicts.diff import diff_of
 from replication.report.verdicts.report import with_verdicts
 from replication.settings.experiments import EXPERIMENTS, TABLE1
-from replication.settings.model_locations import placed, split
+from replication.settings.model_locations import split_locations, with_locations
 from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
 from replication.settings.profiles import pin_name
@@ -101,7 +101,7 @@ def test_a_released_checkpoint_is_judged_in_items_by_the_paper_and_by_its_own_ro
     assert safety.published == "91.3" and safety.ours is not None and safety.ours.correct == 413
     assert any("claimed, not proven" in note for note in judged.notes)
     for against in ("release", "leaderboard"):
-        compared = diff(report, against)
+        compared = diff_of(report, against)
         assert {one.verdict for one in compared.rows if one.row == "sarm-4b" and one.table == "table1"} == {"MATCH"}
 
 
@@ -143,7 +143,7 @@ def test_conditions_are_the_recorded_ones_with_their_source_and_set_wins() -> No
     sarm = scoring_choices(setting, rows["sarm-4b"])
     assert (sarm["dtype"].value, sarm["batch_rows"].value, sarm["formatting"].value) == ("bfloat16", 8, "harness")
     assert "issue 256" in sarm["dtype"].source
-    paper = replace(setting, profile=placed(setting.profile, ["released.sarm-4b.conditions=paper"]))
+    paper = replace(setting, profile=with_locations(setting.profile, ["released.sarm-4b.conditions=paper"]))
     assert (scoring_choices(paper, rows["sarm-4b"])["dtype"].value, scoring_choices(paper, rows["sarm-4b"])["batch_rows"].value) == (
         "float16",
         1,
@@ -172,17 +172,17 @@ def test_unpinned_revisions_of_what_is_asked_for_are_refused_with_the_command(tm
 
 
 def test_places_are_no_settings_and_mistakes_in_them_are_told_at_once(tmp_path: Path) -> None:
-    places, values = split(["released.my-model.path=x", "reward.epochs=1", "starts.small.use=true"])
+    places, values = split_locations(["released.my-model.path=x", "reward.epochs=1", "starts.small.use=true"])
     assert places == ["released.my-model.path=x", "starts.small.use=true"] and values == ["reward.epochs=1"]
-    profile = placed(load_profile("mini", environment={}), [f"released.my-model.path={tmp_path}", "released.my-model.label=Mine"])
+    profile = with_locations(load_profile("mini", environment={}), [f"released.my-model.path={tmp_path}", "released.my-model.label=Mine"])
     assert profile.released["my-model"].label == "Mine" and profile.released["my-model"].source.kind == "folder"
-    hub = placed(profile, ["released.other.repository=owner/name"])
+    hub = with_locations(profile, ["released.other.repository=owner/name"])
     assert hub.released["other"].source.revision == "unknown"
     with pytest.raises(UsageProblems) as told:
-        placed(profile, ["released.sarm-4b.pth=x", "starts.small=1", "released.x"])
+        with_locations(profile, ["released.sarm-4b.pth=x", "starts.small=1", "released.x"])
     assert len(told.value.problems) == 3 and "released.<name>.path" in told.value.problems[0]
     with pytest.raises(UsageProblems, match="are not recorded; known: leaderboard, paper"):
-        placed(load_profile("paper", environment={}), ["released.sarm-4b.conditions=aaai"])
+        with_locations(load_profile("paper", environment={}), ["released.sarm-4b.conditions=aaai"])
 
 
 def test_seeds_mean_nothing_where_nothing_is_trained() -> None:
@@ -209,7 +209,7 @@ def jobs_of(setting: Setting) -> dict[str, Job]:
 def test_stage_2_starts_from_one_checkpoint_with_backbone_and_sae() -> None:
     setting = replace(pinned_paper(), source="train")
     usual = jobs_of(setting)
-    started = replace(setting, profile=placed(setting.profile, ["starts.large.use=true"]))
+    started = replace(setting, profile=with_locations(setting.profile, ["starts.large.use=true"]))
     jobs = jobs_of(started)
     assert usual["sae"].kind == "train_sae" and jobs["sae"].kind == "import_sae"
     assert jobs["sae"].inputs["checkpoint"] == jobs["backbone"] and jobs["model"].inputs["sae"] == jobs["sae"]
@@ -223,7 +223,7 @@ def test_stage_2_starts_from_one_checkpoint_with_backbone_and_sae() -> None:
 
 def test_rows_whose_sae_was_trained_otherwise_do_not_take_the_start() -> None:
     setting = replace(pinned_paper(), source="train", experiment=EXPERIMENTS["table2"])
-    started = replace(setting, profile=placed(setting.profile, ["starts.large.use=true"]))
+    started = replace(setting, profile=with_locations(setting.profile, ["starts.large.use=true"]))
     missing = {one.row.name: one.missing for one in recipe(started).trainings}
     assert "asks for an SAE trained otherwise" in missing["token-level"] and not missing["sarm-4b"]
     assert not missing["scalar-full"] and not missing["random-init"]
@@ -233,7 +233,7 @@ def test_a_foreign_sae_is_an_input_like_any_other_and_makes_no_comparison(tmp_pa
     (tmp_path / "sae").mkdir()
     (tmp_path / "sae" / "cfg.json").write_text("{}")
     places = [f"starts.large.path={tmp_path / 'sae'}", "starts.large.layout=SAELens", "starts.large.use=true"]
-    profile = placed(load_profile("mini", environment={}), [*places, "starts.large.layer=5"])
+    profile = with_locations(load_profile("mini", environment={}), [*places, "starts.large.layer=5"])
     jobs = jobs_of(replace(mini(), profile=profile))
     config = jobs["sae"].config
     assert isinstance(config, ImportedSAEConfig)
@@ -241,7 +241,7 @@ def test_a_foreign_sae_is_an_input_like_any_other_and_makes_no_comparison(tmp_pa
     assert jobs["backbone"].kind == "pretrain_backbone" and jobs["sae"].locations == {"source": str(tmp_path / "sae")}
     foreign = [f"starts.large.path={tmp_path / 'sae'}", "starts.large.layout=auto", "starts.large.use=true"]
     paper = replace(pinned_paper(), source="train")
-    own = placed(paper.profile.model_copy(update={"starts": {}}), foreign)
+    own = with_locations(paper.profile.model_copy(update={"starts": {}}), foreign)
     assert "another project's" in collect(recipe(replace(paper, profile=own)), ArtifactStore(tmp_path), command="x").why_not_comparable
 
 

@@ -19,7 +19,6 @@ from sarm.config.train import SAETrainingConfig
 from sarm.data.preferences import DataError
 from sarm.data.splitters import TABLES, read_tables, splitter
 from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
-from sarm.jobs.data import splitter as module
 from sarm.jobs.data.splitter import fetch_splitter
 from sarm.jobs.train.sae import train_sae
 
@@ -99,7 +98,7 @@ def test_an_address_that_cannot_be_reached_says_what_to_do(site: str, tmp_path: 
     for url in (f"{site}/none.zip", "http://127.0.0.1:9/punkt_tab.zip", "no address"):
         with pytest.raises(EnvironmentProblem, match=r"cannot be downloaded .*replicate fetch"):
             from_url(url, zipped(), tmp_path / "job")
-    monkeypatch.setattr(module.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("sarm.jobs.data.splitter.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(EnvironmentProblem, match=r"this run is offline; .*replicate fetch"):
         from_url(f"{site}/none.zip", zipped(), tmp_path / "job")
 

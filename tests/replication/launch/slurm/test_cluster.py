@@ -24,8 +24,8 @@ from replication.launch.local import LocalLauncher
 from replication.launch.slurm.calls import Slurm, call, configuration, partitions
 from replication.launch.slurm.chain import Bundle
 from replication.launch.slurm.records import submissions
-from replication.launch.slurm.script import Place
-from replication.launch.slurm.status import JobStatus, cancel, logs, mismatches, status
+from replication.launch.slurm.script import LaunchFolders
+from replication.launch.slurm.status import JobStatus, cancel_jobs, job_statuses, mismatches, submission_logs
 from replication.launch.slurm.submission import Chain, SlurmLauncher
 from replication.plan import steps
 from replication.recipes.requested import Chosen, experiments_named, settings_for
@@ -118,7 +118,7 @@ def launch(store: ArtifactStore, *ends: Job, nodes: Cluster = NODES) -> list[str
 
 
 def states(store: ArtifactStore) -> dict[str, JobStatus]:
-    return {one.label: one for one in status(store, Slurm())}
+    return {one.label: one for one in job_statuses(store, Slurm())}
 
 
 def wait(store: ArtifactStore, until: Callable[[dict[str, JobStatus]], bool]) -> dict[str, JobStatus]:
@@ -161,8 +161,8 @@ def test_a_chain_with_arrays_runs_and_a_failed_task_stops_only_what_needs_it(sto
         "sum of count 0": "COMPLETED", "sum of count 1": "CANCELLED", "sum of count 2": "COMPLETED",
     }  # fmt: skip
     assert [store.has(job) for job in sums] == [True, False, True]
-    script_log = logs(store, ids[counts[1].key])[-1].read_text()
-    assert "count 1: ValueError: first line" in script_log and "Traceback" in logs(store, counts[1].key)[0].read_text()
+    script_log = submission_logs(store, ids[counts[1].key])[-1].read_text()
+    assert "count 1: ValueError: first line" in script_log and "Traceback" in submission_logs(store, counts[1].key)[0].read_text()
     # Again: the failed one and what needs it, and nothing else.
     notes = launch(store, *sums)
     assert len(notes) == 2 and "ended as FAILED" in notes[0] and "ended as CANCELLED" in notes[1]
@@ -178,10 +178,10 @@ def test_a_time_out_is_requeued_from_its_checkpoint_and_what_waits_goes_on_waiti
     seen = wait(store, ended)
     assert [one.state for one in seen.values()] == ["COMPLETED", "COMPLETED"]
     assert chain_of(store, slow) == expected_chain(4, 250), "as if it had never been stopped"
-    told = logs(store, slow.key)[0].read_text()
+    told = submission_logs(store, slow.key)[0].read_text()
     starts = [int(line.rpartition(" ")[2]) for line in told.splitlines() if "starts at step" in line]
     assert starts[0] == 0 and len(starts) > 1 and starts == sorted(set(starts)), "each start where the last one stopped"
-    assert "USR1: stop requested" in logs(store, slow.key)[1].read_text()
+    assert "USR1: stop requested" in submission_logs(store, slow.key)[1].read_text()
 
 
 def test_a_cancelled_job_keeps_its_checkpoint_does_not_come_back_and_is_resumed_by_the_same_command(
@@ -194,7 +194,7 @@ def test_a_cancelled_job_keeps_its_checkpoint_does_not_come_back_and_is_resumed_
     wait(store, lambda seen: seen["count 5"].progress != "" and seen["count 6"].artifact == "present")
     assert "already (RUNNING)" in launch(store, end)[0], "nothing is submitted twice"
     assert len({one.slurm for one in submissions(store).values()}) == 3
-    assert [one.label for one in cancel(store, slow.short_key, Slurm())] == ["count 5"]
+    assert [one.label for one in cancel_jobs(store, slow.short_key, Slurm())] == ["count 5"]
     seen = wait(store, ended)
     assert (seen["count 5"].state, seen["sum of count 5"].state) == ("CANCELLED", "CANCELLED")
     assert seen["count 5"].artifact == "interrupted" and "checkpoint" in store.state(slow).reason
@@ -310,7 +310,7 @@ def test_processes_meet_under_torchrun_and_stop_together(
     monkeypatch.setenv("SARM_MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MAKE_BELIEVE_SECONDS", "0.1")
     job = Job(MeetConfig(steps=120), resources=Resources(nodes=machines, processes=ranks, memory_gb=2), label="meeting")
-    place = Place(
+    place = LaunchFolders(
         store=shlex.quote(str(store.root)), python=str(Path(sys.executable).parent), source=shlex.quote(f"{ROOT}:{SUPPORT}")
     )
     texts: list[str] = []

@@ -19,7 +19,7 @@ from slurm_samples import MAKE_BELIEVE, SMALL, chain_text, count, spread
 
 from replication.data_folders import slurm_folder
 from replication.launch.slurm.committed_scripts import STAGES, committed_scripts, request, write_scripts
-from replication.launch.slurm.script import Place
+from replication.launch.slurm.script import LaunchFolders
 from replication.settings.clusters import Container
 from replication.usage_problems import UsageProblems
 from sarm.config.weights import WeightsConfig
@@ -128,7 +128,7 @@ def run_script(tmp_path: Path, *, array: bool = False, send: signal.Signals | No
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     jobs = [count(0), count(1)] if array else [count(0)]
-    text = chain_text(jobs, SMALL, Place(store=str(tmp_path), python=str(tmp_path)))
+    text = chain_text(jobs, SMALL, LaunchFolders(store=str(tmp_path), python=str(tmp_path)))
     (tmp_path / "script.sh").write_text(text)
     slurm = {"SLURM_JOB_ID": "12", **({"SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "1"} if array else {})}
     switches = {"WAITS": "1" if send else "", "NO_REQUEUE": "", "STATE": "", "CODE": "0"}

@@ -20,11 +20,11 @@ from replication.launch.slurm.calls import Slurm, SlurmState, call
 from replication.launch.slurm.chain import bundles
 from replication.launch.slurm.records import record, submissions
 from replication.launch.slurm.script import indices
-from replication.launch.slurm.status import cancel, hours_of, logs, mismatches, status
+from replication.launch.slurm.status import cancel_jobs, hours_of, job_statuses, mismatches, submission_logs
 from replication.launch.slurm.submission import PrintLauncher, SlurmLauncher
-from replication.launch.status import lines, logs_of, standing
+from replication.launch.status import logs_of, status_lines, store_status
 from replication.plan.tasks import Task, tasks_of
-from replication.settings.clusters import Cluster, ask, load_cluster, on_cluster, shipped_clusters
+from replication.settings.clusters import Cluster, load_cluster, on_cluster, shipped_clusters, slurm_needs
 from replication.usage_problems import UsageProblems
 from sarm.config.weights import WeightsConfig
 from sarm.job import EnvironmentProblem, Job, topological_order
@@ -61,11 +61,11 @@ def test_account_and_partition_stay_outside(option: str) -> None:
 
 
 def test_what_a_job_asks_for() -> None:
-    asked = ask(on_cluster(count(0, gpus=4, processes=4), SMALL), SMALL)
+    asked = slurm_needs(on_cluster(count(0, gpus=4, processes=4), SMALL), SMALL)
     assert (asked.nodes, asked.gpus, asked.processes, asked.cpus, asked.memory_gb, asked.time) == (2, 2, 2, 4, 1, "01:00:00")
     long = Job(CountConfig(), resources=Resources(hours=100, memory_gb=1))
-    assert ask(on_cluster(long, SMALL), SMALL).time == "02:00:00", "no longer than the partition grants: it requeues itself"
-    assert ask(on_cluster(long, SMALL.model_copy(update={"max_hours": 30.5})), SMALL).minutes == 120
+    assert slurm_needs(on_cluster(long, SMALL), SMALL).time == "02:00:00", "no longer than the partition grants: it requeues itself"
+    assert slurm_needs(on_cluster(long, SMALL.model_copy(update={"max_hours": 30.5})), SMALL).minutes == 120
     changed = SMALL.model_copy(update={"resources": {"count": {"micro_batch_tokens": 7}}})
     assert on_cluster(long, changed).resources.micro_batch_tokens == 7 and on_cluster(long, changed).key == long.key
 
@@ -77,7 +77,7 @@ def test_what_the_cluster_does_not_have_is_refused_in_all_points() -> None:
         count(0, gpus=3, processes=3),
     ):
         with pytest.raises(UsageProblems):
-            ask(on_cluster(job, SMALL), SMALL)
+            slurm_needs(on_cluster(job, SMALL), SMALL)
 
 
 # --- chains -----------------------------------------------------------------------------------------------------------------
@@ -288,48 +288,48 @@ def test_status_logs_and_cancel_read_slurm_and_the_store(fake: Fake) -> None:
     events = fake.store.root / ".slurm" / "jobs" / "101_0" / "events.jsonl"
     events.parent.mkdir(parents=True)
     events.write_text(json.dumps({"event": "progress", "key": counts[0].key, "done": 3, "total": 9, "unit": "steps"}) + "\nhalf a li")
-    seen = status(fake.store, Slurm())
+    seen = job_statuses(fake.store, Slurm())
     assert [(one.slurm, one.state, one.artifact, one.progress) for one in seen] == [
         ("101_0", "RUNNING", "missing", "3/9 steps"),
         ("101_1", "PENDING", "missing", ""),
         ("102", "PENDING", "missing", ""),
     ]
-    assert logs(fake.store, counts[0].short_key) == []
+    assert submission_logs(fake.store, counts[0].short_key) == []
     Path(seen[0].log).write_text("hello\n")
-    assert logs(fake.store, "101_0") == [Path(seen[0].log)]
-    assert [one.slurm for one in cancel(fake.store, "101", Slurm())] == ["101_0", "101_1"]
+    assert submission_logs(fake.store, "101_0") == [Path(seen[0].log)]
+    assert [one.slurm for one in cancel_jobs(fake.store, "101", Slurm())] == ["101_0", "101_1"]
     assert (fake.folder / "cancelled").read_text().split() == ["101_0", "101_1"]
     with pytest.raises(MissingArtifact, match="replicate status"):
-        cancel(fake.store, "ffff", Slurm())
+        cancel_jobs(fake.store, "ffff", Slurm())
     with pytest.raises(UsageProblems):
-        logs(fake.store, "")
+        submission_logs(fake.store, "")
 
 
 def test_the_standing_is_that_of_slurm_and_of_the_store(fake: Fake) -> None:
     counts = [count(seed) for seed in range(2)]
     fake.launch(total(counts))
     fake.queue("101_0|RUNNING|None", "101_1|PENDING|Resources", "102|PENDING|Dependency")
-    found = standing(fake.store, Slurm())
+    found = store_status(fake.store, Slurm())
     assert found.silent == "" and [one.slurm for one in found.submitted] == ["101_0", "101_1", "102"]
-    told = lines(found)
+    told = status_lines(found)
     assert told[0].startswith("running ") and "101_0" in told[0] and counts[0].short_key in told[0]
     assert "pending (Resources)" in told[1] and told[-2] == "3 jobs submitted to Slurm, 0 of them in the store"
     assert told[-1] == "0 artifacts done, 0 unfinished"
     commit(counts[0], fake.store, lambda output: (output / "sum.txt").write_text("1"))
-    told = lines(standing(fake.store, Slurm()))
+    told = status_lines(store_status(fake.store, Slurm()))
     assert not any("101_0" in line for line in told) and "1 of them in the store" in told[-2]
 
 
 def test_a_silent_slurm_leaves_what_the_store_knows(fake: Fake) -> None:
     fake.launch(count(0))
     (fake.folder / "down").touch()
-    found = standing(fake.store, Slurm())
-    assert "Unable to contact" in found.silent and found.submitted == () and lines(found) == ["0 artifacts done, 0 unfinished"]
+    found = store_status(fake.store, Slurm())
+    assert "Unable to contact" in found.silent and found.submitted == () and status_lines(found) == ["0 artifacts done, 0 unfinished"]
 
 
 def test_without_submissions_slurm_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert standing(ArtifactStore(tmp_path / "store"), Slurm()).silent == ""
+    assert store_status(ArtifactStore(tmp_path / "store"), Slurm()).silent == ""
 
 
 def test_logs_are_found_by_key_and_by_slurm_id(fake: Fake) -> None:
@@ -337,7 +337,7 @@ def test_logs_are_found_by_key_and_by_slurm_id(fake: Fake) -> None:
     fake.launch(one)
     with pytest.raises(MissingArtifact, match="replicate status"):
         logs_of(fake.store, one.short_key)
-    script = Path(status(fake.store, Slurm())[0].log)
+    script = Path(job_statuses(fake.store, Slurm())[0].log)
     script.write_text("from the script\n")
     assert logs_of(fake.store, "101") == logs_of(fake.store, one.key[:6]) == [script]
     commit(one, fake.store, lambda output: (output / "sum.txt").write_text("1"))

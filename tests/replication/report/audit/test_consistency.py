@@ -9,7 +9,7 @@ import pytest
 from folders import ROOT
 
 from replication.data_folders import published_folder
-from replication.report.audit.consistency import audit, defective_cells, parameters, summary
+from replication.report.audit.consistency import audit_findings, defective_cells, parameters, summary
 from replication.report.audit.findings import Finding
 from replication.report.audit.page import audit_page, audit_text
 from replication.report.published import load_published
@@ -17,7 +17,7 @@ from replication.report.published import load_published
 
 @pytest.fixture(scope="module")
 def findings() -> list[Finding]:
-    return audit()
+    return audit_findings()
 
 
 def only(findings: list[Finding], *, row: str, column: str, kind: str, table: str) -> Finding:
@@ -137,7 +137,7 @@ def changed(tmp_path: Path, *, table: str, old: str, new: str) -> list[Finding]:
     text = file.read_text(encoding="utf-8")
     assert old in text
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
-    return audit(folder)
+    return audit_findings(folder)
 
 
 def test_a_wrong_digit_in_a_good_cell_is_found(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from explained_store import explained_store, row
 
 from replication.report.latents.detection import Accuracies, accuracies, difference
 from replication.report.latents.features import collect_features
-from replication.report.latents.polarity import Polarity, polarities, shown, summary
+from replication.report.latents.polarity import Polarity, polarities, polarity_text, summary
 from sarm.store.artifacts import ArtifactStore
 
 
@@ -23,7 +23,7 @@ def test_polarity_is_counted_on_the_side_of_the_head_weight() -> None:
     # Two tests: the smaller p is doubled by Benjamini-Hochberg.
     assert found[0].q == pytest.approx(2 * 11 / 1024) and found[0].holds and not found[1].holds
     assert summary(found) == "1 of 2 agree, 1 beyond chance" and summary(found[2:]) == "no item tells"
-    assert shown(found[0]) == "9:1, q 0.021" and shown(found[2]) == "no item tells"
+    assert polarity_text(found[0]) == "9:1, q 0.021" and polarity_text(found[2]) == "no item tells"
 
 
 def test_many_latents_make_a_small_p_value_no_discovery() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from replication.report.cells import Cell, Input, Measurement, Report, Row, Table
 from replication.report.published import load_published
-from replication.report.verdicts.diff import SUBSETS, Diff, ResultsError, diff, exit_code, load_results, only_row
+from replication.report.verdicts.diff import SUBSETS, Diff, ResultsError, diff_of, exit_code, load_results, only_row
 from replication.report.verdicts.diff_formats import diff_text
 
 BOARD = {"Factuality": 0.6874, "Focus": 0.9556, "Math": 0.6448, "Precise IF": 0.4281, "Safety": 0.9178, "Ties": 0.7939}
@@ -50,7 +50,7 @@ def saved(tmp_path: Path, report: Report) -> str:
 
 
 def test_the_leaderboards_row_in_the_official_shape_matches_the_paper(tmp_path: Path) -> None:
-    found = diff(load_results(official(tmp_path)), "paper")
+    found = diff_of(load_results(official(tmp_path)), "paper")
     assert {row.verdict for row in found.rows} == {"MATCH"} and len(found.rows) == 7
     assert exit_code(found) == 0
     assert "claimed, not proven" in diff_text(found)
@@ -58,7 +58,7 @@ def test_the_leaderboards_row_in_the_official_shape_matches_the_paper(tmp_path: 
 
 @pytest.mark.parametrize("against", ["leaderboard", "release"])
 def test_it_matches_its_own_references(tmp_path: Path, against: str) -> None:
-    found = diff(load_results(official(tmp_path)), against)
+    found = diff_of(load_results(official(tmp_path)), against)
     assert {row.verdict for row in found.rows} == {"MATCH"}
     assert all(row.reason.startswith("0 items") for row in found.rows if row.column not in ("Overall", "Ties"))
 
@@ -66,34 +66,34 @@ def test_it_matches_its_own_references(tmp_path: Path, against: str) -> None:
 def test_a_row_that_is_five_points_off_differs_with_code_3(tmp_path: Path) -> None:
     table = load_published("table1")
     off = {name: round((BOARD[name] - 0.05) * table.n[name]) / table.n[name] for name in SUBSETS}
-    found = diff(load_results(official(tmp_path, **off)), "paper")
+    found = diff_of(load_results(official(tmp_path, **off)), "paper")
     assert {row.verdict for row in found.rows} == {"DIFFERS"} and exit_code(found) == 3
 
 
 def test_one_retrained_seed_is_inconclusive_and_only_fails_if_asked_to(tmp_path: Path) -> None:
     report = load_results(official(tmp_path)).model_copy(update={"regime": "retrained"})
-    found = diff(report, "paper")
+    found = diff_of(report, "paper")
     assert {row.verdict for row in found.rows} == {"INCONCLUSIVE"}
     assert (exit_code(found), exit_code(found, ("inconclusive",))) == (0, 4)
 
 
 def test_what_is_missing_comes_before_what_differs() -> None:
     report = mini(50.0, 50.0)
-    found = diff(report, "paper")
+    found = diff_of(report, "paper")
     rows = tuple(row.model_copy(update={"verdict": verdict}) for row, verdict in zip(found.rows, ("DIFFERS", "MISSING"), strict=True))
     assert exit_code(found.model_copy(update={"rows": rows})) == 5
     assert exit_code(found.model_copy(update={"rows": rows}), ("differs",)) == 3
 
 
 def test_a_miniature_is_not_comparable_with_the_paper_but_with_another_miniature(tmp_path: Path) -> None:
-    assert {row.verdict for row in diff(mini(50.0, 50.0), "paper").rows} == {"NOT COMPARABLE"}
-    found = diff(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
+    assert {row.verdict for row in diff_of(mini(50.0, 50.0), "paper").rows} == {"NOT COMPARABLE"}
+    found = diff_of(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
     assert [(row.verdict, row.reason) for row in found.rows] == [("MATCH", "identical"), ("DIFFERS", "5 items apart, budget 2.25")]
 
 
 @pytest.mark.parametrize("other", [{"profile": "paper"}, {"seeds": (1,)}])
 def test_another_scale_or_other_seeds_are_not_comparable(tmp_path: Path, other: dict[str, Any]) -> None:
-    assert {row.verdict for row in diff(mini(50.0, 50.0), saved(tmp_path, mini(50.0, 50.0, **other))).rows} == {"NOT COMPARABLE"}
+    assert {row.verdict for row in diff_of(mini(50.0, 50.0), saved(tmp_path, mini(50.0, 50.0, **other))).rows} == {"NOT COMPARABLE"}
 
 
 @pytest.mark.parametrize(
@@ -140,19 +140,19 @@ def test_results_on_another_revision_of_the_data_are_never_judged(tmp_path: Path
     reference = mini(50.0, 50.0).model_copy(update={"inputs": other})
     ours = mini(50.0, 50.0).model_copy(update={"inputs": data(sha256="d" * 64)})
     with pytest.raises(ResultsError, match="no verdict") as caught:
-        diff(ours, saved(tmp_path, reference))
+        diff_of(ours, saved(tmp_path, reference))
     assert caught.value.exit_code == 6
 
 
 def test_a_model_of_ours_in_the_official_shape_is_never_taken_for_the_published_weights(tmp_path: Path) -> None:
     report = load_results(official(tmp_path, model="replicate-sarm/mini/sarm-4b"))
-    assert {row.verdict for row in diff(report, "paper").rows} == {"NOT COMPARABLE"}
+    assert {row.verdict for row in diff_of(report, "paper").rows} == {"NOT COMPARABLE"}
     assert load_results(official(tmp_path, model="replicate-sarm/paper/sarm-4b")).regime == "retrained"
 
 
 def test_one_row_alone_can_be_compared(tmp_path: Path) -> None:
     report = load_results(official(tmp_path))
-    assert len(diff(only_row(report, "sarm-4b"), "paper").rows) == 7
+    assert len(diff_of(only_row(report, "sarm-4b"), "paper").rows) == 7
     with pytest.raises(ResultsError, match="no such row"):
         only_row(report, "sarm-9b")
 
@@ -164,7 +164,7 @@ def test_a_missing_results_file_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def differing(tmp_path: Path) -> Diff:
-    return diff(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
+    return diff_of(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
 
 
 def test_junit_has_a_case_for_each_cell(differing: Diff) -> None:
@@ -189,4 +189,4 @@ def test_json_reads_back_and_markdown_escapes(differing: Diff) -> None:
 
 def test_text_keeps_to_a_hundred_columns(tmp_path: Path) -> None:
     report = load_results(official(tmp_path)).model_copy(update={"regime": "retrained"})
-    assert max(len(line) for line in diff_text(diff(report, "paper")).splitlines()) <= 100
+    assert max(len(line) for line in diff_text(diff_of(report, "paper")).splitlines()) <= 100

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from baseline_checkpoints import BOS, CONFIGS, END_OF_TURN, OPENING, rows_of, write_checkpoint
-from folders import FIXTURES as FIXTURES_
+from folders import FIXTURES
 from tiny import edit_json, edit_tensors
 from transformers import AutoModelForSequenceClassification
 
@@ -21,7 +21,6 @@ from sarm.reward.models import DenseRewardModel, RewardModel
 from sarm.scoring.inference import RowBatch, score_rows
 
 LDL = LabelDistributionRewardModel
-FIXTURES = FIXTURES_ / "baselines"
 
 
 def rewards_of(model: RewardModel, rows: list[list[int]], *, pad_id: int, first_masked: bool = False) -> list[float]:
@@ -43,7 +42,7 @@ def close(ours: list[float], theirs: list[float]) -> bool:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_scores_equal_those_of_the_published_class(name: str, tmp_path: Path) -> None:
-    expected = json.loads((FIXTURES / f"{name}.json").read_text())
+    expected = json.loads((FIXTURES / "baselines" / f"{name}.json").read_text())
     assert expected["rows"] == rows_of(name)
     model = load_reward_model(write_checkpoint(tmp_path / name, name))
     pad_id = CONFIGS[name]["pad_token_id"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from folders import FIXTURES as FIXTURES_
+from folders import FIXTURES
 from foreign_sae_files import (
     DICTIONARIES,
     HIDDEN,
@@ -40,7 +40,6 @@ from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.reward.models import SARM
 from sarm.sae.sparse_encoder import SparseEncoder
 
-FIXTURES = FIXTURES_ / "saes"
 KINDS = [
     *(f"sae_lens-{name}" for name in (*SAE_LENS, "topk-before-6")),
     "sparsify-topk",
@@ -53,7 +52,7 @@ KINDS = [
 def expected(name: str) -> dict[str, Any]:
     """The library's numbers for one kind."""
     layout, kind = name.split("-", 1)
-    found: dict[str, Any] = json.loads((FIXTURES / f"{layout}.json").read_text())[kind]
+    found: dict[str, Any] = json.loads((FIXTURES / "saes" / f"{layout}.json").read_text())[kind]
     return found
 
 

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from tiny import Stop, job_context, read_rows, same_bytes, save_word_tokenizer
 from tiny_contexts import N_LATENTS, collected, item, save_sarm, write_items
 
-import sarm.jobs.latents.contexts as job
 from sarm.backbone.decoder import truncated_backbone
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import load_reward_model, save_reward_model
@@ -17,6 +16,7 @@ from sarm.config.latents import ContextConfig
 from sarm.data.tokens import ConversationTokenizer
 from sarm.explain.contexts import ContextFile
 from sarm.job import Interrupted, UsageProblem
+from sarm.jobs.latents import contexts
 from sarm.jobs.latents.contexts import collect_contexts, context_rows, ender_ids, ender_latents
 from sarm.reward.models import SARM, DenseRewardModel
 
@@ -143,7 +143,7 @@ def test_polarity_counts_items_whose_sides_differ_in_how_often_a_latent_fires(mo
 
 
 def test_a_stopped_collection_resumes_to_the_same_bytes(model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(contexts, "ROWS_AT_ONCE", 7)
     config = ContextConfig(threshold=0.2, lines=2, max_per_token=3, pool=20)
     inputs = {"model": model, "texts": texts}
     whole = job_context(tmp_path / "whole", inputs=inputs)

@@ -35,7 +35,6 @@ from sarm.config.weights import ImportedSAEConfig, WeightsConfig
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.jobs.score.benchmark import score_benchmark
 from sarm.jobs.train.reward import train_reward
-from sarm.jobs.weights import import_sae as module
 from sarm.jobs.weights.fetch import fetch_weights
 from sarm.jobs.weights.import_sae import import_sae
 from sarm.reward.models import SARM
@@ -218,7 +217,7 @@ def test_a_hub_repository_is_read_from_the_place_that_is_named(tmp_path: Path, m
         target.mkdir(parents=True)
         (target / "params.npz").write_bytes((place / "params.npz").read_bytes())
 
-    monkeypatch.setattr(module, "snapshot_download", download)
+    monkeypatch.setattr("sarm.jobs.weights.import_sae.snapshot_download", download)
     hub = {"origin": "hub", "repository": "owner/scope", "revision": "f" * 40, "file": inside}
     context = job_context(tmp_path / "job")
     import_sae(ImportedSAEConfig(layout="Gemma Scope", layer=4, hidden_size=HIDDEN, **hub), context)
@@ -228,7 +227,7 @@ def test_a_hub_repository_is_read_from_the_place_that_is_named(tmp_path: Path, m
     def offline(*_: Any, **__: Any) -> None:
         raise LocalEntryNotFoundError("not cached")
 
-    monkeypatch.setattr(module, "snapshot_download", offline)
+    monkeypatch.setattr("sarm.jobs.weights.import_sae.snapshot_download", offline)
     with pytest.raises(EnvironmentProblem, match=r"owner/scope@ffffffffffff cannot be downloaded \(LocalEntryNotFoundError\)"):
         import_sae(ImportedSAEConfig(layout="auto", layer=4, hidden_size=HIDDEN, **hub), job_context(tmp_path / "offline"))
 

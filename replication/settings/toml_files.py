@@ -1,0 +1,23 @@
+"""TOML files that are named: those that come with the package, or any file of the user's."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from replication.usage_problems import UsageProblems, unknown
+
+
+def read_toml(what: str, name_or_file: str, shipped: Mapping[str, Path]) -> tuple[Path, dict[str, Any]]:
+    """The file of that name or path, and what it holds; `what` says what it describes. Raises UsageProblems."""
+    path = shipped.get(name_or_file, Path(name_or_file))
+    if not path.is_file():
+        if path.suffix == ".toml":
+            raise UsageProblems([f"no such {what} file: {path}"])
+        raise unknown(f"{what} (or TOML file)", name_or_file, shipped)
+    try:
+        return path, tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageProblems([f"{path}: not a TOML file: {error}"]) from error
