@@ -14,7 +14,8 @@ from sarm.data.tokens import SENTENCE_ENDERS, assistant_start
 from sarm.explain.collection import CollectionRules, ContextCollector, context_spans
 from sarm.explain.contexts import ContextEntry, ContextFile, Origin, merge_contexts
 from sarm.explain.prompts import explanation_prompt, parse_released
-from sarm.jobs.latents.contexts import ContextRow, PositionLatents, ender_latents
+from sarm.explain.running_collection import ContextRow, PositionLatents
+from sarm.jobs.latents.contexts import ender_latents
 
 COLLECTION, CONTEXTS = "sarm/context_collection.json", "sarm/contexts.json"
 NOWHERE = Origin("", "", 0, "explain")

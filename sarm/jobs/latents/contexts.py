@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,11 +26,11 @@ from sarm.data.tokens import (
     sentence_ender_ids,
     token_budget_batches,
 )
-from sarm.engine.checkpointer import Checkpoint, Checkpointer
+from sarm.engine.checkpointer import Checkpointer
 from sarm.engine.devices import device_of, torch_dtype, use_threads
-from sarm.explain.collection import CollectionRules, CollectorState, ContextCollector, Span, context_spans
+from sarm.explain.collection import context_spans
 from sarm.explain.contexts import ContextFile, Origin, prompt_half
-from sarm.explain.pool import ContextPool, PoolEntry
+from sarm.explain.running_collection import ContextRow, PositionLatents, RunningCollection, stacked
 from sarm.job import JobContext, UsageProblem
 from sarm.reward.models import SARM
 from sarm.sae.model import TopKSAE
@@ -42,102 +41,6 @@ ROWS_AT_ONCE = 256
 POSITIONS_AT_ONCE = 1024
 # What may follow a sentence's mark inside one token: `."`, `.)`, `.\n\n`.
 CLOSERS = "\"')]}*_”’ \n\r\t"
-
-
-class ContextRow(NamedTuple):
-    """A conversation with its contexts; `has_header` is false where truncation cut the assistant header off."""
-
-    ids: list[int]
-    spans: list[Span]
-    origin: Origin
-    has_header: bool
-    truncated: bool
-
-
-class PositionLatents(NamedTuple):
-    """The k latents at some positions: `indices` (int64) and `values` (float32), both `[positions, k]` on the CPU."""
-
-    indices: Tensor
-    values: Tensor
-
-
-class Collection:
-    """What grows while rows are read: contexts, pool, and at how many positions each latent fired; resumes exactly."""
-
-    def __init__(self, config: ContextConfig, n_latents: int) -> None:
-        self._rules = CollectionRules(
-            threshold=config.threshold, max_per_token=config.max_per_token, lines=config.lines, duplicates=config.duplicates
-        )
-        self.collector = ContextCollector(self._rules)
-        self.pool = ContextPool(config.pool, seed=config.seed)
-        self.above_threshold = torch.zeros(n_latents, dtype=torch.int64)
-        self.above_zero = torch.zeros(n_latents, dtype=torch.int64)
-        self.in_row: list[np.ndarray] = []
-
-    def read(self, row: ContextRow, latents: PositionLatents, tokenizer: Any) -> None:
-        """Take in one row: `latents` at the ends of its spans."""
-        self.in_row.append(np.unique(latents.indices[latents.values > self._rules.threshold].numpy().astype(np.int32)))
-        for (start, position), indices, values in zip(row.spans, latents.indices, latents.values, strict=True):
-            token = str(tokenizer.convert_ids_to_tokens(row.ids[position]))
-            text = str(tokenizer.decode(row.ids[start : position + 1])).strip()
-            above = values > self._rules.threshold
-            self.above_threshold[indices[above]] += 1
-            self.above_zero[indices[values > 0]] += 1
-            self.collector.add(
-                token=token, text=text, origin=row.origin, latents=indices[above].tolist(), activations=values[above].tolist()
-            )
-            self.pool.offer(PoolEntry(token, text, row.origin, indices.numpy().astype(np.int32), values.numpy().copy()))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """State for a checkpoint; the other part is `facts`."""
-        state, entries = self.collector.state(), self.pool.entries()
-        arrays = {name: torch.from_numpy(value) for name, value in state._asdict().items() if name != "texts"}
-        return {
-            **arrays,
-            "above_threshold": self.above_threshold,
-            "above_zero": self.above_zero,
-            "pool_latents": stacked([entry.latents for entry in entries]),
-            "pool_activations": stacked([entry.activations for entry in entries]),
-            "row_latents": torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int32), *self.in_row])),
-            "row_counts": torch.tensor([len(latents) for latents in self.in_row], dtype=torch.int64),
-        }
-
-    def facts(self) -> dict[str, Any]:
-        """Texts of the state as plain values."""
-        pool = [[entry.token, entry.text, *entry.origin] for entry in self.pool.entries()]
-        return {"texts": self.collector.state().texts, "pool": pool}
-
-    def restore(self, saved: Checkpoint) -> None:
-        """Go on where the checkpoint was taken."""
-        arrays = {name: saved.tensors[name].numpy() for name in CollectorState._fields if name != "texts"}
-        self.collector = ContextCollector.resumed(self._rules, CollectorState(texts=saved.facts["texts"], **arrays))
-        vectors = zip(saved.tensors["pool_latents"].numpy(), saved.tensors["pool_activations"].numpy(), strict=True)
-        for (token, text, *origin), (latents, activations) in zip(saved.facts["pool"], vectors, strict=True):
-            self.pool.offer(PoolEntry(token, text, Origin(*origin), latents, activations))
-        self.above_threshold = saved.tensors["above_threshold"]
-        self.above_zero = saved.tensors["above_zero"]
-        self.in_row = [part.numpy() for part in saved.tensors["row_latents"].split(saved.tensors["row_counts"].tolist())]
-
-    def polarity(self, rows: Sequence[ContextRow]) -> dict[str, Tensor]:
-        """In how many items a larger share of the chosen than of the rejected replies has a latent, and the other way, `[n_latents]`.
-
-        `rows` are those that were read, in their order. An item without a reply on one side says nothing and is left out.
-        """
-        n_latents = len(self.above_zero)
-        places: dict[str, dict[str, list[int]]] = {}
-        for place, row in enumerate(rows):
-            places.setdefault(row.origin.item, {}).setdefault(row.origin.side, []).append(place)
-        more = {name: np.zeros(n_latents, dtype=np.int64) for name in ("chosen_more", "rejected_more")}
-        for sides in places.values():
-            if len(sides) < 2:
-                continue
-            shares = {
-                side: np.bincount(np.concatenate([self.in_row[place] for place in found]), minlength=n_latents) / len(found)
-                for side, found in sides.items()
-            }
-            more["chosen_more"] += shares["chosen"] > shares["rejected"]
-            more["rejected_more"] += shares["chosen"] < shares["rejected"]
-        return {name: torch.from_numpy(count) for name, count in more.items()}
 
 
 def collect_contexts(config: ContextConfig, context: JobContext) -> None:
@@ -158,11 +61,11 @@ def collect_contexts(config: ContextConfig, context: JobContext) -> None:
         rows = context_rows(config, read_items(config, context), tokenizer)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
-    collection = Collection(config, model.sae.n_latents)
+    collection = RunningCollection(config, model.sae.n_latents)
     checkpoints = Checkpointer(context)
     saved = checkpoints.latest()
     if saved is not None:
-        collection.restore(saved)
+        collection.restore(saved.tensors, saved.facts)
     for start in range(saved.step if saved is not None else 0, len(rows), ROWS_AT_ONCE):
         part = rows[start : start + ROWS_AT_ONCE]
         found = ender_latents(model, part, pad_id=tokenizer.pad_id, batch_tokens=config.batch_tokens)
@@ -262,12 +165,7 @@ def topk_latents(model: SARM, states: Tensor) -> PositionLatents:
     )
 
 
-def stacked(vectors: Sequence[np.ndarray]) -> Tensor:
-    """`[n, k]` of n vectors; `[0, 0]` of none."""
-    return torch.from_numpy(np.stack(vectors)) if vectors else torch.empty(0, 0)
-
-
-def _write(config: ContextConfig, context: JobContext, collection: Collection, rows: Sequence[ContextRow]) -> None:
+def _write(config: ContextConfig, context: JobContext, collection: RunningCollection, rows: Sequence[ContextRow]) -> None:
     """`contexts.json` (released form), `origins.jsonl` (where each of its texts was seen first), `pool.jsonl` with
     `pool.safetensors` (`indices`, `values` `[pool, k]`), `firing.safetensors` (`above_threshold`, `above_zero` `[n_latents]`:
     counts of positions; `chosen_more`, `rejected_more`: counts of items, see `polarity`), `collection.json` (counts).
@@ -297,7 +195,7 @@ def _write(config: ContextConfig, context: JobContext, collection: Collection, r
     context.log(f"{facts['positions']} contexts in {len(rows)} rows; {len(kept)} of {facts['latents']} latents kept")
 
 
-def _facts(config: ContextConfig, collection: Collection, rows: Sequence[ContextRow], *, kept: int, pool: int) -> dict[str, Any]:
+def _facts(config: ContextConfig, collection: RunningCollection, rows: Sequence[ContextRow], *, kept: int, pool: int) -> dict[str, Any]:
     return {
         **config.model_dump(mode="json"),
         "rows": len(rows),
