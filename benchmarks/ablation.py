@@ -18,12 +18,13 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from environments import HERE, variables
 from harvest import build_models, padded_states, real_sentences
-from interleaved import BYTES_PER_MIB, Trial, assert_agree, conditions, measure
+from interleaved import BYTES_PER_MIB, Trial, assert_agree, conditions, measure, parser_of
 from reward_problem import add_options, write_problem
-from reward_step import HERE, assert_losses_agree, environments
+from reward_step import assert_losses_agree
 from torch import Tensor
-from worker import Worker, way_of
+from worker import Worker, by_turns
 
 from sarm.backbone import harvest
 from sarm.backbone.harvest import Harvest
@@ -48,17 +49,15 @@ EQUAL, PACKED = "cut, batches of one length", "cut, packed"
 
 def reward_trials(options: argparse.Namespace) -> dict[str, list[Trial]]:
     """Each way of reward training, by turns."""
-    environment, _ = environments(options.threads)
+    environment, _ = variables(options.threads)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
         print(write_problem(options, folder, latents=options.latents, k=options.k), flush=True)
-        losses: dict[str, list[float]] = {name: [] for name in REWARD_WAYS}
-        ways: dict[str, Callable[[], Trial]] = {}
+        started = {}
         for name in REWARD_WAYS:
             command = [sys.executable, str(HERE / "reward_ways.py"), name]
-            worker = stack.enter_context(Worker(command, folder, threads=options.threads, environment=environment))
-            ways[name] = way_of(worker, options.steps, losses[name])
-        trials = measure(ways, repeats=options.repeats)
+            started[name] = stack.enter_context(Worker(command, folder, threads=options.threads, environment=environment))
+        trials, losses = by_turns(started, steps=options.steps, repeats=options.repeats)
     assert_losses_agree(losses, reference=PLAIN)
     return {REWARD_WAYS[name]: runs for name, runs in trials.items()}
 
@@ -110,7 +109,7 @@ def table(trials: Mapping[str, list[Trial]], *, units: int, unit: str) -> str:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=5)
     add_options(parser)
     parser.add_argument("--latents", type=int, default=4096, help="width of the SAE in reward training")
     parser.add_argument("--k", type=int, default=16, help="latents kept by TopK")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from interleaved import assert_agree, conditions, measure, report
+from interleaved import assert_agree, conditions, measure, parser_of, report
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
@@ -94,7 +94,7 @@ def padding_share(sentences: Sequence[TextSequence], rows: int) -> float:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--hidden", type=int, default=256, help="width of the residual stream")
     parser.add_argument("--intermediate", type=int, default=704, help="width inside the MLP")
     parser.add_argument("--layers", type=int, default=8, help="blocks of the whole model")
@@ -104,9 +104,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--sentences", type=int, default=4000, help="sentences in all")
     parser.add_argument("--rows", type=int, default=64, help="sentences of one padded batch (the released code takes 64)")
     parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens of one of our forward passes")
-    parser.add_argument("--repeats", type=int, default=5, help="measured rounds")
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads, for all ways alike")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and sentences")
     parser.add_argument("--data", type=Path, default=os.environ.get("SARM_DATA"), help="data folder with corpus/ and models/english4m")
     options = parser.parse_args()
     if not 1 <= options.layer < options.layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import platform
 import statistics
@@ -14,6 +15,15 @@ import torch
 from torch import Tensor
 
 BYTES_PER_MIB = 1024**2
+
+
+def parser_of(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
+    """A command line with the options that all benchmarks have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=repeats, help="measured rounds")
+    parser.add_argument("--threads", type=int, default=2, help="torch's threads, for all ways alike")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all that is drawn")
+    return parser
 
 
 class Trial(NamedTuple):

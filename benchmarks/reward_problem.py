@@ -33,9 +33,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=int, default=4096, help="tokens of one of our forward passes")
     parser.add_argument("--learning-rate", type=float, default=1e-5, help="AdamW's")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of one way's turn")
-    parser.add_argument("--repeats", type=int, default=5, help="measured rounds")
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads, for all ways alike")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order")
 
 
 def random_config(hidden: int, layers: int, vocabulary: int) -> PretrainedConfig:

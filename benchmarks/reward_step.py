@@ -10,61 +10,33 @@ installed once into an environment of their own under `--venv`.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 import transformers
-from interleaved import BYTES_PER_MIB, Trial, conditions, measure, report
+from environments import HERE, python_with, variables
+from interleaved import BYTES_PER_MIB, Trial, conditions, parser_of, report
 from reward_problem import add_options, write_problem
-from worker import Worker, way_of
+from worker import Worker, by_turns
 
-HERE = Path(__file__).resolve().parent
 TRL = "trl==1.16.0"
 OURS, TRAINER, PEER = "ours", "hf", "trl"
 # Of the relative difference of losses: rounding alone, at a learning rate at which it stays small.
 TOLERANCE = 1e-4
 
 
-def environment_of_trl(folder: Path, torch_version: str) -> Path:
-    """The Python of a virtual environment with TRL and our versions of torch and transformers; made on first use (minutes)."""
-    python, whole = folder / "bin" / "python", folder / "installed"
-    pinned = [f"torch=={torch_version}", f"transformers=={transformers.__version__}"]
-    wanted = " ".join([TRL, *pinned])
-    if whole.exists() and whole.read_text(encoding="utf-8") == wanted:
-        return python
-    print(f"installing {wanted} into {folder} (once, some minutes)", flush=True)
-    venv.create(folder, with_pip=True, clear=True)
-    # torch first and pinned, so that the library's own range draws no other build of it.
-    for packages in (pinned[:1], [TRL, *pinned]):
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
-    whole.write_text(wanted, encoding="utf-8")
-    return python
-
-
-def environments(threads: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Environment variables of our processes, which find the suite, and of the peers', which do not."""
-    theirs = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    theirs |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    theirs.pop("PYTHONPATH", None)
-    own = {**theirs, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    return own, theirs
-
-
 @contextmanager
 def workers(options: argparse.Namespace, folder: Path) -> Iterator[Mapping[str, Worker]]:
     """A waiting process for each way."""
-    own, theirs = environments(options.threads)
+    own, theirs = variables(options.threads)
     started = {OURS: ([sys.executable, str(HERE / "reward_ways.py"), "ours"], own)}
     if options.peers:
-        python = str(environment_of_trl(options.venv, torch.__version__.partition("+")[0]))
+        python = str(python_with(TRL, options.venv, ours=[f"transformers=={transformers.__version__}"]))
         started |= {name: ([python, str(HERE / "reward_peers.py"), name], theirs) for name in (TRAINER, PEER)}
     with ExitStack() as stack:
         yield {
@@ -95,7 +67,7 @@ def memory_report(trials: Mapping[str, list[Trial]]) -> str:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=5)
     add_options(parser)
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="compare with TRL and the Trainer")
     parser.add_argument("--peer-checkpointing", action="store_true", help="let the peers recompute activations (TRL's default)")
@@ -111,9 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         print(write_problem(options, Path(scratch), checkpointing=options.peer_checkpointing), flush=True)
         with workers(options, Path(scratch)) as started:
-            losses: dict[str, list[float]] = {name: [] for name in started}
-            ways = {name: way_of(worker, options.steps, losses[name]) for name, worker in started.items()}
-            trials = measure(ways, repeats=options.repeats)
+            trials, losses = by_turns(started, steps=options.steps, repeats=options.repeats)
     print(conditions(options.repeats))
     assert_losses_agree(losses, reference=OURS)
     print(f"loss {statistics.fmean(losses[OURS]):.4f} on average")

@@ -11,24 +11,21 @@ sparsify is installed once into an environment of its own under `--venv`.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
-from interleaved import Trial, conditions, measure, report
+from environments import HERE, python_with, variables
+from interleaved import Trial, conditions, parser_of, report
 from sae_ways import PARTS, SAVINGS
-from worker import Problem, Worker, save_problem, way_of
+from worker import Problem, Worker, by_turns, save_problem
 
 from sarm.sae.model import TopKSAE, standardize
 
-HERE = Path(__file__).resolve().parent
 SPARSIFY = "eai-sparsify==1.3.3"
 OURS, DENSE, PEER = "ours", "dense", "sparsify"
 FLOOR = "floor:"
@@ -52,21 +49,6 @@ def make_problem(options: argparse.Namespace) -> Problem:
     return Problem(torch.stack(batches), weights, options.k, options.learning_rate, options.unit_norm_every)
 
 
-def environment_of_sparsify(folder: Path) -> Path:
-    """The Python of a virtual environment with sparsify and our version of torch; made on first use (minutes)."""
-    python, whole = folder / "bin" / "python", folder / "installed"
-    if whole.exists() and whole.read_text(encoding="utf-8") == SPARSIFY:
-        return python
-    print(f"installing {SPARSIFY} into {folder} (once, some minutes)", flush=True)
-    venv.create(folder, with_pip=True, clear=True)
-    # torch first and pinned, so that the library's own range draws no other build of it.
-    pinned = f"torch=={torch.__version__.partition('+')[0]}"
-    for packages in ([pinned], [SPARSIFY, pinned]):
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
-    whole.write_text(SPARSIFY, encoding="utf-8")
-    return python
-
-
 def commands(options: argparse.Namespace) -> dict[str, list[str]]:
     """What starts each way's process."""
     names = [DENSE]
@@ -75,7 +57,7 @@ def commands(options: argparse.Namespace) -> dict[str, list[str]]:
     names += [*(f"{FLOOR}{part}" for part in PARTS), OURS]
     started = {name: [sys.executable, str(HERE / "sae_ways.py"), name] for name in names}
     if options.sparsify:
-        started[PEER] = [str(environment_of_sparsify(options.venv)), str(HERE / "sparsify_way.py")]
+        started[PEER] = [str(python_with(SPARSIFY, options.venv)), str(HERE / "sparsify_way.py")]
     return started
 
 
@@ -85,9 +67,7 @@ def workers(options: argparse.Namespace) -> Iterator[Mapping[str, Worker]]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         problem = Path(folder) / "problem.pt"
         save_problem(make_problem(options), problem)
-        own = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(options.threads)}
-        own["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        theirs = {name: value for name, value in own.items() if name != "PYTHONPATH"}
+        own, theirs = variables(options.threads)
         yield {
             name: stack.enter_context(Worker(command, problem, threads=options.threads, environment=theirs if name == PEER else own))
             for name, command in commands(options).items()
@@ -145,18 +125,15 @@ def ablation_report(trials: Mapping[str, list[Trial]]) -> str:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=9)
     parser.add_argument("--hidden", type=int, default=256, help="width of the hidden states")
     parser.add_argument("--latents", type=int, default=4096, help="width of the dictionary")
     parser.add_argument("--k", type=int, default=16, help="latents kept by TopK")
     parser.add_argument("--batch", type=int, default=512, help="vectors of a step")
     parser.add_argument("--batches", type=int, default=8, help="different batches, used again in turn")
     parser.add_argument("--steps", type=int, default=10, help="steps of one way's turn")
-    parser.add_argument("--repeats", type=int, default=9, help="measured rounds")
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads, for all ways alike")
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="Adam's")
     parser.add_argument("--unit-norm-every", type=int, default=10, help="steps between two renormalisations of the decoder")
-    parser.add_argument("--seed", type=int, default=0, help="seed of data and weights")
     parser.add_argument("--ablation", action="store_true", help="also time each saving alone and all but each")
     parser.add_argument("--sparsify", action=argparse.BooleanOptionalAction, default=True, help="compare with EleutherAI sparsify")
     default = Path(tempfile.gettempdir()) / "sae-step-sparsify"
@@ -169,8 +146,7 @@ def main() -> None:
     options = parse_options()
     torch.set_num_threads(options.threads)
     with workers(options) as started:
-        losses: dict[str, list[float]] = {name: [] for name in started}
-        trials = measure({name: way_of(worker, options.steps, losses[name]) for name, worker in started.items()}, repeats=options.repeats)
+        trials, losses = by_turns(started, steps=options.steps, repeats=options.repeats)
     sizes = f"hidden {options.hidden}, {options.latents} latents, k {options.k}, batch {options.batch}"
     print(f"{sizes}, float32; {options.steps} steps a turn")
     print(conditions(options.repeats))

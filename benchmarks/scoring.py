@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from interleaved import assert_agree, conditions, measure, report
+from interleaved import assert_agree, conditions, measure, parser_of, report
 from torch import Tensor
 from transformers import LlamaConfig
 
@@ -138,7 +138,7 @@ def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> f
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--hidden", type=int, default=256, help="width of the residual stream (random blocks)")
     parser.add_argument("--intermediate", type=int, default=704, help="width inside the MLP (random blocks)")
     parser.add_argument("--heads", type=int, default=4, help="attention heads (random blocks)")
@@ -150,9 +150,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--longest", type=int, default=1024, help="tokens at most; longer ones lose their beginning")
     parser.add_argument("--batch", type=int, default=8, help="rows of a fixed batch")
     parser.add_argument("--batch-tokens", type=int, default=16384, help="padded tokens of one of our forward passes")
-    parser.add_argument("--repeats", type=int, default=5, help="measured rounds")
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads, for all ways alike")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and rows")
     parser.add_argument("--model", choices=("english4m", "random"), default="", help="english4m with --data, else random")
     parser.add_argument("--data", type=Path, default=os.environ.get("SARM_DATA"), help="folder with rewardbench2/, models/english4m")
     options = parser.parse_args()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from interleaved import conditions, measure, report
+from interleaved import conditions, measure, parser_of, report
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -111,14 +111,11 @@ def assert_same_bytes(one: Path, other: Path, count: int) -> None:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=3)
     parser.add_argument("--hidden", type=int, default=128, help="width of the hidden states, a multiple of 8")
     parser.add_argument("--layers", type=int, default=8, help="blocks of the model")
     parser.add_argument("--vectors", type=int, default=4096, help="training vectors of each SAE")
     parser.add_argument("--batch", type=int, default=256, help="vectors of a step")
-    parser.add_argument("--repeats", type=int, default=3, help="measured rounds")
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads, for all ways alike")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and sentences")
     return parser.parse_args()
 
 

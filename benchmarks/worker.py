@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from interleaved import Trial, peak_from_now, status
+from interleaved import Trial, measure, peak_from_now, status
 from torch import Tensor
 
 Step = Callable[[Tensor], Tensor]
@@ -119,7 +119,16 @@ class Worker:
         return Answer(*json.loads(answer))
 
 
-def way_of(worker: Worker, steps: int, losses: list[float]) -> Callable[[], Trial]:
+def by_turns(
+    workers: Mapping[str, Worker], *, steps: int, repeats: int
+) -> tuple[dict[str, list[Trial]], dict[str, list[float]]]:
+    """The trials of all workers, measured in rounds of so many steps, and the losses of each."""
+    losses: dict[str, list[float]] = {name: [] for name in workers}
+    ways = {name: _way_of(worker, steps, losses[name]) for name, worker in workers.items()}
+    return measure(ways, repeats=repeats), losses
+
+
+def _way_of(worker: Worker, steps: int, losses: list[float]) -> Callable[[], Trial]:
     """Some steps of a worker as a trial; its losses are added to the list."""
 
     def run() -> Trial:
