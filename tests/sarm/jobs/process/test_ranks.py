@@ -113,9 +113,10 @@ def test_a_process_that_does_not_come_back_breaks_the_group(
 def test_processes_and_zero_stages_are_refused_where_one_process_does_the_work() -> None:
     class Shared(PieceConfig):
         data_parallel = True
+        zero_stages = (0, 1)
 
     for resources, word in ((Resources(processes=2), "processes"), (Resources(zero_stage=1), "zero_stage")):
         request = JobRequest.of(Job(PieceConfig(layer=1), resources=resources, label="piece"))
-        with pytest.raises(UsageProblem, match=rf"set resources\.piece\.{word} ="):
+        with pytest.raises(UsageProblem, match=rf"piece: resources\.piece\.{word} = \d: this kind of work"):
             refuse_processes(request, PieceConfig(layer=1))
         refuse_processes(request, Shared(layer=1))

@@ -281,7 +281,7 @@ def test_a_stopped_run_goes_on_with_its_states_in_the_host(store: ArtifactStore,
 
 def test_an_sae_without_zero_keeps_no_states_in_the_host(store: ArtifactStore, inputs: dict[str, Job]) -> None:
     code, report = run(store, [sae_job(inputs, {"offload": "optimizer"})])
-    assert code == 2 and "resources.train_sae.offload = 'optimizer' needs resources.train_sae.zero_stage = 1, 2 or 3" in report
+    assert code == 2 and "resources.train_sae.offload = optimizer: this kind of work needs zero_stage = 1 or 2 or 3 for it" in report
 
 
 def test_checkpoint_of_another_way_is_named_in_the_refusal(tmp_path: Path) -> None:

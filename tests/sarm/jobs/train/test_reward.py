@@ -82,7 +82,7 @@ def test_every_encoder_trains_and_can_be_loaded(tmp_path: Path, inputs: dict[str
     kind = {"linear": LinearEncoderRewardModel, "none": DenseRewardModel}.get(encoder, SARM)
     assert type(model) is kind and model.layer == 2
     facts = json.loads((output / "training.json").read_text())
-    assert facts["pairs"] == {"read": 24, "kept": 24, "dropped": 0, "truncated": 0, "identical": 0}
+    assert facts["pairs"] == {"read": 24, "kept": 24, "dropped": 0, "truncated": 0, "identical": 0, "refused": 0}
     assert (facts["steps"], facts["selected_step"]) == (12, 12)
     assert facts["parameters"] == sum(value.numel() for value in weights(output).values())
     changed = moved(initial(inputs, tmp_path, **ENCODERS[encoder]), weights(output))
@@ -205,7 +205,7 @@ def test_overlong_pairs_are_cut_or_dropped_and_counted(tmp_path: Path, inputs: d
     for overlong, kept, dropped, truncated in (("left", 9, 0, 1), ("drop", 8, 1, 0)):
         output = train(tmp_path / overlong, inputs, overlong=overlong, max_steps=1)
         counts = json.loads((output / "training.json").read_text())["pairs"]
-        assert counts == {"read": 10, "kept": kept, "dropped": dropped, "truncated": truncated, "identical": 1}
+        assert counts == {"read": 10, "kept": kept, "dropped": dropped, "truncated": truncated, "identical": 1, "refused": 0}
     with pytest.raises(UsageProblem, match=r"pair 'p98': .* tokens exceed max_length = 64 and overlong = 'error'"):
         train(tmp_path / "error", inputs, overlong="error")
 
