@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import rotate_half
 
 from sarm.backbone.packed_tokens import Packed, attention
 
@@ -70,7 +70,10 @@ def _checkpointed(block: nn.Module, run: Callable[[Tensor], Tensor], states: Ten
 
 
 def _block(block: Any, states: Tensor, *, row: Packed, rotary: tuple[Tensor, Tensor], kept_only: bool) -> Tensor:
-    """One decoder block: `[tokens, hidden_size]` to the same, or with `kept_only` to `[kept, hidden_size]`."""
+    """One decoder block: `[tokens, hidden_size]` to the same, or with `kept_only` to `[kept, hidden_size]`.
+
+    An attention with a `rotate` of its own (`sarm.backbone.compiled_parts`) rotates by that.
+    """
     attend = block.self_attn
     normed = block.input_layernorm(states)
     heads = (-1, attend.head_dim)
@@ -79,7 +82,10 @@ def _block(block: Any, states: Tensor, *, row: Packed, rotary: tuple[Tensor, Ten
     query = attend.q_proj(normed[row.kept] if ends else normed).unflatten(-1, heads)
     if hasattr(attend, "q_norm"):
         query, key = attend.q_norm(query), attend.k_norm(key)
-    query, key = _rotated(query, key, rotary, row.kept if ends else None)
+    cos, sin = rotary
+    rotate = getattr(attend, "rotate", rotated)
+    query = rotate(query, cos[row.kept], sin[row.kept]) if ends else rotate(query, cos, sin)
+    key = rotate(key, cos, sin)
     mixed = attention(query, key, value, row, ends=ends, scale=attend.scaling)
     if kept_only:
         states = states[row.kept]
@@ -88,11 +94,6 @@ def _block(block: Any, states: Tensor, *, row: Packed, rotary: tuple[Tensor, Ten
     return states + block.mlp(block.post_attention_layernorm(states))
 
 
-def _rotated(query: Tensor, key: Tensor, rotary: tuple[Tensor, Tensor], kept: Tensor | None) -> tuple[Tensor, Tensor]:
-    cos, sin = rotary
-    if kept is None:
-        query, key = apply_rotary_pos_emb(query, key, cos, sin, unsqueeze_dim=1)
-        return query, key
-    # The function rotates both by the same positions, so each is rotated with itself.
-    query = apply_rotary_pos_emb(query, query, cos[kept], sin[kept], unsqueeze_dim=1)[0]
-    return query, apply_rotary_pos_emb(key, key, cos, sin, unsqueeze_dim=1)[0]
+def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of `[tokens, heads, head_dim]` at the positions of `cos` and `sin` `[tokens, head_dim]`."""
+    return states * cos[:, None] + rotate_half(states) * sin[:, None]

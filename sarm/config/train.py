@@ -87,6 +87,9 @@ class SAETrainingConfig(JobConfig):
     dtype: Dtype = Field(default="float32", description="Precision of the SAE and of Adam's moments.")
     moments: Literal["as-dtype", "bfloat16"] = Field(default="as-dtype", description="Precision of Adam's moments (dtype float32).")
     products: Literal["as-dtype", "bfloat16"] = Field(default="as-dtype", description="Precision of what products read; sums keep dtype.")
+    block: Literal["plain", "compiled"] = added(
+        "plain", description="The decoder's norms, rotary embedding and gated MLP: as in its library, or compiled (other rounding)."
+    )
     seed: int = Field(default=0, description="Seed of initialisation and of the order of sentences and vectors.")
 
     @model_validator(mode="after")
@@ -150,6 +153,9 @@ class RewardTrainingConfig(JobConfig):
         "float32", description="Precision of Adam's moments; bfloat16 takes a third less memory, in one process without ZeRO."
     )
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
+    block: Literal["plain", "compiled"] = added(
+        "plain", description="The decoder's norms, rotary embedding and gated MLP: as in its library, or compiled (other rounding)."
+    )
     seed: int = Field(default=0, description="Seed of random encoders, head and order of pairs.")
 
     @model_validator(mode="after")

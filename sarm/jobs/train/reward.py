@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sarm.backbone.compiled_parts import compile_parts
 from sarm.backbone.packed_tokens import Packed
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import EPOCHS, save_weights
@@ -124,6 +125,7 @@ class RewardTraining:
             dtype=self.dtype,
             device=self.device,
         )
+        self._compile()
         self.steps = batches_of(len(self.pairs), self.config)
         self._check_shares()
         if self.context.resources.activation_checkpointing and self.config.backbone_trains:
@@ -142,6 +144,17 @@ class RewardTraining:
             dtype=self.dtype,
             saved=self.saved,
         )
+
+    def _compile(self) -> None:
+        if self.config.block == "plain":
+            return
+        if self.rows.layout != "packed":
+            # There the library's own forward pass runs, of which only a part would be compiled.
+            raise UsageProblem(
+                "block = 'compiled' needs pairs in packed rows, which this decoder or a reconstruction loss over assistant tokens does not "
+                "allow; set reward.block=plain"
+            )
+        compile_parts(self.model.model)
 
     def _check_shares(self) -> None:
         batches = [[f"{pair}/{self.pairs[pair].id}" for pair in step] for step in self.steps]

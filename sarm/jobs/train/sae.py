@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sarm.backbone.compiled_parts import compile_parts
 from sarm.backbone.harvest import Harvest
 from sarm.backbone.sending import sent
 from sarm.backbone.shared_harvest import shared_states
@@ -64,6 +65,8 @@ def train_saes(work: Sequence[tuple[SAETrainingConfig, JobContext]]) -> None:
     backbone = load_truncated_backbone(context.inputs["backbone"], layer=max(layers), dtype=dtype, device=device)
     try:
         stream = _stream(config, context)
+        if config.block == "compiled":
+            compile_parts(backbone)
         harvest = Harvest(backbone, layers, batch_tokens=context.resources.micro_batch_tokens, device=device)
         shared = Workspace()
         runs = [

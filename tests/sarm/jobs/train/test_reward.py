@@ -305,6 +305,22 @@ def test_a_gradient_that_is_not_finite_stops_the_step_with_its_pairs_named_and_k
     same_bytes(once, train(tmp_path, inputs, resources=resources))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("resources", [{}, {"zero_stage": 3, "activation_checkpointing": True}], ids=["plain", "ZeRO 3, recomputed"])
+def test_compiled_blocks_train_as_plain_ones_but_for_rounding(tmp_path: Path, inputs: dict[str, Path], resources: dict[str, Any]) -> None:
+    settings = {"max_steps": 3, "head_init": "normal", "warmup_fraction": 0.0}
+    plain, compiled = (
+        read_rows(train(tmp_path / block, inputs, resources=resources, block=block, **settings) / "metrics.jsonl")
+        for block in ("plain", "compiled")
+    )
+    assert compiled[-1] == pytest.approx(plain[-1], rel=1e-3)
+
+
+def test_compiled_blocks_are_refused_where_the_library_s_own_forward_pass_runs(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    with pytest.raises(UsageProblem, match=r"block = 'compiled' needs pairs in packed rows.*set reward\.block=plain"):
+        train(tmp_path, inputs, block="compiled", sae_trains=True, reconstruction_weight=1.0)
+
+
 def test_a_pair_beyond_the_token_budget_is_trained_on_alone(tmp_path: Path, inputs: dict[str, Path]) -> None:
     settings = {"max_steps": 2, "head_init": "normal", "warmup_fraction": 0.0}
     tight = read_rows(train(tmp_path / "tight", inputs, resources={"micro_batch_tokens": 1}, **settings) / "metrics.jsonl")

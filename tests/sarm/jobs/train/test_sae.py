@@ -173,6 +173,12 @@ def test_every_choice_trains_and_differs_from_the_default(
         assert (output / "sae.safetensors").read_bytes() != plain_sae
 
 
+@pytest.mark.slow
+def test_an_sae_of_compiled_blocks_is_that_of_plain_ones_but_for_rounding(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    plain, compiled = (read_rows(train(tmp_path / block, inputs, block=block) / "metrics.jsonl") for block in ("plain", "compiled"))
+    assert [row["loss"] for row in compiled] == pytest.approx([row["loss"] for row in plain], rel=1e-3)
+
+
 @pytest.mark.parametrize("held_out", [0, 1])
 def test_too_little_held_out_text_gives_no_quality(tmp_path: Path, inputs: dict[str, Path], held_out: int) -> None:
     output = train(tmp_path, inputs, vectors=32, held_out_vectors=held_out)
