@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from accelerate import init_empty_weights
@@ -52,13 +53,13 @@ def fill(
     places, device_of = _places(module), _devices(module, device)
 
     def take(ours: str, tensor: Tensor) -> bool:
-        empty = module.get_parameter(ours) if ours in places else module.get_buffer(ours)
+        empty, owners = places[ours]
         if empty.shape != tensor.shape:
             shapes = f"{list(tensor.shape)}, {asks} asks for {list(empty.shape)}"
             raise UsageProblem(f"{what}: tensor {names[ours]!r} has shape {shapes}")
         value = _placed(tensor, dtype=empty.dtype, device=device_of(ours))
-        filled = nn.Parameter(value, requires_grad=empty.requires_grad) if ours in places else value
-        for owner, leaf in places.get(ours, [_owner(module, ours)]):
+        filled = nn.Parameter(value, requires_grad=empty.requires_grad) if isinstance(empty, nn.Parameter) else value
+        for owner, leaf in owners:
             setattr(owner, leaf, filled)
         return value.data_ptr() == tensor.data_ptr() or tensor.nbytes < MAPPED_FROM
 
@@ -69,11 +70,13 @@ def fill(
 
 def finish(module: nn.Module, *, device: Place, what: str) -> None:
     """Move what is not there yet to `device`. Raises RuntimeError where a parameter was left without value."""
-    left = [name for name, tensor in chain(module.named_parameters(), module.named_buffers()) if tensor.is_meta]
+    tensors = dict(chain(module.named_parameters(), module.named_buffers()))
+    left = [name for name, tensor in tensors.items() if tensor.is_meta]
     if left:
         raise RuntimeError(f"{what}: nothing gave {left[0]!r} a value ({len(left)} in all)")
     if isinstance(device, torch.device):
-        module.to(device)
+        if any(tensor.device != device for tensor in tensors.values()):
+            module.to(device)
         return
     device_of = _devices(module, device)
     for path, part in module.named_modules():
@@ -91,18 +94,22 @@ def _devices(module: nn.Module, device: Place) -> Callable[[str], torch.device]:
     return lambda name: device.device_of(name, places)
 
 
-def _places(module: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Where each parameter lies: more than one place for weights that are tied."""
-    places: dict[int, list[tuple[nn.Module, str]]] = {}
-    named = list(module.named_parameters(remove_duplicate=False))
-    for name, parameter in named:
-        places.setdefault(id(parameter), []).append(_owner(module, name))
-    return {name: places[id(parameter)] for name, parameter in named}
+class Slot(NamedTuple):
+    """A parameter or buffer, and where it lies: in more than one place where weights are tied."""
+
+    tensor: Tensor
+    owners: list[tuple[nn.Module, str]]
 
 
-def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf
+def _places(module: nn.Module) -> dict[str, Slot]:
+    found: dict[str, Slot] = {}
+    of_tensor: dict[int, Slot] = {}
+    for path, owner in module.named_modules(remove_duplicate=False):
+        for leaf, tensor in chain(owner.named_parameters(recurse=False), owner.named_buffers(recurse=False)):
+            place = of_tensor.setdefault(id(tensor), Slot(tensor, []))
+            place.owners.append((owner, leaf))
+            found[f"{path}.{leaf}" if path else leaf] = place
+    return found
 
 
 def _placed(tensor: Tensor, *, dtype: torch.dtype, device: torch.device) -> Tensor:
