@@ -95,5 +95,6 @@ def empty_backbone(
             model = truncated_backbone(config, layer, keep_final_norm=keep_final_norm, attention=attention)
     except ValueError as error:
         raise UsageProblem(f"{what}: {error}") from error
+    # Deviation: in half precision this rounds the rotary frequencies with the weights, which transformers keeps in float32.
     nn.Module.to(model, dtype)
     return model
