@@ -142,7 +142,7 @@ def _listing_view(listing: Listing) -> ListingView:
     long = sum(length for length in longest if length > LONG_TEXT) or 1
     # Long columns share the line by their length; what a paragraph column needs at least is an eighth.
     types = [
-        "r" if one else f"p{{{max(0.125, 0.75 * length / long):.3f}\linewidth}}" if length > LONG_TEXT else "l"
+        "r" if one else f"p{{{max(0.125, 0.75 * length / long):.3f}\\linewidth}}" if length > LONG_TEXT else "l"
         for one, length in zip(right, longest, strict=True)
     ]
     return ListingView(listing=listing, right=right, tex_columns="".join(types))

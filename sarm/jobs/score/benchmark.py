@@ -141,7 +141,7 @@ def all_rewards(model: RewardModel, batches: Batches, pad_id: int, context: JobC
     group.check_same([batches.indices(number) for number in range(batches.count)], "batches")
     partial = PartialRewards(context.checkpoint, rank=group.rank)
     # What the first one has read: another may have read what a third was just writing.
-    done: dict[int, tuple[list[int], list[float]]] = group.from_first(partial.done)
+    done: dict[int, tuple[list[int], list[float]]] = group.from_first(dict(partial.done))
     todo = [number for number in range(batches.count) if number not in done]
     finished = sum(len(rows) for rows, _ in done.values())
     for start in range(0, len(todo), group.size):

@@ -115,7 +115,7 @@ def test_offload_is_refused_where_the_host_is_too_small_and_a_scheduler_is_asked
     assert told(work, Machine("enough", 1, 24.0, 128.0)) == []
     (problem,) = told(work, Machine("little", 1, 24.0, 64.0))
     assert "offload keeps 81 GB in a host's memory, little has 64; " in problem
-    asked = clusters.ask(clusters.on_cluster(step.job, load_cluster("a100")), load_cluster("a100"))
+    asked = clusters.slurm_needs(clusters.on_cluster(step.job, load_cluster("a100")), load_cluster("a100"))
     assert asked.memory_gb == 64 + 82, "beside what was asked for"
 
 
@@ -153,7 +153,7 @@ def test_a_model_that_is_larger_than_a_card_is_spread_over_as_many_as_it_needs(
     assert told(fitting, machine_of(where)) == []
     for step in fitting.steps:
         if step.job.kind == "score_benchmark":
-            asked = clusters.ask(step.job, where)
+            asked = clusters.slurm_needs(step.job, where)
             assert (asked.gpus, asked.processes, asked.nodes, asked.cpus) == (gpus, 1, 1, gpus * where.cpus_per_gpu)
             assert step.cost.memory_gb < where.gpu_memory_gb and step.cost.flops > 0
 
@@ -166,7 +166,7 @@ def test_a_model_whose_share_of_a_node_does_not_fit_is_refused_and_training_is_n
     work = planned(tmp_path, "resources.train_reward.processes=1", cluster=where)
     (job,) = [step.job for step in work.steps if step.job.kind == "train_reward"]
     with pytest.raises(UsageProblems, match="4 GPUs, 1 processes; they must be equal"):
-        clusters.ask(job, where)
+        clusters.slurm_needs(job, where)
 
 
 @pytest.mark.parametrize(
