@@ -16,6 +16,7 @@ import torch
 from gpu_parts import Bench, Part, Row
 from transformers import LlamaConfig, LlamaModel
 
+from sarm.backbone.compiled_parts import compile_parts
 from sarm.backbone.decoder import hidden_states, truncated_backbone
 from sarm.backbone.harvest import Harvest
 from sarm.config.train import RewardTrainingConfig
@@ -227,10 +228,14 @@ def trl_step(bench: Bench, shape: Shape) -> Iterator[Row]:
     yield against(bench, {"what": "reward step, TRL"}, "reward step", shape, len(pairs) / seconds)
 
 
-def measured(bench: Bench, shape: Shape, what: Callable[[Shape, SARM, Bench], Row]) -> Iterator[Row]:
-    """The row of a model of that shape, which is made for it."""
+def measured(bench: Bench, shape: Shape, what: Callable[[Shape, SARM, Bench], Row], *, compiled: bool = False) -> Iterator[Row]:
+    """The row of a model of that shape, which is made for it; with `compiled`, as a config's `block = "compiled"` lets it run."""
     bench.forget()
-    yield what(shape, build(shape, bench.device, bench.dtype), bench)
+    model = build(shape, bench.device, bench.dtype)
+    if compiled:
+        compile_parts(model.model)
+    row = what(shape, model, bench)
+    yield {**row, "what": f"{row['what']}, compiled blocks"} if compiled else row
 
 
 def zero_step(bench: Bench, training: str, size: str, stage: Literal[1, 2]) -> Iterator[Row]:
@@ -257,6 +262,9 @@ def parts(bench: Bench) -> list[Part]:
             Part(f"reward step, {shape.name}", partial(measured, bench, shape, reward_row)),
             Part(f"reward step, TRL, {shape.name}", partial(trl_step, bench, shape), ("trl",)),
         ]
+        # After the peers, whose ratios are to the plain blocks. A toy would measure the compiler alone.
+        for name, row in () if bench.toy else (("harvest", harvest_row), ("reward step", reward_row)):
+            found.append(Part(f"{name}, compiled blocks, {shape.name}", partial(measured, bench, shape, row, compiled=True)))
     for training, size, stage in TOY_ZERO_STEPS if bench.toy else ZERO_STEPS:
         name = f"{training} step under DeepSpeed, ZeRO {stage}, {size}"
         found.append(Part(name, partial(zero_step, bench, training, size, stage), ("deepspeed",)))
