@@ -24,6 +24,10 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 job="${SLURM_JOB_ID:?submit this script with sbatch}"
 
+# Numbers of another job, from inside which this one was submitted. A step has what its own job has; srun refuses, or obeys, a second word.
+unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU SLURM_MEM_PER_NODE SLURM_CPUS_PER_GPU SLURM_GPUS SLURM_GPUS_PER_SOCKET SLURM_GPUS_PER_TASK \
+  SLURM_NTASKS_PER_GPU SLURM_NTASKS_PER_TRES SLURM_TRES_PER_TASK SLURM_CPU_BIND
+
 # Where things are, and what builds an input that is missing.
 export SARM_STORE="${SARM_STORE:-$PWD/artifacts}"
 export SARM_COMMAND='replicate fetch table1 --profile paper'
@@ -56,8 +60,9 @@ replicate slurm request reward_8b --cluster a100 --profile "${SARM_PROFILE:-pape
 export MASTER_ADDR=127.0.0.1
 export MASTER_PORT=$(( 20000 + SLURM_JOB_ID % 20000 ))
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-48}" SARM_REQUEST="$job_dir/request.json"
+# --export: a site's SBATCH_EXPORT=NONE would take what is exported here from the step as well.
 # shellcheck disable=SC2016
-srun --kill-on-bad-exit=1 --wait=120 bash -c '
+srun --nodes=1 --ntasks=1 --export=ALL --kill-on-bad-exit=1 --wait=120 bash -c '
   exec torchrun --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node=4 --node-rank="$SLURM_NODEID" \
     --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" --max-restarts=0 \
     -m sarm.jobs "$SARM_REQUEST" --store "$SARM_STORE" --command "$SARM_COMMAND"' >> "$job_dir/events.jsonl" &

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from replication.data_folders import slurm_folder
 from replication.frozen import Frozen
@@ -20,6 +21,16 @@ from sarm.resources import Resources
 
 # Whose they are differs from user to user, and the command line or SBATCH_ACCOUNT and the like override no #SBATCH line.
 PERSONAL = ("account", "partition", "qos", "mail-user", "reservation")
+MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")
+# What every script says itself, and the field that changes it. sbatch would take the last of two, or refuse both on the day of the launch.
+WRITTEN: Mapping[str, str] = {
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket"), "resources.<kind>.gpus and gpu_flag"),
+    **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus_per_gpu and cpus_without_gpu"),
+    **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "ntasks-per-gpu", "tres-per-task"), "resources.<kind>.nodes and processes"),
+    **dict.fromkeys(("requeue", "no-requeue"), "requeue"),
+    "time": "max_hours", "constraint": "constraint", "signal": "warning_seconds",
+    **dict.fromkeys(("array", "dependency", "export", "job-name", "open-mode", "output", "wait"), ""),
+}  # fmt: skip
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -38,6 +49,9 @@ class Cluster(Frozen):
     summary: str = Field(description="One line.")
     gpu_name: str = Field(default="", description="Type in `sinfo -o %G`; empty where GPUs have no type.")
     gpu_flag: Literal["gres", "gpus-per-node"] = Field(description="How GPUs are asked for.")
+    memory_flag: Literal["mem", "mem-per-cpu", "none"] = Field(
+        default="mem", description="How host memory is asked for; `none` where a site grants it with the cores or GPUs and forbids to ask."
+    )
     gpu_memory_gb: float = Field(gt=0, description="Memory of one GPU, GB.")
     gpu_tflops: float = Field(default=0.0, ge=0, description="Dense bfloat16 peak of one GPU, TFLOP/s, for estimates; 0 where unknown.")
     gpus_per_node: int = Field(ge=1, description="GPUs of one node.")
@@ -62,11 +76,14 @@ class Cluster(Frozen):
 
     @field_validator("options")
     @classmethod
-    def _nothing_personal(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+    def _fit_what_is_written(cls, options: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         for option in options:
-            name = option.lstrip("-").partition("=")[0].split(" ")[0]
-            if not option.startswith("--") or name in PERSONAL:
-                raise ValueError(f"{option!r}: give long options without account, partition or qos; those are SBATCH_ACCOUNT and the like")
+            for name in _names(option):
+                if name in PERSONAL:
+                    raise ValueError(f"{option!r}: give no account, partition or qos; those are SBATCH_ACCOUNT and the like")
+                problem = _conflict(name, info.data)
+                if problem:
+                    raise ValueError(f"{option!r}: {problem}")
         return options
 
     @field_validator("environment")
@@ -152,6 +169,33 @@ def slurm_needs(job: Job, cluster: Cluster) -> SlurmNeeds:
         memory_gb=memory,
         minutes=math.ceil(60 * min(needs.hours, cluster.max_hours)),
     )
+
+
+def _names(option: str) -> list[str]:
+    """The options of one line, in full: sbatch takes any beginning of a name that fits one alone."""
+    try:
+        words = shlex.split(option)
+    except ValueError as error:
+        raise ValueError(f"{option!r}: {error}") from error
+    given = [word for word in words if word.startswith("-")]
+    if len(option.splitlines()) != 1 or not option.startswith("--") or any(not word.startswith("--") for word in given):
+        raise ValueError(f"{option!r}: give long options on one line; account, partition and qos are SBATCH_ACCOUNT and the like")
+    names = [word.removeprefix("--").partition("=")[0] for word in given]
+    known = (*MEMORY, *PERSONAL, *WRITTEN, "gres")
+    return [name if name in known else next((one for one in known if one.startswith(name)), name) for name in names]
+
+
+def _conflict(name: str, fields: Mapping[str, Any]) -> str:
+    """Why a cluster with these fields cannot have an option as well; empty where it can."""
+    if name in MEMORY:
+        asked = fields.get("memory_flag", "none")
+        return "" if asked == "none" else f"memory_flag = {asked!r} asks for memory already; set memory_flag = 'none' or leave this out"
+    if name == "gres":
+        asked = fields.get("gpu_flag", "")
+        return "sbatch would forget the GPUs, which are asked for as gres; set gpu_flag = 'gpus-per-node'" if asked == "gres" else ""
+    if name not in WRITTEN:
+        return ""
+    return f"every script says --{name} itself; " + (f"set {WRITTEN[name]}" if WRITTEN[name] else "leave it out")
 
 
 def shipped_clusters() -> dict[str, Path]:

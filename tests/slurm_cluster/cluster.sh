@@ -80,11 +80,29 @@ SlurmdParameters=config_overrides
 NodeName=sarm1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=$cpus RealMemory=512000 Gres=gpu:a100:4,gpu:rtx3090:4 State=UNKNOWN
 NodeName=sarm2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=$cpus RealMemory=512000 Gres=gpu:a100:4,gpu:rtx3090:4 State=UNKNOWN
 PartitionName=all Nodes=sarm1,sarm2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=granted Nodes=sarm1,sarm2 MaxTime=INFINITE State=UP DefMemPerCPU=300
 CONF
+  write_filter
   cat > "$dir/gres.conf" << CONF
 NodeName=sarm[1-2] Name=gpu Type=a100 File=$dir/dev/a100-[0-3]
 NodeName=sarm[1-2] Name=gpu Type=rtx3090 File=$dir/dev/rtx3090-[0-3]
 CONF
+}
+
+# A site that grants memory with the cores and refuses who asks for it: what Debian's Slurm can ask of a file in Lua.
+write_filter() {
+  compgen -G "/usr/lib*/*/slurm*/job_submit_lua.so" > /dev/null || return 0
+  echo "JobSubmitPlugins=lua" >> "$SLURM_CONF"
+  cat > "$dir/job_submit.lua" << 'LUA'
+function slurm_job_submit(job, partitions, user)
+  if job.partition == "granted" and (job.min_mem_per_node ~= nil or job.min_mem_per_cpu ~= nil) then
+    slurm.log_user("memory comes with the cores here; leave out --mem")
+    return slurm.ERROR
+  end
+  return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, user) return slurm.SUCCESS end
+LUA
 }
 
 start_munge() {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from replication.launch.slurm.environment import for_slurm
 from sarm.job import EnvironmentProblem
 
 SECONDS = 60
@@ -121,7 +122,7 @@ def partitions() -> list[tuple[str, str, str]]:
 def call(command: Sequence[str]) -> str:
     """What a command says on stdout. Raises EnvironmentProblem when it is missing, slow or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS, env=for_slurm(os.environ))
     except FileNotFoundError as error:
         raise EnvironmentProblem(f"{command[0]} is not here; use --launcher slurm on a login node of the cluster") from error
     except (OSError, subprocess.TimeoutExpired) as error:

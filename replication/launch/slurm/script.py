@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,9 +66,12 @@ def render(script: Script, cluster: Cluster, folders: LaunchFolders) -> str:
         ask=script.ask,
         cluster=cluster,
         gpu_type=f"{cluster.gpu_name}:" if cluster.gpu_name else "",
+        memory=_memory(cluster, script.ask),
         output="slurm-%x-%A_%a.out" if script.array else "slurm-%x-%j.out",
         store=folders.store,
-        environment=_environment(cluster, folders),
+        site=" and ".join(name for name, lines in (("modules", cluster.modules), ("setup", cluster.setup)) if lines),
+        setting_up=_setting_up(cluster, folders),
+        environment=[f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()],
         in_image=_in_image(cluster),
         requests={index: _lines(requests) for index, requests in script.requests.items()},
         resolver=script.resolver,
@@ -89,19 +93,24 @@ def _lines(requests: Sequence[JobRequest]) -> list[str]:
     return ["[", *(text + ("," if number < len(texts) else "") for number, text in enumerate(texts, start=1)), "]"]
 
 
-def _environment(cluster: Cluster, folders: LaunchFolders) -> list[str]:
-    lines = []
-    if cluster.modules:
-        # Module systems read unset variables.
-        lines += ["set +u", f"module load {' '.join(shlex.quote(module) for module in cluster.modules)}", "set -u"]
+def _memory(cluster: Cluster, ask: SlurmNeeds) -> str:
+    """The option that asks for host memory; empty where a site grants it by itself."""
+    if cluster.memory_flag == "none":
+        return ""
+    if cluster.memory_flag == "mem":
+        return f"--mem={ask.memory_gb}G"
+    return f"--mem-per-cpu={math.ceil(1024 * ask.memory_gb / ask.cpus)}M"
+
+
+def _setting_up(cluster: Cluster, folders: LaunchFolders) -> list[str]:
+    lines = [f"module load {' '.join(shlex.quote(module) for module in cluster.modules)}"] if cluster.modules else []
     if cluster.container.kind == "none":
         lines += [f'export PATH={folders.python}:"$PATH"'] if folders.python else []
         lines += [f'export PYTHONPATH={folders.source}"${{PYTHONPATH:+:$PYTHONPATH}}"'] if folders.source else []
     else:
         # The code of the checkout, of which the image may hold an older copy.
         lines += [f"export APPTAINERENV_PYTHONPATH={folders.source or _HERE}"]
-    lines += cluster.setup
-    return lines + [f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()]
+    return [*lines, *cluster.setup]
 
 
 def _in_image(cluster: Cluster) -> str:

@@ -21,11 +21,22 @@ job="${SLURM_JOB_ID:?submit this script with sbatch}"
 # Where things are, and what builds an input that is missing.
 export SARM_STORE=/store
 export SARM_COMMAND='replicate table1 --launcher slurm'
-set +u
+# Code of the site runs as it was written to run, without -e, -u and pipefail; a command of it that fails ends the job in one line.
+# shellcheck disable=SC2317
+site_failed() {
+  local code=$?
+  # What fails inside a file that is sourced is that file's own affair.
+  if [[ ${BASH_SOURCE[2]:-} ]]; then return 0; fi
+  echo "$BASH_COMMAND: exit code $code; mend modules and setup in the file of cluster small" >&2
+  exit 7
+}
+set +eu +o pipefail
+trap site_failed ERR
 module load apptainer/1.3
-set -u
 export APPTAINERENV_PYTHONPATH=/source
 ulimit -c 0
+trap - ERR
+set -euo pipefail
 export NCCL_P2P_DISABLE=1
 # A node must not ask the network: what is missing fails at once.
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false

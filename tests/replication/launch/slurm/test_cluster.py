@@ -6,17 +6,16 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from folders import ROOT, SUPPORT
-from make_believe_jobs import CountConfig, MeetConfig, SumConfig
+from make_believe_jobs import MeetConfig
+from real_slurm import COMMAND, NODES, PATIENCE_SECONDS, count, ended, launch, total, wait
 
 from replication import pipeline
 from replication.data_folders import slurm_folder
@@ -25,25 +24,18 @@ from replication.launch.slurm.calls import Slurm, call, configuration, partition
 from replication.launch.slurm.chain import Bundle
 from replication.launch.slurm.records import submissions
 from replication.launch.slurm.script import LaunchFolders
-from replication.launch.slurm.status import JobStatus, cancel_jobs, job_statuses, mismatches, submission_logs
+from replication.launch.slurm.status import cancel_jobs, mismatches, submission_logs
 from replication.launch.slurm.submission import Chain, SlurmLauncher
 from replication.plan import steps
 from replication.recipes.requested import Chosen, experiments_named, settings_for
-from replication.settings.clusters import Cluster, load_cluster, on_cluster
+from replication.settings.clusters import load_cluster, on_cluster
 from replication.settings.profiles import shipped_profiles
-from sarm.job import Job, topological_order
+from sarm.job import Job
 from sarm.resources import Resources
 from sarm.store.artifacts import ArtifactStore
 
 pytestmark = pytest.mark.slow
 
-CONTROL = ROOT / "tests" / "slurm_cluster" / "cluster.sh"
-COMMAND = "replicate table1 --launcher slurm"
-PATIENCE_SECONDS = 240
-NODES = Cluster(
-    name="pretended", summary="two nodes of this machine", gpu_flag="gres", gpu_name="a100", gpu_memory_gb=80, gpus_per_node=4,
-    cpus_per_gpu=1, cpus_without_gpu=1, memory_per_node_gb=64, max_hours=1,
-)  # fmt: skip
 # One minute is the shortest limit that Slurm keeps; it may warn up to a minute early.
 SHORT = NODES.model_copy(update={"max_hours": 1 / 60, "warning_seconds": 10})
 # The miniature with every size cut down: what counts here is the way, not the numbers.
@@ -66,75 +58,6 @@ REPLICATE = (
     "import replication.cli.app as cli; from replication.cli.slurm import slurm_app; "
     "any(group.name == 'slurm' for group in cli.app.registered_groups) or cli.app.add_typer(slurm_app, name='slurm'); cli.main()"
 )
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A running Slurm; skipped with the reason where it cannot be."""
-    checked = subprocess.run(["bash", str(CONTROL), "check"], capture_output=True, text=True, check=False)
-    if checked.returncode:
-        pytest.skip(f"no Slurm of our own here: {checked.stdout.strip()}")
-    # Sockets have short names only; pytest's folders are long.
-    folder = Path("/tmp") / f"sarm-slurm-{os.getpid()}"
-    # Four jobs at once at most: the cores are few.
-    own = {"SARM_SLURM_DIR": str(folder), "SARM_SLURM_PORT": str(21000 + os.getpid() % 4000 * 3), "SARM_SLURM_CPUS": "2"}
-    before = {name: os.environ.get(name) for name in (*own, "SLURM_CONF", "PYTHONPATH")}
-    os.environ.update(own, SLURM_CONF=str(folder / "slurm.conf"), PYTHONPATH=str(SUPPORT))
-    try:
-        subprocess.run(["bash", str(CONTROL), "start"], check=True, timeout=90)
-        yield
-    finally:
-        subprocess.run(["bash", str(CONTROL), "stop"], check=False, timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            os.environ.update({name: value} if value is not None else {})
-
-
-@pytest.fixture
-def store(cluster: None, tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "store")
-
-
-def count(seed: int, **config: Any) -> Job:
-    return Job(CountConfig(seed=seed, **config), resources=Resources(memory_gb=1), label=f"count {seed}")
-
-
-def total(*inputs: Job) -> Job:
-    named = {f"input {number}": job for number, job in enumerate(inputs)}
-    return Job(SumConfig(), inputs=named, resources=Resources(memory_gb=1), label=f"sum of {inputs[0].label}")
-
-
-def launch(store: ArtifactStore, *ends: Job, nodes: Cluster = NODES) -> list[str]:
-    """Submit what the ends need; the note of each job."""
-    events: list[dict[str, Any]] = []
-    launcher = SlurmLauncher(
-        command=COMMAND, cluster=nodes, here=LocalLauncher(command=COMMAND), report=lambda text: None,
-        registry="make_believe_jobs:MAKE_BELIEVE",
-    )  # fmt: skip
-    plan = [job for job in topological_order(ends) if not store.has(job)]
-    assert launcher.launch(plan, store, events.append) == 0
-    return [event["note"] for event in events]
-
-
-def states(store: ArtifactStore) -> dict[str, JobStatus]:
-    return {one.label: one for one in job_statuses(store, Slurm())}
-
-
-def wait(store: ArtifactStore, until: Callable[[dict[str, JobStatus]], bool]) -> dict[str, JobStatus]:
-    """Poll until a condition holds; fails with how things stand and with the logs."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end:
-        seen = states(store)
-        if until(seen):
-            return seen
-        time.sleep(1)
-    told = "\n".join(path.read_text() for path in sorted((store.root / ".slurm" / "logs").glob("*")))
-    raise AssertionError(f"{states(store)}\n{told}")
-
-
-def ended(seen: dict[str, JobStatus]) -> bool:
-    return all(one.state not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING") for one in seen.values())
 
 
 def chain_of(store: ArtifactStore, job: Job) -> list[int]:

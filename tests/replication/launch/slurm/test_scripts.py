@@ -182,6 +182,57 @@ def test_where_requeue_fails_the_script_says_75(tmp_path: Path) -> None:
     assert (code, asked) == (75, "requeue 12")
 
 
+def run_setup(tmp_path: Path, *setup: str, modules: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a script whose cluster has setup lines; the job's process says what it finds."""
+    (tmp_path / "python").write_text('#!/bin/bash\necho "FOUND=$FOUND" >&2\necho \'{"state": "done"}\' > "$SARM_STATE_FILE"\n')
+    (tmp_path / "python").chmod(0o755)
+    cluster = SMALL.model_copy(update={"setup": setup, "modules": modules})
+    (tmp_path / "script.sh").write_text(chain_text([count(0)], cluster, LaunchFolders(store=str(tmp_path), python=str(tmp_path))))
+    environment = {**os.environ, "SLURM_JOB_ID": "12"}
+    return subprocess.run(
+        ["bash", str(tmp_path / "script.sh")], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30
+    )
+
+
+@pytest.mark.parametrize("lines", [
+    ('export FOUND="yes$NO_SUCH_VARIABLE"',),
+    (". ./site.sh",),
+    ('if [[ "$NO_SUCH_VARIABLE" ]]; then', "  FOUND=no", "fi", "export FOUND=yes"),
+    ("[[ -d /no/such/folder ]] && export FOUND=no", "export FOUND=yes"),
+    ("activate() { false; export FOUND=$1; }", "activate yes"),
+    ("grep -q x /dev/null || export FOUND=yes",),
+    ("grep x /dev/null | cat", "export FOUND=yes"),
+    ("set -e; set -u", "export FOUND=yes"),
+], ids=["unset variable", "a sourced file", "several lines", "a list", "a function", "or", "a pipe", "its own options"])  # fmt: skip
+def test_setup_lines_run_without_our_strictness(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    (tmp_path / "site.sh").write_text('grep -q x /dev/null\nfalse\nexport FOUND="yes$NO_SUCH_VARIABLE"\n')
+    done = run_setup(tmp_path, *lines)
+    assert (done.returncode, "FOUND=yes" in done.stderr) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize(("lines", "told"), [
+    (("conda-is-not-here activate x",), "conda-is-not-here activate x: exit code 127; mend setup in the file of cluster small"),
+    (("export FOUND=yes", "false"), "false: exit code 1; mend setup in the file of cluster small"),
+    ((". ./ends-badly.sh",), "exit code 3; mend setup in the file of cluster small"),
+])  # fmt: skip
+def test_a_setup_line_that_fails_ends_the_job_in_one_line(tmp_path: Path, lines: tuple[str, ...], told: str) -> None:
+    (tmp_path / "ends-badly.sh").write_text("return 3\n")
+    done = run_setup(tmp_path, *lines)
+    assert done.returncode == 7 and told in done.stderr.splitlines()[-1] and "FOUND" not in done.stderr
+
+
+def test_a_module_that_cannot_be_loaded_is_told_the_same_way(tmp_path: Path) -> None:
+    done = run_setup(tmp_path, "true", modules=("cuda/12",))
+    assert done.returncode == 7 and "module load cuda/12: exit code 127; mend modules and setup in" in done.stderr
+
+
+def test_our_strictness_is_back_after_the_setup(tmp_path: Path) -> None:
+    run_setup(tmp_path, "true")
+    text = (tmp_path / "script.sh").read_text()
+    site, rest = text.partition("trap - ERR\n")[::2]
+    assert rest.startswith("set -euo pipefail\n") and site.rstrip().endswith("true")
+
+
 def test_a_script_that_slurm_did_not_start_says_so(tmp_path: Path) -> None:
     done = subprocess.run(["bash", str(slurm_folder() / "sae_8b.sh")], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode and "submit this script with sbatch" in done.stderr and not list(tmp_path.iterdir())
