@@ -44,7 +44,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "answers endpoint",
         "concurrent_questions",
     ),
-    "sarm.checkpoints": ("config_files hub sarm_geometry spread tensors", "loading", "backbones saes", "reward_models"),
+    "sarm.checkpoints": ("hub quantized sarm_geometry spread tensors", "config_files leftovers loading", "backbones saes", "reward_models"),
     "sarm.jobs": ("data latents process related score train weights", "__main__"),
     "replication": (
         "data_folders frozen usage_problems",

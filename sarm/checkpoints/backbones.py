@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from sarm.backbone.decoder import truncated_backbone
-from sarm.checkpoints.config_files import read_settings
+from sarm.checkpoints.config_files import read_model_settings, read_settings, settings_understood
+from sarm.checkpoints.leftovers import known_of, refuse_unknown
 from sarm.checkpoints.loading import CPU, fill, without_weights
 from sarm.checkpoints.tensors import TensorFolder
 from sarm.job import EnvironmentProblem, UsageProblem
@@ -32,12 +33,13 @@ def load_config(folder: Path) -> PretrainedConfig:
     """The model's configuration; remote code is refused. Raises UsageProblem or EnvironmentProblem."""
     if not (folder / "config.json").exists():
         raise EnvironmentProblem(f"{folder.name}: no config.json; give a model folder in Hugging Face layout")
-    raw = read_settings(folder / "config.json")
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError) as error:
+    raw = read_model_settings(folder)
+    kind = raw.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         extra = " (its auto_map asks for remote code, which is never run)" if "auto_map" in raw else ""
-        raise UsageProblem(f"{folder.name}: model_type {raw.get('model_type')!r} is not known to transformers{extra}") from error
+        raise UsageProblem(f"{folder.name}: model_type {kind!r} is not known to transformers{extra}")
+    with settings_understood(folder.name):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -82,19 +84,38 @@ def load_truncated_backbone(
     prefix = next((start for start in ("model.", "", "model.language_model.") if f"{start}embed_tokens.weight" in source.names), None)
     if prefix is None:
         raise UsageProblem(f"{folder.name}: no tensor 'model.embed_tokens.weight'; is this a decoder in Hugging Face layout?")
-    fill(model, source, {name: prefix + name for name in model.state_dict()}, what=folder.name, device=device)
+    names = {name: prefix + name for name in model.state_dict()}
+    fill(model, source, names, what=folder.name, device=device)
+    _refuse_unread(source, set(names.values()), prefix=prefix, model=model, what=folder.name)
     return model.eval()
+
+
+def _refuse_unread(source: TensorFolder, read: set[str], *, prefix: str, model: PreTrainedModel, what: str) -> None:
+    """Raises UsageProblem for a tensor of the kept part that was not read: a bias that the config does not name, a scale, an adapter.
+
+    Deeper blocks and heads take no part in the hidden states.
+    """
+    parts = {name for name, _ in model.named_children()}
+    left = []
+    for name in source.names - read:
+        first, _, rest = name.removeprefix(prefix).partition(".")
+        number = rest.partition(".")[0]
+        deeper = first == "layers" and number.isdecimal() and int(number) >= model.config.num_hidden_layers
+        if name.startswith(prefix) and not deeper and (prefix or first in parts):
+            left.append(name)
+    meaning = "its hidden states would be other than the model's; is config.json that of these weights?"
+    refuse_unknown(source, left, layout="decoder", what=what, meaning=meaning, known=known_of(model))
 
 
 def empty_backbone(
     config: PretrainedConfig, layer: int, *, dtype: torch.dtype, what: str, attention: str = "sdpa", keep_final_norm: bool = False
 ) -> PreTrainedModel:
     """A truncated backbone whose weights have no storage and will be of `dtype`. Raises UsageProblem for a layer beyond the model."""
-    try:
-        with without_weights():
+    with settings_understood(what), without_weights():
+        try:
             model = truncated_backbone(config, layer, keep_final_norm=keep_final_norm, attention=attention)
-    except ValueError as error:
-        raise UsageProblem(f"{what}: {error}") from error
+        except ValueError as error:
+            raise UsageProblem(f"{what}: {error}") from error
     # Deviation: in half precision this rounds the rotary frequencies with the weights, which transformers keeps in float32.
     nn.Module.to(model, dtype)
     return model

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from huggingface_hub.errors import StrictDataclassError
 from pydantic import BaseModel, ValidationError
 
+from sarm.checkpoints.quantized import refuse_quantized_settings
 from sarm.job import UsageProblem
+from sarm.store.json_files import place_of, read_object, understood
 
+# What peft and transformers put beside a model whose weights it changes.
+ADAPTER = "adapter_config.json"
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """A JSON object. Raises UsageProblem for a file that is none."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageProblem(f"{path.parent.name}/{path.name}: not JSON ({error}); fetch it again") from error
-    if not isinstance(raw, dict):
-        raise UsageProblem(f"{path.parent.name}/{path.name}: a JSON object is expected; fetch it again")
+    return read_object(path)
+
+
+def read_model_settings(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a model, which is there. Raises UsageProblem for weights that are quantised, or adapted by others."""
+    raw = read_settings(folder / "config.json")
+    refuse_quantized_settings(raw, place_of(folder / "config.json"))
+    if (folder / ADAPTER).exists():
+        raise UsageProblem(
+            f"{folder.name}/{ADAPTER}: an adapter lies beside the weights, and they alone would be read; merge it into them "
+            "(merge_and_unload of peft) or move it away"
+        )
     return raw
+
+
+@contextmanager
+def settings_understood(what: str) -> Iterator[None]:
+    """While a model is made from its `config.json`: what is absent or of another type is refused in one line that names file and reason."""
+    with understood(f"{what}/config.json", cure="mend it or fetch it again", also=(StrictDataclassError, RuntimeError)):
+        yield
 
 
 def checked_settings(path: Path, kind: type[Settings]) -> Settings:
@@ -31,4 +50,4 @@ def checked_settings(path: Path, kind: type[Settings]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "object"
-        raise UsageProblem(f"{path.parent.name}/{path.name}: {key}: {first['msg']}; make or fetch it again") from error
+        raise UsageProblem(f"{place_of(path)}: {key}: {first['msg']}; make or fetch it again") from error

@@ -16,6 +16,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from sarm.checkpoints.quantized import refuse_other_numbers, refuse_quantized_names
 from sarm.checkpoints.spread import Spread
 from sarm.checkpoints.tensors import TensorSource
 from sarm.job import UsageProblem
@@ -45,8 +46,9 @@ def fill(
 
     `names` maps the module's names to the source's. The module's other tensors must have values by then; they move to `device`.
     Never more than the module and one tensor is in memory. Raises UsageProblem that names a missing or wrongly shaped tensor
-    (`asks` is what tells the shape), RuntimeError where a parameter is left without value.
+    (`asks` is what tells the shape) and a quantised one, RuntimeError where a parameter is left without value.
     """
+    refuse_quantized_names(source.names, lambda name: place_in(source, name, what))
     missing = [theirs for theirs in names.values() if theirs not in source.names]
     if missing:
         raise UsageProblem(f"{what}: tensor {missing[0]!r} is missing ({len(missing)} in all); is this the right model?")
@@ -57,6 +59,8 @@ def fill(
         if empty.shape != tensor.shape:
             shapes = f"{list(tensor.shape)}, {asks} asks for {list(empty.shape)}"
             raise UsageProblem(f"{what}: tensor {names[ours]!r} has shape {shapes}")
+        # The one place where what a file holds becomes a model's: whatever is no float would be copied as if it were one.
+        refuse_other_numbers(tensor, name=names[ours], where=place_in(source, names[ours], what), wanted=empty.dtype)
         value = _placed(tensor, dtype=empty.dtype, device=device_of(ours))
         filled = nn.Parameter(value, requires_grad=empty.requires_grad) if isinstance(empty, nn.Parameter) else value
         for owner, leaf in owners:
@@ -66,6 +70,12 @@ def fill(
     with torch.no_grad():
         source.read(names.items(), take)
     finish(module, device=device, what=what)
+
+
+def place_in(source: TensorSource, name: str, what: str) -> str:
+    """How the place of a tensor is called in a message: the folder, and the file where it is known."""
+    file = source.file_of(name)
+    return what if file in ("", what) else f"{what}/{file}"
 
 
 def finish(module: nn.Module, *, device: Place, what: str) -> None:

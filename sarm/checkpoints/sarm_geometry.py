@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from sarm.job import UsageProblem
+from sarm.store.json_files import place_of, read_object, understood
 
 RUN_NAME = re.compile(r"_Latent(?P<n_latents>\d+)_Layer(?P<layer>\d+)_K(?P<k>\d+)_")
 LATENTS_IN_NAME = re.compile(r"-SARM-(?P<wo>wo)?TopK-")
@@ -89,8 +90,10 @@ def keep_geometry(folder: Path, source: Path) -> None:
     A `checkpoint-N` folder is named by its parent. Raises UsageProblem for a name without geometry.
     """
     path = folder / "config.json"
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    if geometry_in_config(raw) is not None:
+    raw = read_object(path)
+    with understood(place_of(path)):
+        stated = geometry_in_config(raw)
+    if stated is not None:
         return
     found = geometry_in_name(source.parent.name if source.name.startswith("checkpoint-") else source.name)
     raw["sarm_param"] = {

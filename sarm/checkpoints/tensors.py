@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sarm.job import EnvironmentProblem, UsageProblem
+from sarm.store.json_files import place_of, read_object
 
 INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
 # Of a safetensors file: what its header says beside the tensors.
 METADATA = "__metadata__"
 PIECE = 1 << 24
@@ -33,6 +35,9 @@ class TensorSource(Protocol):
 
     def tensor(self, name: str) -> Tensor:
         """One tensor."""
+
+    def file_of(self, name: str) -> str:
+        """The name of the file in which a tensor stands; empty where that is not known."""
 
     def read(self, wanted: Iterable[tuple[str, str]], take: Take) -> None:
         """Call `take(ours, tensor)` for each (ours, theirs) pair."""
@@ -52,6 +57,10 @@ class HeldTensors:
     def tensor(self, name: str) -> Tensor:
         """One tensor."""
         return self._tensors[name]
+
+    def file_of(self, name: str) -> str:
+        """Not known."""
+        return ""
 
     def read(self, wanted: Iterable[tuple[str, str]], take: Take) -> None:
         """See TensorSource."""
@@ -76,8 +85,8 @@ class TensorFolder:
             raise EnvironmentProblem(f"{folder.name}: no such model folder; give an existing folder or run `replicate fetch`")
         index = folder / INDEX
         if index.exists():
-            return {name: folder / file for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()}
-        single = folder / "model.safetensors"
+            return TensorFolder._in_index(index)
+        single = folder / SINGLE
         if single.exists():
             return TensorFolder._in_file(single, f"{folder.name}/{single.name}: not a safetensors file", "fetch it again")
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
@@ -86,12 +95,27 @@ class TensorFolder:
         raise UsageProblem(f"{folder.name}: no model.safetensors and no {INDEX}; this is not a model folder")
 
     @staticmethod
+    def _in_index(index: Path) -> dict[str, Path]:
+        folder, where = index.parent, place_of(index)
+        files = read_object(index).get("weight_map")
+        if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+            raise UsageProblem(f"{where}: weight_map: an object of tensors and their files is expected; fetch it again")
+        odd = next((file for file in files.values() if Path(file).name != file or not file.endswith(".safetensors")), None)
+        if odd is not None:
+            raise UsageProblem(f"{where}: weight_map: {odd!r} is no safetensors file of this folder; fetch it again")
+        if (folder / SINGLE).exists() and SINGLE not in files.values():
+            raise UsageProblem(f"{folder.name}: weights in {SINGLE} and in the files of {INDEX}, two sets; remove one of them")
+        return {name: folder / file for name, file in files.items()}
+
+    @staticmethod
     def _in_file(path: Path, refusal: str, cure: str) -> dict[str, Path]:
         try:
             with safe_open(path, framework="pt") as tensors:
                 return dict.fromkeys(tensors.keys(), path)
         except SafetensorError as error:
             raise UsageProblem(f"{refusal} ({error}); {cure}") from error
+        except OSError as error:
+            raise EnvironmentProblem(f"{place_of(path)}: cannot be read ({error.strerror or error}); {cure}") from error
 
     @property
     def names(self) -> set[str]:
@@ -104,8 +128,15 @@ class TensorFolder:
         self.read([(name, name)], found.__setitem__)
         return found[name]
 
+    def file_of(self, name: str) -> str:
+        """See TensorSource."""
+        return self._file_of[name].name
+
     def read(self, wanted: Iterable[tuple[str, str]], take: Take) -> None:
-        """See TensorSource. One file is open at a time."""
+        """See TensorSource. One file is open at a time.
+
+        Raises UsageProblem for a damaged file and for a tensor in it that the index does not name, EnvironmentProblem for a missing file.
+        """
         by_file: dict[Path, list[tuple[str, str]]] = {}
         for ours, theirs in wanted:
             by_file.setdefault(self._file_of[theirs], []).append((ours, theirs))
@@ -113,9 +144,17 @@ class TensorFolder:
             if not file.exists():
                 raise EnvironmentProblem(f"{self._folder.name}/{file.name}: the index names it but it is missing; fetch the model again")
             try:
+                self._refuse_unnamed(file)
                 _read_file(file, names, take)
             except SafetensorError as error:
                 raise UsageProblem(f"{self._folder.name}/{file.name}: damaged safetensors file ({error}); fetch it again") from error
+
+    def _refuse_unnamed(self, file: Path) -> None:
+        with safe_open(file, framework="pt") as tensors:
+            unnamed = sorted(name for name in tensors.keys() if self._file_of.get(name) != file)  # noqa: SIM118
+        if unnamed:
+            where = f"{self._folder.name}/{file.name}"
+            raise UsageProblem(f"{where}: holds tensor {unnamed[0]!r}, for which {INDEX} does not name this file; fetch the model again")
 
 
 def _read_file(file: Path, names: Iterable[tuple[str, str]], take: Take) -> None:

@@ -130,7 +130,7 @@ def _value(path: Path, number: int, content: bytes) -> Any:
     if b"\0" in content:
         raise LinesError(f"{where}: holds NUL bytes (a torn file, or UTF-16); copy it again, or save it as UTF-8")
     try:
-        value = json.loads(content.decode("utf-8").rstrip(), object_pairs_hook=_once)
+        value = json.loads(content.decode("utf-8").rstrip(), object_pairs_hook=once)
         if b"\\u" in content:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -145,7 +145,8 @@ def _value(path: Path, number: int, content: bytes) -> Any:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its pairs. Raises ValueError where a key stands twice: neither of two values is taken."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

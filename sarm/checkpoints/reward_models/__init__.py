@@ -1,4 +1,4 @@
 """Reward models on disk: our own layout, the authors', sequence classifiers, and published heads.
 
-May import: backbones, config_files, loading, saes, sarm_geometry, spread, tensors.
+May import: backbones, config_files, leftovers, loading, quantized, saes, sarm_geometry, spread, tensors.
 """

@@ -18,8 +18,6 @@ PREFIX = "v_head.summary"
 
 def build_grm(backbone: PreTrainedModel, heads: HeadTensors, *, hidden_size: int) -> ValueHeadRewardModel:
     """The model with its head filled. Raises UsageProblem where the head does not end in one value."""
-    # The language-model head kept for the regularisation of the training; the reward does not use it.
-    heads.leave("lm_head.weight")
     if heads.has(f"{PREFIX}.weight"):
         layers: list[nn.Module] = [heads.linear(PREFIX, inputs=hidden_size)]
     else:

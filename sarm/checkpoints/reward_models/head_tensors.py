@@ -8,31 +8,31 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from sarm.checkpoints.leftovers import Known, refuse_unknown
 from sarm.checkpoints.loading import without_weights
+from sarm.checkpoints.quantized import refuse_other_numbers
+from sarm.checkpoints.tensors import HeldTensors
 from sarm.job import UsageProblem
 
 
 class HeadTensors:
-    """Tensors by their published names, in float32 unless they count something."""
+    """Tensors by their published names, in float32."""
 
     def __init__(self, tensors: Mapping[str, Tensor], what: str) -> None:
         self._left = dict(tensors)
         self.what = what
 
     def take(self, name: str, *shape: int | None) -> Tensor:
-        """The tensor of that name; None in `shape` accepts any size. Raises UsageProblem for a missing or misshapen one."""
+        """The tensor of that name; None in `shape` accepts any size. Raises UsageProblem for a missing, misshapen or quantised one."""
         if name not in self._left:
             raise UsageProblem(f"{self.what}: tensor {name!r} is missing; is this the right model?")
         tensor = self._left.pop(name)
         if tensor.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
             expected = ["any" if size is None else size for size in shape]
             raise UsageProblem(f"{self.what}: tensor {name!r} has shape {list(tensor.shape)}, the model asks for {expected}")
+        refuse_other_numbers(tensor, name=name, where=self.what)
         # A copy: what is on disk must not be changed through a head, nor a head with the file.
-        return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
-
-    def leave(self, name: str) -> None:
-        """Say of a tensor that nothing needs it; it is not read."""
-        self._left.pop(name, None)
+        return tensor.to(torch.float32, copy=True)
 
     def numbers(self, prefix: str) -> list[int]:
         """Numbers N of the tensors `<prefix>.N.weight`, ascending."""
@@ -61,8 +61,6 @@ class HeadTensors:
             setattr(layer, part, nn.Parameter(self.take(f"{name}.{part}", width)))
         for part in ("running_mean", "running_var"):
             setattr(layer, part, self.take(f"{name}.{part}", width))
-        if self.has(f"{name}.num_batches_tracked"):
-            self.leave(f"{name}.num_batches_tracked")
         return layer
 
     def perceptron(self, prefix: str, *, inputs: int, activation: Callable[[], nn.Module]) -> list[nn.Module]:
@@ -80,13 +78,10 @@ class HeadTensors:
             inputs = layer.out_features
         return layers
 
-    def finish(self) -> None:
-        """Raises UsageProblem that names a tensor nobody took."""
-        if self._left:
-            first = sorted(self._left)[0]
-            raise UsageProblem(
-                f"{self.what}: unknown tensor {first!r} ({len(self._left)} in all); the config and the weights do not belong together"
-            )
+    def finish(self, known: Known) -> None:
+        """Raises UsageProblem that names a tensor which nobody took and which is not known to be harmless."""
+        meaning = "the config and the weights do not belong together"
+        refuse_unknown(HeldTensors(self._left), self._left, layout="decoder", what=self.what, meaning=meaning, known=known)
 
 
 def outputs_of(layers: Sequence[nn.Module]) -> int:

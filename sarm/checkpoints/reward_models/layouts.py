@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from sarm.backbone.decoder import UnappliedNorm, truncated_backbone
 from sarm.checkpoints.backbones import copy_tokenizer
-from sarm.checkpoints.config_files import read_settings
-from sarm.checkpoints.loading import CPU, Place, fill, without_weights
+from sarm.checkpoints.config_files import read_model_settings, settings_understood
+from sarm.checkpoints.leftovers import known_of, refuse_unknown
+from sarm.checkpoints.loading import CPU, Place, fill, place_in, without_weights
+from sarm.checkpoints.quantized import refuse_quantized_names
 from sarm.checkpoints.reward_models.published import load_published, published_layout
 from sarm.checkpoints.reward_models.sparse_heads import SPARSE_MODEL_TYPE, load_sparse_reward_model
 from sarm.checkpoints.sarm_geometry import SARMGeometry, geometry_in_config, geometry_in_name
@@ -35,6 +37,7 @@ EPOCHS = "epochs"
 IMPORTED_MODEL_TYPE = "sarm_imported"
 OUR_TYPES = (OUR_MODEL_TYPE, IMPORTED_MODEL_TYPE)
 FIRST_WEIGHT = "model.embed_tokens.weight"
+NOT_TOGETHER = "the config and the weights do not belong together"
 CLASSIFIER_CODE = ("AutoModelForSequenceClassification", "AutoModel")
 
 
@@ -45,20 +48,22 @@ def read_config(folder: Path) -> dict[str, Any]:
         if (folder / "head.json").exists():
             raise UsageProblem(f"{folder.name}: a head alone, which reads cached states; train it with whole = true for a reward model")
         raise EnvironmentProblem(f"{folder.name}: no config.json; give the folder of a reward model")
-    return read_settings(path)
+    return read_model_settings(folder)
 
 
 def backbone_config(raw: dict[str, Any], *, what: str) -> PretrainedConfig:
     """The decoder's configuration of a checkpoint; one without `model_type` (the goldens) is a Llama if its architecture says so."""
+    if not isinstance(raw, dict):
+        raise UsageProblem(f"{what}: config.json: backbone: a JSON object is expected; save the model again")
     architecture = str((raw.get("architectures") or [raw.get("architecture", "")])[0])
     model_type = raw.get("model_type") or ("llama" if architecture.startswith("Llama") else None)
     if model_type is None:
         raise UsageProblem(f"{what}: config.json has no model_type; say which architecture the backbone is")
     fields = {key: value for key, value in raw.items() if key not in ("model_type", "auto_map", "architecture")}
-    try:
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise UsageProblem(f"{what}: model_type {model_type!r} is not known to transformers; remote code is never run")
+    with settings_understood(what):
         return AutoConfig.for_model(model_type, **fields)
-    except ValueError as error:
-        raise UsageProblem(f"{what}: model_type {model_type!r} is not known to transformers; remote code is never run") from error
 
 
 def load_reward_model(
@@ -79,13 +84,14 @@ def _loaded(folder: Path, *, dtype: torch.dtype, attention: str, device: Place) 
     raw = read_config(folder)
     source = TensorFolder(folder)
     if raw.get("model_type") == SPARSE_MODEL_TYPE:
-        config = backbone_config(raw["backbone"], what=folder.name)
+        with settings_understood(folder.name):
+            config = backbone_config(raw["backbone"], what=folder.name)
         return load_sparse_reward_model(folder, config=config, source=source, dtype=dtype, attention=attention, device=device)
     layout = None if raw.get("model_type") in OUR_TYPES or "sae.encoder.weight" in source.names else published_layout(folder, source)
     if layout:
         config = backbone_config(raw, what=folder.name)
         return load_published(folder, layout, raw=raw, config=config, source=source, dtype=dtype, attention=attention, device=device)
-    with without_weights():
+    with settings_understood(folder.name), without_weights():
         model = _empty_model(raw, source, attention=attention, what=folder.name)
     return _filled(model, source, dtype=dtype, what=folder.name, device=device)
 
@@ -110,9 +116,10 @@ def import_authors_checkpoint(folder: str | Path, target: str | Path) -> None:
     folder, target = Path(folder), Path(target)
     raw = read_config(folder)
     name = folder.parent.name if folder.name.startswith("checkpoint-") else folder.name
-    geometry = geometry_in_config(raw) or geometry_in_name(name)
-    config = backbone_config(raw, what=folder.name)
-    with without_weights():
+    with settings_understood(folder.name):
+        geometry = geometry_in_config(raw) or geometry_in_name(name)
+        config = backbone_config(raw, what=folder.name)
+    with settings_understood(folder.name), without_weights():
         sarm = _sarm(config, geometry, attention="sdpa", what=folder.name)
     model = _filled(sarm, TensorFolder(folder), dtype=torch.float32, what=folder.name, device=CPU)
     save_reward_model(target, model, encoder="sae", tokenizer=folder)
@@ -230,9 +237,9 @@ def _filled(model: RewardModel, source: TensorFolder, *, dtype: torch.dtype, wha
     # The released layout stores the final norm but never applies it; some conversions leave it out.
     absent = {"model.norm.weight"} - source.names if isinstance(norm, UnappliedNorm) else set()
     names = {name: name for name in state if name not in absent}
-    extra = sorted(source.names - set(state))
-    if extra:
-        raise UsageProblem(f"{what}: unknown tensor {extra[0]!r} ({len(extra)} in all); the config and the weights do not belong together")
+    refuse_quantized_names(source.names, lambda name: place_in(source, name, what))
+    known = known_of(model.model)
+    refuse_unknown(source, source.names - set(state), layout="decoder", what=what, meaning=NOT_TOGETHER, known=known)
     if absent and isinstance(norm, UnappliedNorm):
         norm.weight = nn.Parameter(norm.first_weight().to(dtype), requires_grad=False)
     fill(model, source, names, what=what, device=device)

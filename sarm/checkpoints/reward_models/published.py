@@ -11,7 +11,10 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from sarm.checkpoints.backbones import empty_backbone
-from sarm.checkpoints.loading import Place, fill
+from sarm.checkpoints.config_files import settings_understood
+from sarm.checkpoints.leftovers import known_of
+from sarm.checkpoints.loading import Place, fill, place_in
+from sarm.checkpoints.quantized import refuse_quantized_names
 from sarm.checkpoints.reward_models.gated import MARK, build_gated
 from sarm.checkpoints.reward_models.grm import PREFIX, build_grm
 from sarm.checkpoints.reward_models.head_tensors import HeadTensors
@@ -62,6 +65,7 @@ def load_published(
     what = folder.name
     text = config.get_text_config()
     backbone = empty_backbone(config, text.num_hidden_layers, dtype=dtype, attention=attention, keep_final_norm=True, what=what)
+    refuse_quantized_names(source.names, lambda name: place_in(source, name, what))
     prefix = "model." if "model.embed_tokens.weight" in source.names else ""
     names = {name: prefix + name for name in backbone.state_dict()}
     heads = HeadTensors(_head_tensors(folder, source, set(names.values())), what)
@@ -70,8 +74,9 @@ def load_published(
         "value_head": lambda: build_grm(backbone, heads, hidden_size=text.hidden_size),
         "ldl": lambda: build_ldl(raw, backbone, heads, hidden_size=text.hidden_size),
     }
-    model = builders[layout]()
-    heads.finish()
+    with settings_understood(what):
+        model = builders[layout]()
+    heads.finish(known_of(backbone))
     fill(model, source, {f"model.{ours}": theirs for ours, theirs in names.items()}, what=what, device=device)
     return model.eval()
 

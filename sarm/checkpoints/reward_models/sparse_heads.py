@@ -16,6 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sarm.backbone.decoder import truncated_backbone
 from sarm.checkpoints.backbones import copy_tokenizer, empty_backbone, load_config, load_tokenizer, load_truncated_backbone
+from sarm.checkpoints.leftovers import known_of, refuse_unknown
 from sarm.checkpoints.loading import CPU, Place, fill, without_weights
 from sarm.checkpoints.tensors import TensorFolder, write_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
@@ -177,4 +178,6 @@ def load_sparse_reward_model(
     model = SparseRewardModel(backbone, head)
     names = [f"model.{name}" for name in backbone.state_dict()]
     fill(model, source, {name: name for name in names}, what=folder.name, device=device)
+    meaning = "config.json and the weights do not belong together"
+    refuse_unknown(source, source.names - set(names), layout="decoder", what=folder.name, meaning=meaning, known=known_of(backbone))
     return model.eval()

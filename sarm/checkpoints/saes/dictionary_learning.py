@@ -27,9 +27,15 @@ CLASSES: dict[str, Activation] = {
     "JumpReluAutoEncoder": "jumprelu",
 }
 WITHOUT_INPUT_BIAS = ("AutoEncoderNew", "JumpReluAutoEncoder")
-NAMES = {
-    *("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias", "bias", "b_dec", "b_enc", "W_enc", "W_dec"),
-    *("threshold", "k", "group_sizes"),
+LINEAR, DIRECT = {"encoder.weight", "encoder.bias", "decoder.weight"}, {"W_enc", "W_dec", "b_enc", "b_dec"}
+# What each class reads when it encodes and decodes.
+NAMES: dict[str, set[str]] = {
+    "AutoEncoder": {*LINEAR, "bias"},
+    "AutoEncoderNew": {*LINEAR, "decoder.bias"},
+    "AutoEncoderTopK": {*LINEAR, "b_dec"},
+    "BatchTopKSAE": {*LINEAR, "b_dec", "threshold"},
+    "MatryoshkaBatchTopKSAE": {*DIRECT, "threshold"},
+    "JumpReluAutoEncoder": {*DIRECT, "threshold"},
 }
 
 
@@ -41,7 +47,7 @@ def read_dictionary_learning(folder: Path) -> ImportedSAE:
     if name not in CLASSES:
         raise UsageProblem(f"{what}: dict_class {name!r} cannot be converted; known: {', '.join(CLASSES)}")
     tensors = read_tensor_file(folder / "ae.pt")
-    known_tensors(tensors, NAMES, what)
+    known_tensors(tensors, NAMES[name], layout="dictionary_learning", file=folder / "ae.pt", kind=name)
     k = _k(trainer.get("k"), tensors.get("k"), what) if CLASSES[name] == "relu_topk" else 0
     sae = encoder_from(
         _parts(tensors),

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from sarm.checkpoints.config_files import checked_settings, read_settings
-from sarm.checkpoints.loading import CPU, fill, without_weights
+from sarm.checkpoints.config_files import checked_settings, read_model_settings, settings_understood
+from sarm.checkpoints.loading import CPU, fill, place_in, without_weights
+from sarm.checkpoints.quantized import refuse_other_numbers
 from sarm.checkpoints.saes.foreign import holds_sparse_encoder, load_sparse_encoder
 from sarm.checkpoints.sarm_geometry import geometry_in_config
 from sarm.checkpoints.tensors import HeldTensors, TensorFolder, TensorSource, read_tensor_file, write_tensor_file
@@ -64,7 +65,10 @@ def sae_from(
     with without_weights():
         sae = TopKSAE(hidden_size=geometry.hidden_size, n_latents=geometry.n_latents, k=geometry.k, standardizes=geometry.standardize)
     if names["encoder.weight"] in known:
-        sae.to(dtype or source.tensor(names["encoder.weight"]).dtype)
+        encoder = source.tensor(names["encoder.weight"])
+        where = place_in(source, names["encoder.weight"], what)
+        refuse_other_numbers(encoder, name=names["encoder.weight"], where=where)
+        sae.to(dtype or encoder.dtype)
     fill(sae, source, names, what=what, asks="the geometry", device=device)
     return sae
 
@@ -110,10 +114,11 @@ def sae_of_checkpoint(folder: Path) -> tuple[TopKSAE, SAEGeometry]:
 
     Raises UsageProblem for a folder without `sae.*` tensors or without the SAE's geometry in its config.
     """
-    raw = read_settings(folder / "config.json")
+    raw = read_model_settings(folder)
     source = TensorFolder(folder)
     there = any(name.startswith(PREFIX) for name in source.names)
-    found = geometry_in_config(raw)
+    with settings_understood(folder.name):
+        found = geometry_in_config(raw)
     if not there or found is None:
         lacking = "tensors named 'sae.*'" if not there else "geometry of the SAE in config.json (sarm_param)"
         raise UsageProblem(f"{folder.name}: no {lacking}; give a SARM of ours or of the authors")

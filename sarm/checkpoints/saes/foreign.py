@@ -23,6 +23,7 @@ from sarm.checkpoints.saes.sparsify import read_sparsify
 from sarm.checkpoints.tensors import read_tensor_file, write_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.sae.sparse_encoder import Activation, Normalization
+from sarm.store.json_files import understood
 
 LAYOUTS = {
     "SAELens": ("cfg.json", "sae_weights.safetensors"),
@@ -51,9 +52,15 @@ def read_foreign_sae(path: Path) -> ImportedSAE:
         raise EnvironmentProblem(f"{path.name}: no such file or folder; give the folder of an SAE")
     for layout, files in LAYOUTS.items():
         if all((folder / name).exists() for name in files):
-            return READERS[layout](folder)
+            return read_layout(layout, folder)
     known = "; ".join(f"{layout}: {' + '.join(files)}" for layout, files in LAYOUTS.items())
     raise UsageProblem(f"{folder.name}: not an SAE layout that we read ({known})")
+
+
+def read_layout(layout: str, folder: Path) -> ImportedSAE:
+    """The SAE of a folder in one of the layouts. Raises UsageProblem that names the file for a setting that is wrong or absent."""
+    with understood(f"{folder.name}/{LAYOUTS[layout][0]}"):
+        return READERS[layout](folder)
 
 
 def checked_fit(imported: ImportedSAE, *, hidden_size: int, layer: int, what: str) -> None:

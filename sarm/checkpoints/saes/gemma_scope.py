@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, transposed
 from sarm.job import UsageProblem
+from sarm.store.json_files import place_of
 
 LAYER_FOLDER = re.compile(r"layer_(\d+)")
 NAMES = {"W_enc", "W_dec", "b_enc", "b_dec", "threshold"}
@@ -26,10 +28,7 @@ def read_gemma_scope(folder: Path) -> ImportedSAE:
     """The SAE of a folder, in float32. Raises UsageProblem for a file that holds anything but its five arrays."""
     what = folder.name
     tensors = _arrays(folder / "params.npz")
-    scale = tensors.pop("scaling_factor", None)
-    if scale is not None and not torch.allclose(scale, torch.ones_like(scale)):
-        raise UsageProblem(f"{what}: scaling_factor is not 1, which scales latents only on decoding; it cannot be converted")
-    known_tensors(tensors, NAMES, what)
+    known_tensors(tensors, NAMES, layout="Gemma Scope", file=folder / "params.npz")
     parts = Parts(
         encoder=transposed(tensors.get("W_enc")),
         decoder=transposed(tensors.get("W_dec")),
@@ -46,6 +45,6 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             named = {("W_" + name[2:] if name.startswith("w_") else name): arrays[name] for name in arrays.files}
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise UsageProblem(f"{path.parent.name}/{path.name}: not an archive of plain arrays ({error}); pickles are not loaded") from error
-    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(torch.float32) for name, array in named.items()}
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in named.items()}
+    except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageProblem(f"{place_of(path)}: not an archive of plain arrays ({error}); pickles are not loaded") from error

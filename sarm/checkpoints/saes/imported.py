@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sarm.checkpoints.leftovers import Known, Layout, refuse_unknown
 from sarm.checkpoints.loading import CPU, fill, without_weights
+from sarm.checkpoints.quantized import refuse_other_numbers, refuse_quantized_names
 from sarm.checkpoints.tensors import HeldTensors
 from sarm.job import UsageProblem
 from sarm.sae.sparse_encoder import Activation, Normalization, SparseEncoder
+from sarm.store.json_files import place_of
 
 RESIDUAL_HOOK = re.compile(r"(?:blocks|model\.layers|layers|gpt_neox\.layers)\.(\d+)(?:\.hook_resid_(pre|post))?")
 
@@ -97,11 +101,17 @@ def _held(state: Mapping[str, Tensor | None], sae: SparseEncoder, what: str) -> 
     return HeldTensors({name: tensor for name, tensor in state.items() if tensor is not None})
 
 
-def known_tensors(tensors: Mapping[str, Tensor], names: set[str], what: str) -> None:
-    """Raises UsageProblem that names a tensor outside `names`."""
-    extra = sorted(set(tensors) - names)
-    if extra:
-        raise UsageProblem(f"{what}: unknown tensor {extra[0]!r} ({len(extra)} in all); this kind of SAE cannot be converted")
+def known_tensors(tensors: Mapping[str, Tensor], names: set[str], *, layout: Layout, file: Path, kind: str = "") -> None:
+    """Raises UsageProblem that names a tensor of a file which is quantised, or outside `names` and not known to be harmless.
+
+    `kind` is the class of SAE where the layout has several.
+    """
+    where = place_of(file)
+    refuse_quantized_names(tensors, lambda name: where)
+    for name in sorted(names & tensors.keys()):
+        refuse_other_numbers(tensors[name], name=name, where=where)
+    meaning = "this kind of SAE cannot be converted"
+    refuse_unknown(HeldTensors(tensors), set(tensors) - names, layout=layout, what=where, meaning=meaning, known=Known(kind=kind))
 
 
 def layer_of_hook(hook: str, what: str) -> int | None:

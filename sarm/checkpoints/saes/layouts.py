@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sarm.checkpoints.config_files import read_settings
+from sarm.checkpoints.config_files import read_model_settings, settings_understood
 from sarm.checkpoints.saes.files import AUTHORS_NAME, import_authors_sae, load_sae, sae_of_checkpoint
 from sarm.checkpoints.saes.foreign import holds_sparse_encoder, load_sparse_encoder, read_foreign_sae
 from sarm.checkpoints.saes.imported import encoder_from, parts_of
@@ -55,11 +55,13 @@ def read_sae(path: Path) -> FoundSAE:
 
 
 def _inside_reward_model(folder: Path) -> FoundSAE:
-    raw = read_settings(folder / "config.json")
+    raw = read_model_settings(folder)
     if "sae_convention" not in raw:
         sae, geometry = sae_of_checkpoint(folder)
         return FoundSAE(sae, geometry.layer, "checkpoint")
     tensors: dict[str, Tensor] = {}
     source = TensorFolder(folder)
     source.read([(name.removeprefix("sae."), name) for name in sorted(source.names) if name.startswith("sae.")], tensors.__setitem__)
-    return FoundSAE(encoder_from(parts_of(tensors), **raw["sae_convention"], what=folder.name), int(raw["layer"]), "checkpoint")
+    with settings_understood(folder.name):
+        sae = encoder_from(parts_of(tensors), **raw["sae_convention"], what=folder.name)
+        return FoundSAE(sae, int(raw["layer"]), "checkpoint")

@@ -34,7 +34,7 @@ def read_llama_scope(folder: Path) -> ImportedSAE:
         raise EnvironmentProblem(f"{what}: none of {', '.join(WEIGHTS)} is there; fetch the SAE again")
     _refuse_unknown(raw, what)
     tensors = read_tensor_file(path)
-    known_tensors(tensors, {"encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"}, what)
+    known_tensors(tensors, {"encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"}, layout="Llama Scope", file=path)
     activation, k, threshold = _activation(raw, what)
     parts = Parts(
         encoder=tensors.get("encoder.weight"),

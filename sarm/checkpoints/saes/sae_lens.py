@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from sarm.checkpoints.config_files import read_settings
 from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook, transposed
 from sarm.checkpoints.tensors import read_tensor_file, write_tensor_file
@@ -27,12 +29,14 @@ def read_sae_lens(folder: Path) -> ImportedSAE:
     """An SAE saved by `sae.save_model`. Raises UsageProblem for what cannot be converted exactly."""
     what = folder.name
     raw = read_settings(folder / "cfg.json")
-    tensors = read_tensor_file(folder / "sae_weights.safetensors")
+    file = folder / "sae_weights.safetensors"
+    tensors = read_tensor_file(file)
     architecture, k = _architecture(raw)
     if architecture not in ACTIVATION:
         raise UsageProblem(f"{what}: architecture {architecture!r} is not one of {', '.join(ACTIVATION)}; it cannot be converted")
-    _refuse_lost_scales(raw, what)
-    known_tensors(tensors, {"W_enc", "W_dec", "b_enc", "b_dec", *(("threshold",) if architecture == "jumprelu" else ())}, what)
+    _refuse_lost_scales(raw, tensors, what)
+    names = {"W_enc", "W_dec", "b_enc", "b_dec", *(("threshold",) if architecture == "jumprelu" else ())}
+    known_tensors(tensors, names, layout="SAELens", file=file)
     parts = Parts(
         encoder=transposed(tensors.get("W_enc")),
         decoder=transposed(tensors.get("W_dec")),
@@ -72,14 +76,15 @@ def _normalization(raw: Mapping[str, Any]) -> str:
     return str(value or "none")
 
 
-def _refuse_lost_scales(raw: Mapping[str, Any], what: str) -> None:
+def _refuse_lost_scales(raw: Mapping[str, Any], tensors: Mapping[str, Tensor], what: str) -> None:
     normalization = _normalization(raw)
     if normalization not in NORMALIZATION:
         raise UsageProblem(
             f"{what}: normalize_activations = {normalization!r} scales the input by numbers that the files do not hold; "
             "fold them in SAELens before saving (fold_activation_norm_scaling_factor, fold_activation_whitening)"
         )
-    if raw.get("finetuning_scaling_factor"):
+    # Where the file holds the scales, they say themselves whether they do anything.
+    if raw.get("finetuning_scaling_factor") and not tensors.keys() & {"scaling_factor", "finetuning_scaling_factor"}:
         raise UsageProblem(f"{what}: finetuning_scaling_factor is on, which scales latents only on decoding; it cannot be converted")
     if raw.get("reshape_activations", "none") != "none":
         raise UsageProblem(f"{what}: reshape_activations = {raw['reshape_activations']!r}; only SAEs of the residual stream can be used")

@@ -30,8 +30,9 @@ def read_sparsify(folder: Path) -> ImportedSAE:
     activation = str(raw.get("activation", "topk"))
     if activation != "topk":
         raise UsageProblem(f"{what}: activation {activation!r} cannot be converted; only topk can")
-    tensors = read_tensor_file(folder / "sae.safetensors")
-    known_tensors(tensors, {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}, what)
+    file = folder / "sae.safetensors"
+    tensors = read_tensor_file(file)
+    known_tensors(tensors, {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}, layout="sparsify", file=file)
     parts = Parts(
         encoder=tensors.get("encoder.weight"),
         decoder=transposed(tensors.get("W_dec")),

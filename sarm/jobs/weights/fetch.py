@@ -14,17 +14,21 @@ from pathlib import Path
 import torch
 
 from sarm.checkpoints.backbones import TOKENIZER_FILES, load_tokenizer
+from sarm.checkpoints.config_files import ADAPTER, read_model_settings, read_settings
 from sarm.checkpoints.hub import CACHE, download, write_record
+from sarm.checkpoints.loading import place_in
+from sarm.checkpoints.quantized import refuse_other_numbers, refuse_quantized_names
 from sarm.checkpoints.reward_models.layouts import OUR_TYPES
 from sarm.checkpoints.sarm_geometry import keep_geometry
 from sarm.checkpoints.tensors import INDEX, TensorFolder, rewrite_tensor_file
 from sarm.config.weights import WeightsConfig
 from sarm.job import EnvironmentProblem, JobContext, UsageProblem
+from sarm.store.json_files import place_of
 
 # LDL-Reward keeps two heads in tensors-only files of their own.
 HEAD_FILES = ("regression_layer.pt", "gating_layer.pt")
 WEIGHTS = "*.safetensors"
-SMALL_FILES = ("config.json", "generation_config.json", INDEX, *TOKENIZER_FILES, *HEAD_FILES)
+SMALL_FILES = ("config.json", ADAPTER, "generation_config.json", INDEX, *TOKENIZER_FILES, *HEAD_FILES)
 PATTERNS = (*SMALL_FILES, WEIGHTS)
 COPIED_AT_ONCE = 1 << 30
 EMBEDDINGS = ("model.embed_tokens.weight", "embed_tokens.weight", "lm_head.weight")
@@ -35,7 +39,7 @@ def fetch_weights(config: WeightsConfig, context: JobContext) -> None:
 
     A folder's files are copied, so that the artifact stays what it is when its owner edits them in place.
     Raises EnvironmentProblem when the hub cannot be reached, the model is gated or absent, or a folder is missing;
-    IntegrityProblem for a file that is not what the hub says; UsageProblem for pickled weights or an unknown token.
+    IntegrityProblem for a file that is not what the hub says; UsageProblem for pickled or quantised weights or an unknown token.
     """
     source = context.output
     if config.origin == "hub":
@@ -45,7 +49,8 @@ def fetch_weights(config: WeightsConfig, context: JobContext) -> None:
         _take_small_files(source, context.output)
     # Said here and not at the first use: a folder with nothing but pickles must not become an artifact.
     weights = TensorFolder(source)
-    raw = json.loads((context.output / "config.json").read_text(encoding="utf-8"))
+    raw = read_model_settings(context.output)
+    refuse_quantized_names(weights.names, lambda name: place_in(weights, name, source.name))
     if config.origin == "folder" and "sae.encoder.weight" in weights.names and raw.get("model_type") not in OUR_TYPES:
         keep_geometry(context.output, source)
     rows = _adapt_tokenizer(config, context.output, weights)
@@ -78,7 +83,7 @@ def _bring_weights(source: Path, output: Path, *, rows: int) -> None:
             copy_file(path, output / path.name)
     if rows:
         path = output / "config.json"
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_settings(path)
         raw["vocab_size"] = rows
         path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
 
@@ -118,7 +123,7 @@ def _adapt_tokenizer(config: WeightsConfig, output: Path, weights: TensorFolder)
         (output / name).unlink(missing_ok=True)
     tokenizer.save_pretrained(output)
     path = output / "config.json"
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    raw = read_settings(path)
     raw.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     return len(tokenizer) if len(tokenizer) > _embedding_rows(weights) else 0
@@ -137,6 +142,7 @@ def _grown_embeddings(path: Path, rows: int) -> dict[str, torch.Tensor]:
     grown = {}
     for name in sorted(weights.names & set(EMBEDDINGS)):
         old = weights.tensor(name)
+        refuse_other_numbers(old, name=name, where=place_of(path))
         mean = old.float().mean(dim=0, keepdim=True).to(old.dtype)
         grown[name] = torch.cat([old, mean.expand(rows - len(old), -1)])
     return grown

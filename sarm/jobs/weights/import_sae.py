@@ -16,11 +16,11 @@ from huggingface_hub.errors import GatedRepoError, HTTPError, LocalEntryNotFound
 from sarm.checkpoints.saes.files import SAEGeometry, import_authors_sae, load_sae, sae_of_checkpoint, save_sae
 from sarm.checkpoints.saes.foreign import (
     LAYOUTS,
-    READERS,
     checked_fit,
     holds_sparse_encoder,
     load_sparse_encoder,
     read_foreign_sae,
+    read_layout,
     save_sparse_encoder,
 )
 from sarm.checkpoints.saes.imported import ImportedSAE
@@ -78,7 +78,7 @@ def _of_layout(layout: str, folder: Path) -> ImportedSAE:
     absent = [name for name in LAYOUTS[layout] if not (folder / name).exists()]
     if absent:
         raise UsageProblem(f"{folder.name}: no {absent[0]}, which an SAE in the layout of {layout} has; set starts.<slot>.layout=auto")
-    return READERS[layout](folder)
+    return read_layout(layout, folder)
 
 
 def _write_own(config: ImportedSAEConfig, output: Path, sae: TopKSAE, geometry: SAEGeometry) -> None:

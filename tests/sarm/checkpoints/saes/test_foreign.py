@@ -233,7 +233,7 @@ def test_gemma_scope_scaling_that_is_not_one_is_refused(tmp_path: Path) -> None:
     np.savez(place / "params.npz", scaling_factor=np.ones(LATENTS, np.float32), **kept)
     read_foreign_sae(place)
     np.savez(place / "params.npz", scaling_factor=np.full(LATENTS, 2, np.float32), **kept)
-    with pytest.raises(UsageProblem, match="scaling_factor is not 1"):
+    with pytest.raises(UsageProblem, match="'scaling_factor' can be left out only where all its values are 1, and here"):
         read_foreign_sae(place)
 
 

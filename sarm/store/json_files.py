@@ -1,0 +1,79 @@
+"""A file that is one JSON object: settings beside weights, an index, facts in an artifact. Its one reader.
+
+A file that is damaged is refused in one line with its folder, its name and the next step, whatever is wrong with it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sarm.job import EnvironmentProblem, IntegrityProblem, JobError, UsageProblem
+from sarm.store.json_lines import once
+
+FETCH_AGAIN = "fetch it again"
+MAKE_AGAIN = "it was changed after it was made: run the same command with --fresh"
+# What code raises that meets a value of another type than it expects, or of no sensible size.
+MISREAD = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
+
+
+def place_of(path: Path) -> str:
+    """How a file is called in a message: by its folder and its name."""
+    return f"{path.absolute().parent.name}/{path.name}"
+
+
+def read_object(path: Path, *, cure: str = FETCH_AGAIN, problem: type[JobError] = UsageProblem) -> dict[str, Any]:
+    """The object in a file, UTF-8 with or without its mark.
+
+    Raises `problem` for bytes that are no JSON object or where a key stands twice, EnvironmentProblem for a file that cannot be opened.
+    """
+    where = place_of(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EnvironmentProblem(f"{where}: cannot be read ({error.strerror or error}); {cure}") from error
+    try:
+        value = json.loads(content.removeprefix(codecs.BOM_UTF8).decode("utf-8"), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise problem(f"{where}: not JSON ({reason}); {cure}") from error
+    if not isinstance(value, dict):
+        raise problem(f"{where}: a JSON object is expected; {cure}")
+    return value
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The object in a file of an artifact of ours. Raises IntegrityProblem for anything else, EnvironmentProblem where it is not there."""
+    return read_object(path, cure=MAKE_AGAIN, problem=IntegrityProblem)
+
+
+@contextmanager
+def understood(
+    where: str, *, cure: str = FETCH_AGAIN, problem: type[JobError] = UsageProblem, also: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """While values of a file are read that somebody else wrote: one that is absent or of another type is `problem`, in one line.
+
+    `where` names the file, `also` what a library raises for such a value. What is refused inside with a better word passes.
+    """
+    try:
+        yield
+    except JobError:
+        raise
+    except KeyError as error:
+        raise problem(f"{where}: has no key {error}; {cure}") from error
+    except Exception as error:
+        if not isinstance(error, (*MISREAD, *also)):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise problem(f"{where}: a value cannot be understood ({reason}); {cure}") from error
+
+
+@contextmanager
+def understood_facts(path: Path) -> Iterator[None]:
+    """As `understood`, for a file of an artifact of ours."""
+    with understood(place_of(path), cure=MAKE_AGAIN, problem=IntegrityProblem):
+        yield
