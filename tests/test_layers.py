@@ -38,7 +38,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "zero",
     ),
     "sarm.judges": (
-        "grammar prompts questions",
+        "grammar loopback prompts questions",
         "completions recorded refusals settings verdicts",
         "connection spending",
         "answers endpoint",
@@ -68,6 +68,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
 # What the tower that decides may take from `sarm`: whole rooms without torch, and the shape of comparison data.
 SHARED = (
     *("sarm", "sarm.job", "sarm.resources", "sarm.config.", "sarm.store.", "sarm.metrics.", "sarm.data.preferences"),
+    "sarm.judges.loopback",
     "sarm.judges.settings",
 )
 # (who, whom, why): neither a module that begins with the first may import one that begins with the second.

@@ -21,6 +21,7 @@ from replication.cli.options import DEFAULT_STORE
 from replication.cli.slurm import slurm_app
 from sarm.data.preferences import DataError
 from sarm.job import JobError
+from sarm.judges.loopback import without_proxies_to_loopback
 from sarm.metrics.credits import ScoringError
 
 USAGE = 2
@@ -42,6 +43,8 @@ app.add_typer(slurm_app, name="slurm")
 
 def main() -> None:
     """The console entry: runs the command line and turns every problem into lines on stderr and a documented exit code."""
+    # A hub or a judge of this machine is asked directly, by this process and by the jobs that it starts.
+    os.environ.update(without_proxies_to_loopback(os.environ))
     try:
         app()
     except KeyboardInterrupt:

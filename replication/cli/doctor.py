@@ -1,4 +1,6 @@
-"""What this machine has: Python, packages, torch and its GPU, compiler, memory, disk, hub, tokens, Slurm. Nothing is changed.
+"""What this machine has: Python, packages, torch and its GPU, compiler, memory, disk and its file system, hub, tokens, Slurm.
+
+Nothing is changed: what is tried out on the store's file system is gone afterwards.
 
 torch is asked in a process of its own, since the CLI never imports it; the hub gets one short request without a token.
 """
@@ -28,6 +30,8 @@ from replication.launch.slurm.status import mismatches
 from replication.plan.machine import cards
 from replication.settings.clusters import Cluster
 from sarm.job import EnvironmentProblem
+from sarm.judges.loopback import host_of, is_loopback
+from sarm.store.file_system import shortcomings
 
 PACKAGES = ("transformers", "datasets", "deepspeed", "accelerate", "huggingface_hub", "safetensors")
 NEEDED_FREE_GB = 2.0
@@ -69,7 +73,8 @@ def examine(store: Path, cluster: Cluster | None = None, environment: Mapping[st
     variables = os.environ if environment is None else environment
     found = [Finding(name="python", found=platform.python_version(), fine=True)]
     found += _torch() + [_package(name) for name in PACKAGES]
-    found += [*_compiler(), Finding(name="cores", found=str(os.cpu_count() or 1), fine=True), _memory(), _disk(store), _driver()]
+    found += [*_compiler(), Finding(name="cores", found=str(os.cpu_count() or 1), fine=True), _memory()]
+    found += [_disk(store), *_file_system(store), _driver()]
     found += [_hub(variables), *_tokens(variables)]
     return found + (_cluster(cluster) if cluster is not None else [_slurm()])
 
@@ -134,6 +139,15 @@ def _disk(store: Path) -> Finding:
     return Finding(name="disk", found=f"{free:.1f} GB free for the store", fine=not hint, hint=hint)
 
 
+def _file_system(store: Path) -> list[Finding]:
+    """What the store needs of its file system and does not get there, tried out in a folder that is gone afterwards."""
+    folder = next(parent for parent in (store, *store.parents) if parent.is_dir())
+    found = shortcomings(folder)
+    if not found:
+        return [Finding(name="store", found="its file system flushes, renames and claims as needed", fine=True)]
+    return [Finding(name="store", found=f"{folder}: {one.problem}", fine=one.bearable, hint=one.consequence) for one in found]
+
+
 def _driver() -> Finding:
     try:
         found = cards()
@@ -152,7 +166,7 @@ def _hub(environment: Mapping[str, str]) -> Finding:
         return Finding(name="hub", found="switched off (HF_HUB_OFFLINE)", fine=True, hint="replicate fetch needs it")
     endpoint = environment.get("HF_ENDPOINT") or constants.ENDPOINT
     try:
-        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=HUB_SECONDS) as answer:
+        with _opener(endpoint).open(urllib.request.Request(endpoint, method="HEAD"), timeout=HUB_SECONDS) as answer:
             return Finding(name="hub", found=f"{endpoint} answers ({answer.status})", fine=True)
     except urllib.error.HTTPError as error:
         return Finding(name="hub", found=f"{endpoint} answers ({error.code})", fine=True)
@@ -160,6 +174,11 @@ def _hub(environment: Mapping[str, str]) -> Finding:
         reason = getattr(error, "reason", error)
         told = f"{endpoint} is out of reach ({type(reason).__name__})"
         return Finding(name="hub", found=told, fine=True, hint="offline: run replicate fetch on a machine with a network")
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """What asks a hub: through the proxies of the environment, but never where the hub is this machine."""
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_loopback(host_of(url)) else []))
 
 
 def _tokens(environment: Mapping[str, str]) -> list[Finding]:

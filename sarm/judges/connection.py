@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import httpx2
 import openai
 
 from sarm.job import EnvironmentProblem
+from sarm.judges.loopback import is_loopback
 from sarm.judges.refusals import status_within
 from sarm.judges.settings import EndpointSettings
 
@@ -23,17 +23,6 @@ PROXY_VARIABLES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 # An answer beyond these is no answer: so many bytes, or so many times the longest wait for one of its parts.
 MOST_BYTES = 32 * 2**20
 MOST_WAITS = 10
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or address alone."""
-    name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def proxies_of(host: str) -> list[str]:

@@ -20,6 +20,7 @@ from replication.cli.doctor import Finding, examine
 from replication.plan.machine import cards, this_machine
 from replication.settings.clusters import load_cluster
 from sarm.job import EnvironmentProblem
+from sarm.store.file_system import Shortcoming
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 RUNS, GROUPED = "a call for each run of one length", "one kernel, grouped heads"
@@ -86,6 +87,29 @@ def test_the_hub_answers_is_out_of_reach_or_switched_off(tmp_path: Path) -> None
     assert "out of reach (ConnectionRefusedError)" in gone.found and "replicate fetch" in gone.hint and gone.fine
     assert time.monotonic() - began < doctor.HUB_SECONDS + 5
     assert "switched off" in found(tmp_path)["hub"].found
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_a_hub_of_this_machine_is_asked_through_no_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with serving(Hub()) as hub, serving(Hub()) as proxy:
+        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(variable, proxy.endpoint)
+        for variable in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+        endpoint = hub.endpoint.replace("127.0.0.1", name)
+        assert found(tmp_path, {"HF_ENDPOINT": endpoint})["hub"].found == f"{endpoint} answers (404)"
+        assert len(hub.requests) == 1 and proxy.requests == []
+        found(tmp_path, {"HF_ENDPOINT": "http://hub.invalid"})
+        assert len(proxy.requests) == 1, "another host goes through the proxy, as before"
+
+
+def test_what_the_stores_file_system_cannot_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(tmp_path)["store"].found == "its file system flushes, renames and claims as needed"
+    assert found(tmp_path)["store"].fine
+    lacks = [Shortcoming("no folder can be flushed", "bear it", bearable=True), Shortcoming("no claim is one", "go away", bearable=False)]
+    monkeypatch.setattr(doctor, "shortcomings", lambda folder: lacks)
+    told = [one for one in examine(tmp_path / "store", environment=OFFLINE) if one.name == "store"]
+    assert [(one.fine, one.hint) for one in told] == [(True, "bear it"), (False, "go away")] and str(tmp_path) in told[0].found
 
 
 def test_tokens_are_seen_and_never_said(tmp_path: Path) -> None:

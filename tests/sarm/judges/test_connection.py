@@ -11,8 +11,8 @@ from chat_server import KEY, ChatServer, chat_server, completion
 
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.judges import connection
-from sarm.judges.connection import is_loopback
 from sarm.judges.endpoint import EndpointJudge
+from sarm.judges.loopback import is_loopback
 from sarm.judges.questions import Question
 from sarm.judges.settings import EndpointSettings
 
