@@ -31,6 +31,7 @@ from sarm.job import Job
 from sarm.metrics.credits import Metric
 from sarm.resources import Resources
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_files import read_facts
 
 
 def render(
@@ -99,11 +100,17 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     attribution: Annotated[bool, typer.Option("--attribution", help="Also the top latents and what they contribute.")] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Latents to list with --attribution.")] = 10,
     max_length: Annotated[int, typer.Option("--max-length", min=2, help="Longest conversation, tokens.")] = 4096,
+    end_of_turn: Annotated[str, typer.Option("--end-of-turn", help="Token that ends a turn, where it is not the tokenizer's eos.")] = "",
+    pooling: Annotated[
+        Literal["end-of-turn", "last-token"], typer.Option("--pooling", help="Scored token: the last turn's end, or the template's last.")
+    ] = "end-of-turn",
     gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs to use; 0 runs on the CPU.")] = 0,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """A reward for each conversation, as JSONL on stdout. Runs as a job, so the same call again is answered from the store."""
     missing = [f"{option} {path} does not exist" for option, path in (("--model", model), ("--input", conversations)) if not path.exists()]
+    if end_of_turn and pooling == "last-token":
+        missing.append("--end-of-turn names the token that is scored, and --pooling last-token asks for another; give one of them")
     if missing:
         raise UsageProblems(missing)
     artifacts = ArtifactStore(store)
@@ -112,11 +119,23 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         conversations_digest=artifacts.fingerprint(conversations.resolve()),
         attribution=top if attribution else 0,
         max_length=max_length,
+        end_of_turn=end_of_turn,
+        pooling="last_token" if pooling == "last-token" else "end_of_turn",
     )
     locations = {"model": str(model.resolve()), "conversations": str(conversations.resolve())}
     job = Job(config=config, resources=Resources(gpus=gpus), locations=locations, label=f"rewards of {conversations.name}")
     run_alone(job, artifacts)
     typer.echo((artifacts.path(job) / "rewards.jsonl").read_text(encoding="utf-8"), nl=False)
+    _tell_scored_token(artifacts.path(job) / "conditions.json", asked=end_of_turn)
+
+
+def _tell_scored_token(path: Path, *, asked: str) -> None:
+    """Say which token was scored where neither the tokenizer's eos nor an option names it; a result of before has no such file."""
+    facts = read_facts(path) if path.is_file() else {}
+    ends, eos = facts.get("end_of_turn"), facts.get("eos_token")
+    if ends and ends not in (eos, asked):
+        why = f"with which the chat template closes replies (eos is {eos or 'not set'})"
+        typer.echo(f"note: scored at {ends}, {why}; --end-of-turn or --pooling name another token", err=True)
 
 
 def compare_weights(

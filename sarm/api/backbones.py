@@ -19,6 +19,7 @@ from sarm.checkpoints.backbones import load_tokenizer, load_truncated_backbone
 from sarm.data.preferences import Conversation
 from sarm.data.sentences import TextSequence
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, EncodedText, encode_texts
+from sarm.data.turn_ends import IN_PYTHON
 from sarm.job import UsageProblem
 
 Positions = Literal["all", "last"]
@@ -62,7 +63,7 @@ class LoadedBackbone:
     @cached_property
     def conversation_tokenizer(self) -> ConversationTokenizer:
         """Template and end of turn as all jobs use them: one BOS, dates pinned. Raises UsageProblem where the tokenizer lacks a part."""
-        return ConversationTokenizer(self.tokenizer)
+        return ConversationTokenizer(self.tokenizer, advice=IN_PYTHON)
 
     def text_states(
         self, texts: Sequence[str], *, layer: int, positions: Positions = "all", max_length: int = 2048, batch_tokens: int = 16384

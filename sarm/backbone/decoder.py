@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
@@ -71,16 +71,41 @@ def blocks_of(backbone: nn.Module) -> nn.ModuleList:
     return blocks
 
 
-def require_rows(backbone: PreTrainedModel, rows: Sequence[Sequence[int]], names: Sequence[str]) -> None:
-    """Raises UsageProblem that names the first row which the model cannot read as it was trained.
+def positions_of(config: PretrainedConfig) -> int | None:
+    """How many positions a decoder was made for, those that its rotary scaling adds included; None where it does not say."""
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    rotary = getattr(text, "rope_parameters", None)
+    if positions is None or not isinstance(rotary, Mapping):
+        return positions
+    original, factor = rotary.get("original_max_position_embeddings"), rotary.get("factor")
+    if isinstance(original, int | float) and isinstance(factor, int | float):
+        return max(int(positions), int(original * factor))
+    return int(positions)
+
+
+def embeddings_of(backbone: PreTrainedModel) -> int:
+    """How many tokens a decoder knows."""
+    return len(backbone.get_input_embeddings().get_parameter("weight"))
+
+
+def filler(backbone: PreTrainedModel, pad_id: int) -> int:
+    """The id that fills rows on the right: the tokenizer's, or 0 where the model has no such embedding. No token attends to it."""
+    return pad_id if 0 <= pad_id < embeddings_of(backbone) else 0
+
+
+def require_rows(
+    backbone: PreTrainedModel, rows: Iterable[Sequence[int]], names: Iterable[str], *, limit: str = "max_length"
+) -> None:
+    """Raises UsageProblem that names the first row which the model cannot read as it was trained; called once before rows meet a backbone.
 
     One longer than its positions would give a number all the same; a token beyond its embeddings is a tokenizer of another model.
+    `limit` is how whoever asks calls the longest length.
     """
-    known = len(backbone.get_input_embeddings().get_parameter("weight"))
-    positions = getattr(backbone.config, "max_position_embeddings", None)
+    known, positions = embeddings_of(backbone), positions_of(backbone.config)
     for row, name in zip(rows, names, strict=True):
         if positions is not None and len(row) > positions:
-            raise UsageProblem(f"{name}: {len(row)} tokens, but the model has {positions} positions; lower max_length to {positions}")
+            raise UsageProblem(f"{name}: {len(row)} tokens, but the model has {positions} positions; lower {limit} to {positions}")
         if row and max(row) >= known:
             raise UsageProblem(
                 f"{name}: token {max(row)}, but the model has {known} embeddings (0 to {known - 1}); its tokenizer is another model's"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sarm.backbone.decoder import hidden_states
+from sarm.backbone.decoder import hidden_states, require_rows
 from sarm.backbone.packed_forward import can_pack, packed_states
 from sarm.backbone.packed_tokens import packed
 from sarm.backbone.sending import sent
@@ -48,15 +48,10 @@ class Harvest:
     def states(self, sequences: Sequence[TextSequence]) -> dict[int, Tensor]:
         """For each layer `[kept positions, hidden_size]`.
 
-        Raises UsageProblem that names the document of a sequence beyond the model's context, or of a state that is not finite.
+        Raises UsageProblem that names the document of a sequence that the model cannot read, or of a state that is not finite.
         """
-        context = getattr(self._backbone.config, "max_position_embeddings", None)
-        for sequence in sequences:
-            if context is not None and len(sequence.ids) > context:
-                raise UsageProblem(
-                    f"{self._name(sequence.document)}: a sequence of {len(sequence.ids)} tokens exceeds the model's context of "
-                    f"{context}; lower max_tokens"
-                )
+        names = (self._name(sequence.document) for sequence in sequences)
+        require_rows(self._backbone, (sequence.ids for sequence in sequences), names, limit="max_tokens")
         starts = [0]
         for sequence in sequences:
             starts.append(starts[-1] + len(sequence.kept))

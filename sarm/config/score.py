@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sarm.config.dtype import Dtype
-from sarm.job import JobConfig
+from sarm.job import JobConfig, added
 
 
 class JudgeConfig(JobConfig):
@@ -117,3 +117,7 @@ class ConversationScoringConfig(JobConfig):
     dtype: Dtype = Field(default="float32", description="Precision of the forward pass.")
     batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass.")
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
+    end_of_turn: str = added("", description="Token that ends a turn; empty takes eos, or what the chat template closes replies with.")
+    pooling: Literal["end_of_turn", "last_token"] = added(
+        "end_of_turn", description="Token whose state is scored: the end of the last turn, or whatever the template writes last."
+    )

@@ -21,6 +21,11 @@ class EncodedPair(NamedTuple):
     id: str
     place: int = 0
 
+    @property
+    def sides(self) -> tuple[list[int], list[int]]:
+        """Both conversations."""
+        return self.chosen, self.rejected
+
 
 class PairCounts(NamedTuple):
     """What became of the pairs of a file."""

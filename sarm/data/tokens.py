@@ -14,10 +14,12 @@ from typing import Any, Literal, NamedTuple
 import jinja2
 
 from sarm.data.preferences import DataError, Message
+from sarm.data.turn_ends import IN_PROFILE, PROBE, Advice, end_of_turn_in
 from sarm.job import UsageProblem
 
 BosPolicy = Literal["single", "double-first-masked", "double"]
 Overlong = Literal["left", "right", "tokenizer", "drop", "error"]
+RowPooling = Literal["end_of_turn", "last_token"]
 RefusedTurns = Literal["error", "drop"]
 
 DATE_PATTERN = "%d %b %Y"
@@ -60,40 +62,68 @@ NO_IDS = EncodedConversation([], truncated=False)
 class ConversationTokenizer:
     """Chat template, BOS policy and pooling token of one tokenizer.
 
-    The end-of-turn token is the tokenizer's eos. What a template writes after the last one (a newline in ChatML) is cut,
-    so that the scored token is always the end of turn. Dates in templates are pinned by `date_string`, also where a template asks
-    for today's.
+    The end-of-turn token is the tokenizer's eos where the template closes a reply with it, else the special token with which it does
+    (Gemma's eos is never written), or the one named `end_of_turn`. What a template writes after the last one (a newline in ChatML) is
+    cut, so that the scored token is always the end of turn; with `last_token` nothing is cut and the row's last token is scored. Dates
+    in templates are pinned by `date_string`, also where a template asks for today's. `advice` is for whoever opens the tokenizer.
     """
 
     tokenizer: Any
     date_string: str = "26 Jul 2024"
     bos: BosPolicy = "single"
+    end_of_turn: str = ""
+    pooling: RowPooling = "end_of_turn"
+    advice: Advice = IN_PROFILE
 
     def __post_init__(self) -> None:
-        tokenizer, name = self.tokenizer, Path(getattr(self.tokenizer, "name_or_path", "tokenizer")).name
-        if not getattr(tokenizer, "chat_template", None):
-            where = "put chat_template.jinja into the folder"
-            raise TokenizerProblem(f"{name}: no chat template; {where} (in a profile: backbones.<slot>.chat_template)")
-        where = "in the folder's tokenizer_config.json (in a profile: backbones.<slot>.{})"
-        if tokenizer.eos_token_id is None:
-            raise TokenizerProblem(f"{name}: the tokenizer has no eos token to end a turn; set eos_token {where.format('end_of_turn')}")
-        if tokenizer.pad_token_id is None:
-            raise TokenizerProblem(f"{name}: the tokenizer has no pad token; set pad_token {where.format('pad_token')}")
-        if tokenizer.pad_token_id == tokenizer.eos_token_id:
-            raise TokenizerProblem(
-                f"{name}: pad equals the end-of-turn token {tokenizer.eos_token!r}, so pooling would be ambiguous; "
-                f"set another pad_token {where.format('pad_token')}"
-            )
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise TokenizerProblem(f"{self.name}: no chat template; {self.advice.chat_template}")
+        if self.end_of_turn and self.end_of_turn not in self.tokenizer.get_vocab():
+            raise TokenizerProblem(f"{self.name}: the tokenizer has no token {self.end_of_turn!r} to end a turn; {self.advice.end_of_turn}")
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return Path(getattr(self.tokenizer, "name_or_path", "tokenizer")).name
 
     @property
     def pad_id(self) -> int:
-        """Id that fills rows on the right."""
-        return int(self.tokenizer.pad_token_id)
+        """Id that fills rows on the right. Rows are pooled by their length, so it may equal any other token."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return int(next(token for token in known if token is not None))
+
+    def require_padding(self) -> None:
+        """Raises TokenizerProblem where transformers, which looks for pads, would pool a model wrongly that has this tokenizer."""
+        if self.tokenizer.pad_token_id is None:
+            raise TokenizerProblem(f"{self.name}: the tokenizer has no pad token; {self.advice.pad_token}")
+        if self.tokenizer.pad_token_id == self.end_of_turn_id:
+            raise TokenizerProblem(
+                f"{self.name}: pad equals the end-of-turn token {self.end_of_turn_text!r}, so pooling would be ambiguous; "
+                f"{self.advice.pad_token.replace('set pad_token', 'set another pad_token')}"
+            )
+
+    @cached_property
+    def end_of_turn_id(self) -> int:
+        """Id of the token that ends a turn, which is the scored one. Raises TokenizerProblem where the template closes turns with none."""
+        if self.end_of_turn:
+            return int(self.tokenizer.convert_tokens_to_ids(self.end_of_turn))
+        found = end_of_turn_in(self.tokenizer, self._closing)
+        if found is None and self.tokenizer.eos_token_id is None:
+            raise TokenizerProblem(f"{self.name}: no eos token, and the template closes turns with none; {self.advice.end_of_turn}")
+        return int(self.tokenizer.eos_token_id) if found is None else found
 
     @property
-    def end_of_turn_id(self) -> int:
-        """Id of the scored token."""
-        return int(self.tokenizer.eos_token_id)
+    def end_of_turn_text(self) -> str:
+        """The token that ends a turn."""
+        return str(self.tokenizer.convert_ids_to_tokens(self.end_of_turn_id))
+
+    @cached_property
+    def _closing(self) -> str:
+        """What the template writes after a reply; empty where it refuses the question."""
+        try:
+            return self.render([Message(role="user", content="x"), Message(role="assistant", content=PROBE)]).rpartition(PROBE)[2]
+        except TEMPLATE_FAULTS:
+            return ""
 
     def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         """The template's text without its leading BOS.
@@ -112,7 +142,7 @@ class ConversationTokenizer:
 
     @cached_property
     def _dated_template(self) -> str:
-        return dated_template(self.tokenizer, self.date_string)
+        return dated_template(self.tokenizer, self.date_string, cure=self.advice.chat_template)
 
     def _bos_ids(self) -> list[int]:
         return leading_bos(self.tokenizer) * (1 if self.bos == "single" else 2)
@@ -147,13 +177,9 @@ class ConversationTokenizer:
         ]
 
     def _finish(self, ids: list[int], max_length: int, overlong: Overlong, name: str) -> EncodedConversation:
-        if self.end_of_turn_id not in ids:
-            token = self.tokenizer.eos_token
-            raise DataError(f"{name}: the template wrote no end-of-turn token {token!r}; set backbones.<slot>.end_of_turn")
-        last = len(ids) - 1 - ids[::-1].index(self.end_of_turn_id)
-        if last + 1 < len(ids) and self.tokenizer.decode(ids[last + 1 :]).strip():
-            raise DataError(f"{name}: the chat template does not close the last turn with {self.tokenizer.eos_token!r}; mend the template")
-        whole = self._bos_ids() + ids[: last + 1]
+        whole = self._bos_ids() + (ids if self.pooling == "last_token" else self._to_the_end_of_turn(ids, name))
+        if not whole:
+            raise DataError(f"{name}: the chat template writes nothing; mend the template")
         if len(whole) <= max_length:
             return EncodedConversation(whole, truncated=False)
         if overlong == "left":
@@ -165,6 +191,15 @@ class ConversationTokenizer:
             + ("cutting the right end would lose the end-of-turn token" if overlong == "right" else "overlong = 'error'")
             + "; raise max_length or cut on the left"
         )
+
+    def _to_the_end_of_turn(self, ids: list[int], name: str) -> list[int]:
+        if self.end_of_turn_id not in ids:
+            raise DataError(f"{name}: the template wrote no end-of-turn token {self.end_of_turn_text!r}; {self.advice.end_of_turn}")
+        last = len(ids) - 1 - ids[::-1].index(self.end_of_turn_id)
+        if last + 1 < len(ids) and self.tokenizer.decode(ids[last + 1 :]).strip():
+            token, cure = self.end_of_turn_text, self.advice.end_of_turn
+            raise DataError(f"{name}: the chat template does not close the last turn with {token!r}; mend the template, or {cure}")
+        return ids[: last + 1]
 
     def assistant_header(self) -> list[int]:
         """Ids that open an assistant turn, from the template's generation prompt."""
@@ -219,7 +254,7 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], *, max_length: int) -> li
     return [EncodedText(ids[:max_length], truncated=len(ids) > max_length) for ids in whole]
 
 
-def dated_template(tokenizer: Any, date_string: str) -> str:
+def dated_template(tokenizer: Any, date_string: str, *, cure: str = IN_PROFILE.chat_template) -> str:
     """The tokenizer's template with the pinned date in place of each call that asks for today's. Raises TokenizerProblem."""
 
     def pinned(call: re.Match[str]) -> str:
@@ -231,7 +266,7 @@ def dated_template(tokenizer: Any, date_string: str) -> str:
 
     template: str = DATE_CALL.sub(pinned, tokenizer.get_chat_template())
     if "strftime_now(" in template:
-        raise TokenizerProblem("the chat template's call of strftime_now cannot be pinned; set backbones.<slot>.chat_template")
+        raise TokenizerProblem(f"the chat template's call of strftime_now cannot be pinned; {cure} that does without")
     return template
 
 

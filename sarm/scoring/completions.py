@@ -47,10 +47,13 @@ def encode_completions(
     name: str,
 ) -> list[EncodedConversation]:
     """Token rows of `completions_of(items)`; `name` is the benchmark's, for messages. Raises DataError that names the item."""
-    completions = completions_of(items)
-    turns = [conversation(items[one.item].prompt, reply_of(items, one)) for one in completions]
-    names = [f"{name} item {items[one.item].id!r}" for one in completions]
-    return tokenizer.encode_many(turns, max_length=max_length, overlong=overlong, names=names)
+    turns = [conversation(items[one.item].prompt, reply_of(items, one)) for one in completions_of(items)]
+    return tokenizer.encode_many(turns, max_length=max_length, overlong=overlong, names=names_of(items, name))
+
+
+def names_of(items: Sequence[Preference], name: str) -> list[str]:
+    """How each of `completions_of(items)` is called in a message; `name` is the benchmark's."""
+    return [f"{name} item {items[one.item].id!r}" for one in completions_of(items)]
 
 
 def regroup(items: Sequence[Preference], rows: Sequence[EncodedConversation], rewards: Sequence[float]) -> list[ScoredPreference]:

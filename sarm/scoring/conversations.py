@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sarm.backbone.decoder import require_rows
+from sarm.backbone.decoder import filler, require_rows
 from sarm.job import UsageProblem
 from sarm.reward.losses import attribution
 from sarm.reward.models import SARM, RewardModel
@@ -43,11 +43,12 @@ class ExplainedReward:
 
 
 class NamedRows(NamedTuple):
-    """Conversations as token ids, how each is called in a message, and the id that fills shorter ones."""
+    """Conversations as token ids, how each is called in a message, the id that fills shorter ones; how the longest length is called."""
 
     ids: Sequence[Sequence[int]]
     names: Sequence[str]
     pad_id: int
+    limit: str = "max_length"
 
 
 def unheard(done: int) -> None:
@@ -85,8 +86,9 @@ def conversation_rewards(
         done += len(batch.indices)
         told(done)
 
-    require_rows(model.model, [*rows.ids, [rows.pad_id]], [*rows.names, "the tokenizer's padding"])
-    score_rows(model, rows.ids, pad_id=rows.pad_id, batch_tokens=batch_tokens, first_masked=False, take=take)
+    require_rows(model.model, rows.ids, rows.names, limit=rows.limit)
+    pad_id = filler(model.model, rows.pad_id)
+    score_rows(model, rows.ids, pad_id=pad_id, batch_tokens=batch_tokens, first_masked=False, take=take)
     return rewards
 
 
@@ -117,8 +119,9 @@ def explained_rewards(
             found[index] = ExplainedReward(reward=float(batch.rewards[place]), latents=active, rest=float(rest[place]), bias=bias)
         told(len(found))
 
-    require_rows(model.model, [*rows.ids, [rows.pad_id]], [*rows.names, "the tokenizer's padding"])
-    score_rows(model, rows.ids, pad_id=rows.pad_id, batch_tokens=batch_tokens, first_masked=False, take=take)
+    require_rows(model.model, rows.ids, rows.names, limit=rows.limit)
+    pad_id = filler(model.model, rows.pad_id)
+    score_rows(model, rows.ids, pad_id=pad_id, batch_tokens=batch_tokens, first_masked=False, take=take)
     return [found[index] for index in range(len(rows.ids))]
 
 

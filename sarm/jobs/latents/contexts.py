@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sarm.backbone.decoder import filler, require_rows
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import load_reward_model
 from sarm.config.latents import ContextConfig
@@ -61,6 +62,8 @@ def collect_contexts(config: ContextConfig, context: JobContext) -> None:
         rows = context_rows(config, read_items(config, context), tokenizer)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
+    require_rows(model.model, (row.ids for row in rows), (f"{config.texts} item {row.origin.item!r}" for row in rows))
+    pad_id = filler(model.model, tokenizer.pad_id)
     collection = RunningCollection(config, model.sae.n_latents)
     checkpoints = Checkpointer(context)
     saved = checkpoints.latest()
@@ -68,7 +71,7 @@ def collect_contexts(config: ContextConfig, context: JobContext) -> None:
         collection.restore(saved.tensors, saved.facts)
     for start in range(saved.step if saved is not None else 0, len(rows), ROWS_AT_ONCE):
         part = rows[start : start + ROWS_AT_ONCE]
-        found = ender_latents(model, part, pad_id=tokenizer.pad_id, batch_tokens=config.batch_tokens)
+        found = ender_latents(model, part, pad_id=pad_id, batch_tokens=config.batch_tokens)
         # In the order of the rows, not of the batches: which text is seen first must not depend on the batch size.
         for row, latents in zip(part, found, strict=True):
             collection.read(row, latents, tokenizer.tokenizer)
@@ -94,7 +97,7 @@ def context_rows(config: ContextConfig, items: Sequence[Preference], tokenizer: 
     """Rows of all chosen replies, then of all rejected ones, as released; without rows that `without_header` leaves out."""
     completions = completions_of(items)
     encoded = encode_completions(items, tokenizer, max_length=config.max_length, overlong="left", name=config.texts)
-    enders = ender_ids(tokenizer.tokenizer, config.enders)
+    enders = ender_ids(tokenizer.tokenizer, config.enders, end_of_turn=tokenizer.end_of_turn_text)
     header = tokenizer.assistant_header()
     halves = [prompt_half(item.prompt, held_out_fraction=config.held_out_fraction, seed=config.seed) for item in items]
     rows = []
@@ -115,13 +118,13 @@ def origin_of(item: Preference, completion: Completion) -> Origin:
     return Origin(item=name, side=completion.side, place=completion.place, half="explain")
 
 
-def ender_ids(tokenizer: Any, enders: str) -> frozenset[int]:
+def ender_ids(tokenizer: Any, enders: str, *, end_of_turn: str) -> frozenset[int]:
     """Ids of the tokens that end a context.
 
     `exact`: the first id of each mark, as released; fused tokens such as `.\\n` are none. `ending-with`: also every token whose text,
     without what closes it, ends with a mark.
     """
-    exact = frozenset(sentence_ender_ids(tokenizer, tokenizer.eos_token)) - {tokenizer.unk_token_id}
+    exact = frozenset(sentence_ender_ids(tokenizer, end_of_turn)) - {tokenizer.unk_token_id}
     if enders == "exact":
         return exact
     marks = tuple({mark.strip() for mark in SENTENCE_ENDERS})

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sarm.backbone.decoder import filler, require_rows
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import load_reward_model
 from sarm.config.latents import SteeringConfig
@@ -24,7 +25,7 @@ from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import JobContext, UsageProblem
 from sarm.reward.models import SARM
 from sarm.reward.steering import Edit, FeatureSums, feature_scores_of_sums, select_latents
-from sarm.scoring.completions import Completion, completions_of, encode_completions
+from sarm.scoring.completions import Completion, completions_of, encode_completions, names_of
 from sarm.scoring.inference import RowBatch, score_rows
 from sarm.store.json_lines import write_lines
 
@@ -135,7 +136,9 @@ def _scored(
 
     first_masked = config.bos == "double-first-masked"
     ids = [row.ids for row in rows]
-    score_rows(model, ids, pad_id=tokenizer.pad_id, batch_tokens=config.batch_tokens, first_masked=first_masked, take=take)
+    require_rows(model.model, ids, names_of(items, name))
+    pad_id = filler(model.model, tokenizer.pad_id)
+    score_rows(model, ids, pad_id=pad_id, batch_tokens=config.batch_tokens, first_masked=first_masked, take=take)
     _require_finite(items, rewards)
     return Scored(items, rewards, indices, values, states, pooled)
 

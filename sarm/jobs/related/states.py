@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sarm.backbone.decoder import filler, require_rows
 from sarm.checkpoints.backbones import load_tokenizer, load_truncated_backbone
 from sarm.config.related import HarvestConfig
 from sarm.data.pairs import encode_pairs, read_pairs
@@ -22,16 +23,17 @@ from sarm.engine.checkpointer import Checkpointer
 from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import JobContext, UsageProblem
 from sarm.reward.sparse_model import StateReader
-from sarm.scoring.completions import encode_completions
+from sarm.scoring.completions import encode_completions, names_of
 from sarm.scoring.inference import padding_share, score_batch
 
 
 class Harvest(NamedTuple):
-    """Items, and the token rows of their replies in the same order; how many pairs were left out."""
+    """Items, and the token rows of their replies in the same order; how many pairs were left out; how each row is called in a message."""
 
     items: list[StatedItem]
     rows: list[list[int]]
     left_out: int
+    names: list[str]
 
 
 def harvest_states(config: HarvestConfig, context: JobContext) -> None:
@@ -49,8 +51,10 @@ def harvest_states(config: HarvestConfig, context: JobContext) -> None:
         raise UsageProblem(str(error)) from error
     dtype, device = torch_dtype(config.dtype), device_of(context.resources)
     backbone = load_truncated_backbone(folder, layer=config.layer, dtype=dtype, attention=config.attention, device=device)
+    require_rows(backbone, harvest.rows, harvest.names)
+    pad_id = filler(backbone, tokenizer.pad_id)
     reader = StateReader(backbone, hidden_size=backbone.config.hidden_size, pooling=config.pooling, header=header)
-    states, padding = _states(reader.to(device).eval(), harvest.rows, tokenizer.pad_id, config, context)
+    states, padding = _states(reader.to(device).eval(), harvest.rows, pad_id, config, context)
     write_states(context.output, harvest.items, states.to(dtype))
     facts = {
         **config.model_dump(mode="json"),
@@ -73,7 +77,8 @@ def _pairs(config: HarvestConfig, context: JobContext, tokenizer: ConversationTo
     kept = [pairs[one.place] for one in encoded]
     items = [StatedItem(id=pair.id, source=pair.source, prompt=prompt_digest(pair.prompt), chosen=1, rejected=1) for pair in kept]
     rows = [side for one in encoded for side in (one.chosen, one.rejected)]
-    return Harvest(items, rows, counts.dropped + counts.identical + counts.refused)
+    names = [f"pair {pair.id!r}" for pair in kept for _ in ("chosen", "rejected")]
+    return Harvest(items, rows, counts.dropped + counts.identical + counts.refused, names)
 
 
 def _completions(config: HarvestConfig, context: JobContext, tokenizer: ConversationTokenizer) -> Harvest:
@@ -101,7 +106,7 @@ def _completions(config: HarvestConfig, context: JobContext, tokenizer: Conversa
             )
         )
         start += count
-    return Harvest(items, [row.ids for row in rows], 0)
+    return Harvest(items, [row.ids for row in rows], 0, names_of(found, config.items))
 
 
 def _states(

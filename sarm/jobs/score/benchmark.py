@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from sarm.backbone.decoder import filler, require_rows
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import EPOCHS, load_reward_model
 from sarm.checkpoints.spread import Spread
@@ -24,7 +25,7 @@ from sarm.engine.devices import device_of, gpus_of, torch_dtype, use_threads
 from sarm.engine.group import ALONE, ProcessGroup, join
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 from sarm.reward.models import RewardModel
-from sarm.scoring.completions import completions_of, encode_completions, regroup
+from sarm.scoring.completions import completions_of, encode_completions, names_of, regroup
 from sarm.scoring.inference import RowBatch, dataset_order_batches, padding_share, score_batch
 from sarm.scoring.partial_rewards import PartialRewards
 from sarm.scoring.shared_rows import chunks_of_groups, computed_tokens, refuse_windows, score_chunk
@@ -35,7 +36,8 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     """Inputs: `model`, `benchmark`. Writes `rewards.jsonl` in the benchmark's order and `conditions.json`.
 
     Several processes share the batches, each of which is what one process would make of it. Resumes after the last whole batches.
-    Raises UsageProblem for a conversation that loses its end of turn, for a subset that is not there and for a reward that is not finite.
+    Raises UsageProblem for a conversation that loses its end of turn or that the model cannot read, for a subset that is not there
+    and for a reward that is not finite.
     """
     use_threads(context.resources)
     model_folder = model_after(config.epoch, context.inputs["model"])
@@ -48,7 +50,8 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     group = join(context.resources) if context.resources.processes > 1 else ALONE
     model = _loaded(config, model_folder, place_of(context))
     batches = Batches(config, items, [row.ids for row in rows])
-    rewards = all_rewards(model, batches, tokenizer.pad_id, context, group)
+    require_rows(model.model, batches.rows, names_of(items, config.benchmark))
+    rewards = all_rewards(model, batches, filler(model.model, tokenizer.pad_id), context, group)
     if not group.is_first:
         return
     scored = regroup(items, rows, rewards)

@@ -1,10 +1,11 @@
 """A reward for each conversation of a user's file, with the latents that carry it.
 
-Writes `rewards.jsonl`.
+Writes `rewards.jsonl`, `conditions.json` (the token that is scored).
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from sarm.checkpoints.reward_models.layouts import load_reward_model
 from sarm.config.score import ConversationScoringConfig
 from sarm.data.preferences import Conversation, read_conversations
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation
+from sarm.data.turn_ends import ON_COMMAND_LINE
 from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import EnvironmentProblem, JobContext
 from sarm.scoring.conversations import NamedRows, conversation_rewards, explained_rewards, head_latents
 from sarm.store.json_lines import write_lines
+from sarm.store.whole_files import write_whole
 
 
 def score_conversations(config: ConversationScoringConfig, context: JobContext) -> None:
-    """Locations: `model` (a folder), `conversations` (JSONL of {id?, messages}). Writes `rewards.jsonl`.
+    """Locations: `model` (a folder), `conversations` (JSONL of {id?, messages}). Writes `rewards.jsonl` and `conditions.json`.
 
     Raises UsageProblem when attribution is asked of a model whose reward is not linear in latents, for a wrong row and for a reward that
     is not finite; EnvironmentProblem for a missing file.
@@ -29,14 +32,15 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
     source, folder = context.locations["conversations"], context.locations["model"]
     if not source.exists():
         raise EnvironmentProblem(f"{source.name}: no such file; give a JSONL file of conversations")
-    tokenizer = ConversationTokenizer(load_tokenizer(folder), date_string=config.date_string)
+    asked: dict[str, Any] = {"end_of_turn": config.end_of_turn, "pooling": config.pooling}
+    tokenizer = ConversationTokenizer(load_tokenizer(folder), date_string=config.date_string, advice=ON_COMMAND_LINE, **asked)
     conversations, encoded, names = _read(source, tokenizer, config.max_length)
     model = load_reward_model(folder, dtype=torch_dtype(config.dtype), device=device_of(context.resources))
 
     def told(done: int) -> None:
         context.progress(done, len(encoded), "conversations", "")
 
-    rows = NamedRows([row.ids for row in encoded], names, tokenizer.pad_id)
+    rows = NamedRows([row.ids for row in encoded], names, tokenizer.pad_id, limit="--max-length")
     found: list[dict[str, Any]]
     if config.attribution:
         latents = head_latents(model, name=folder.name)
@@ -47,6 +51,11 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
     scored = enumerate(zip(conversations, encoded, found, strict=True))
     facts = ({"id": one.id or str(at), **reward, "tokens": len(row.ids), "truncated": row.truncated} for at, (one, row, reward) in scored)
     write_lines(context.output / "rewards.jsonl", facts)
+    eos = tokenizer.tokenizer.eos_token
+    # No template has to close a turn where its last token is asked for.
+    ends = "" if config.pooling == "last_token" else tokenizer.end_of_turn_text
+    conditions = {"pooling": config.pooling, "end_of_turn": ends, "eos_token": eos or ""}
+    write_whole(context.output / "conditions.json", json.dumps(conditions, indent=1) + "\n")
 
 
 def _read(

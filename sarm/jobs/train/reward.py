@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sarm.backbone.compiled_parts import compile_parts
+from sarm.backbone.decoder import filler, require_rows
 from sarm.backbone.packed_tokens import Packed
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import EPOCHS, save_weights
@@ -120,7 +121,7 @@ class RewardTraining:
         self.rows = PairRows(
             layout=row_layout(self.model, self.config),
             budget=self.context.resources.micro_batch_tokens,
-            pad_id=self.tokenizer.pad_id,
+            pad_id=filler(self.model.model, self.tokenizer.pad_id),
             header=self.header,
             dtype=self.dtype,
             device=self.device,
@@ -313,9 +314,12 @@ def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
     torch.manual_seed(config.seed)
     try:
         tokenizer = ConversationTokenizer(load_tokenizer(context.inputs["backbone"]), date_string=config.date_string)
+        tokenizer.require_padding()
         pairs, validation, counts = _encoded(config, context, tokenizer)
         device = device_of(context.resources)
         model = untrained_reward_model(config, context.inputs, dtype=torch_dtype(config.dtype), device=device)
+        both = [(f"pair {pair.id!r}", side) for pair in (*pairs, *validation) for side in pair.sides]
+        require_rows(model.model, [side for _, side in both], [name for name, _ in both])
         counted = _parameters(model, config)
         training = RewardTraining(config, context, model, tokenizer, pairs, validation)
     except (DataError, TokenizerProblem) as error:

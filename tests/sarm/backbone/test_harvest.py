@@ -84,7 +84,7 @@ def test_a_sequence_beyond_the_models_context_is_refused_naming_its_document() -
     backbone = truncated_backbone(Qwen3Config(**SMALL, head_dim=8), 2).eval()
     harvest = Harvest(backbone, [1], batch_tokens=64, device=CPU)
     assert len(harvest.states([TextSequence([7] * 64, [63], 0)])[1]) == 1
-    with pytest.raises(UsageProblem, match=r"corpus\.jsonl:6: a sequence of 65 tokens exceeds the model's context of 64; lower max_tokens"):
+    with pytest.raises(UsageProblem, match=r"corpus\.jsonl:6: 65 tokens, but the model has 64 positions; lower max_tokens to 64"):
         harvest.states([TextSequence([7] * 3, [2], 0), TextSequence([7] * 65, [64], 5)])
 
 

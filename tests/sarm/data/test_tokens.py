@@ -167,17 +167,16 @@ def test_literal_bos_in_a_reply_is_kept(words: Any) -> None:
     ("settings", "complaint"),
     [
         ({"chat_template": None}, r"no chat template; put chat_template\.jinja into the folder"),
-        ({"eos_token": None}, r"no eos token to end a turn; set eos_token in the folder's tokenizer_config\.json"),
         ({"pad_token": None}, r"no pad token; set pad_token .*backbones\.<slot>\.pad_token"),
         ({"pad_token": "<|eot_id|>"}, "pad equals the end-of-turn token '<|eot_id|>', so pooling would be ambiguous"),
     ],
 )
-def test_tokenizer_that_cannot_hold_a_conversation_is_refused(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
+def test_tokenizer_with_which_a_model_cannot_be_trained_is_refused(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
     save_word_tokenizer(tmp_path / "mine", **settings)
     if "chat_template" in settings:
         (tmp_path / "mine" / "chat_template.jinja").unlink()
     with pytest.raises(TokenizerProblem, match=complaint) as refusal:
-        ConversationTokenizer(load_tokenizer(tmp_path / "mine"))
+        ConversationTokenizer(load_tokenizer(tmp_path / "mine")).require_padding()
     assert str(refusal.value).startswith("mine: ") and "\n" not in str(refusal.value)
 
 

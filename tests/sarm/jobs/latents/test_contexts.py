@@ -86,7 +86,7 @@ def test_a_row_whose_header_was_cut_is_read_whole_or_left_out(model: Path) -> No
 def test_fused_enders_are_tokens_that_end_with_a_mark(model: Path) -> None:
     tokenizer = load_tokenizer(model)
     tokenizer.add_tokens([".\n\n", '."', "..x"])
-    exact, fused = ender_ids(tokenizer, "exact"), ender_ids(tokenizer, "ending-with")
+    exact, fused = (ender_ids(tokenizer, kind, end_of_turn=tokenizer.eos_token) for kind in ("exact", "ending-with"))
     assert tokenizer.unk_token_id not in exact
     assert {tokenizer.convert_ids_to_tokens(number) for number in fused - exact} == {".\n\n", '."'}
 

@@ -189,8 +189,9 @@ def test_two_bos_are_kept_masked_or_one_of_them_dropped(tokenizer: Any) -> None:
 def test_a_pad_token_that_ends_turns_does_not_matter_where_rows_are_pooled_by_length(tokenizer: Any) -> None:
     tokenizer.pad_token = tokenizer.eos_token
     assert HarnessTokenizer(tokenizer).pad_id == tokenizer.eos_token_id
+    assert ConversationTokenizer(tokenizer).pad_id == tokenizer.eos_token_id
     with pytest.raises(TokenizerProblem, match="pad equals the end-of-turn"):
-        ConversationTokenizer(tokenizer)
+        ConversationTokenizer(tokenizer).require_padding()
     tokenizer.chat_template = None
     with pytest.raises(TokenizerProblem, match="no chat template"):
         HarnessTokenizer(tokenizer)

@@ -100,3 +100,34 @@ def test_missing_file_and_wrong_rows_are_named(tmp_path: Path) -> None:
         score(tmp_path / "user-last", rows=[{"messages": turns("x")[:1]}])
     with pytest.raises(UsageProblem, match=r"talk\.jsonl:2: messages: Field required"):
         score(tmp_path / "no-messages", rows=[{"messages": turns("x")}, {"text": "x"}])
+
+
+GEMMA = "{% for m in messages %}{{ m.role + ' ' + m.content + '<|eot_id|>' + newline }}{% endfor %}"
+
+
+@pytest.mark.parametrize("eos", ["<|eot_id|>", "<|end_of_text|>", None])
+@pytest.mark.parametrize("pad", ["<|eot_id|>", "<|end_of_text|>", None])
+def test_a_tokenizer_of_somebody_else_is_scored_at_the_end_of_each_row(eos: str | None, pad: str | None, tmp_path: Path) -> None:
+    save_word_tokenizer(tmp_path / "words", eos_token=eos, pad_token=pad)
+    (tmp_path / "words" / "chat_template.jinja").write_text(GEMMA.replace("newline", "'\n'"))
+    save_reward_model(tmp_path / "model", model(), encoder="sae", tokenizer=tmp_path / "words")
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps({"messages": turns(reply)}) + "\n" for reply in REPLIES))
+    context = job_context(tmp_path, locations={"model": tmp_path / "model", "conversations": tmp_path / "talk.jsonl"})
+    score_conversations(ConversationScoringConfig(model_digest="", conversations_digest=""), context)
+    ours, tokenizer = load_reward_model(tmp_path / "model"), load_tokenizer(tmp_path / "model")
+    for row, reply in zip(read_rows(context.output / "rewards.jsonl"), REPLIES, strict=True):
+        text = "".join(f"{turn['role']} {turn['content']}<|eot_id|>" for turn in turns(reply))
+        ids = [0, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        with torch.no_grad():
+            alone = float(ours(torch.tensor([ids]), torch.tensor([len(ids) - 1])).rewards)
+        assert (row["tokens"], row["reward"]) == (len(ids), pytest.approx(alone, abs=1e-5))
+    told = json.loads((context.output / "conditions.json").read_text())
+    assert told == {"pooling": "end_of_turn", "end_of_turn": "<|eot_id|>", "eos_token": eos or ""}
+
+
+def test_the_scored_token_can_be_chosen(tmp_path: Path) -> None:
+    rows = [score(tmp_path / name, **changes) for name, changes in {"a": {}, "b": {"end_of_turn": "<|eot_id|>"}}.items()]
+    assert rows[0] == rows[1]
+    with pytest.raises(UsageProblem, match="no token '<end>' to end a turn; give --end-of-turn TOKEN, or --pooling last-token"):
+        score(tmp_path / "c", end_of_turn="<end>")
+    assert len(score(tmp_path / "d", pooling="last_token")) == len(REPLIES)
