@@ -1,7 +1,8 @@
 """Commands that judge: diff, claims, leaderboard, report.
 
 Exit codes of `diff`: 0 no verdict of --fail-on; 5 something is missing, 3 something differs, 4 something is inconclusive, in this order and
-only if --fail-on names it; before any verdict 2 for what was asked for or holds wrong values, 6 for files that cannot be trusted.
+only if --fail-on names it (with --items 5 for an item that one file lacks, 3 for an outcome that differs); before any verdict 2 for what
+was asked for or holds wrong values, 6 for files that cannot be trusted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from replication.cli.item_diff import compare_items
 from replication.cli.options import (
     DEFAULT_STORE,
     MISSING_RESULTS,
@@ -55,21 +57,27 @@ def diff(
         Literal["text", "md", "json", "junit", "github"], typer.Option("--format", help="github also fills the step summary.")
     ] = "text",
     fail_on: Annotated[str, typer.Option("--fail-on", help=f"Of {', '.join(FAILABLE)}; comma-separated.")] = "differs,missing",
+    items: Annotated[bool, typer.Option("--items", help="Item by item: --row against a FILE of rewards, official or ours.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="With --items, all that differ; without, the worst twenty.")] = False,
     asked: ExperimentOptions,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Our numbers against a reference, a verdict for each cell. Exit codes: 5 missing, 3 differs, 4 inconclusive, as --fail-on says."""
-    from replication.report.verdicts.diff import diff_of, exit_code, load_results, only_row  # noqa: PLC0415 - statistics are not needed by --help
+    from replication.report.verdicts.diff import diff_of, exit_code, only_row  # noqa: PLC0415 - statistics are not needed by --help
     from replication.report.verdicts.diff_formats import diff_text  # noqa: PLC0415 - as above
 
     named = _fail_on(fail_on)
     (wanted,) = experiments_named([experiment])[:1]
-    if against not in REFERENCES and not Path(against).is_file():
-        problem = f"--against {against}: neither one of {', '.join(REFERENCES)} nor a results file; {nearest(against, REFERENCES)}"
-        raise UsageProblems([problem])
-    report = _of_store(wanted, asked.chosen, store) if results is None else load_results(results, row=row)
-    if results is not None and report.experiment != wanted.name:
-        raise IntegrityProblem(f"{results}: holds {report.experiment}, not {wanted.name}")
+    if items:
+        command = _run_command(wanted.name, asked.chosen)
+        code = compare_items(
+            wanted, row=row, against=against, results=results, chosen=asked.chosen, store=store, form=output_format, everything=everything,
+            fail_on=named, command=command,
+        )  # fmt: skip
+        raise typer.Exit(code)
+    if everything:
+        raise UsageProblems(["--all has a meaning with --items alone: every cell of a table is shown anyway"])
+    report = _judged(wanted, against=against, results=results, row=row, chosen=asked.chosen, store=store)
     found = diff_of(only_row(report, row) if row else report, against)
     typer.echo(diff_text(found, output_format), nl=False)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -77,6 +85,19 @@ def diff(
         with Path(summary).open("a", encoding="utf-8") as out:
             out.write(diff_text(found, "md"))
     raise typer.Exit(exit_code(found, named))
+
+
+def _judged(experiment: Experiment, *, against: str, results: Path | None, row: str, chosen: Chosen, store: Path) -> Report:
+    """The report that is held against a reference, which is one. Raises UsageProblems, IntegrityProblem, ResultsError."""
+    from replication.report.verdicts.diff import load_results  # noqa: PLC0415 - statistics are not needed by --help
+
+    if against not in REFERENCES and not Path(against).is_file():
+        problem = f"--against {against}: neither one of {', '.join(REFERENCES)} nor a results file; {nearest(against, REFERENCES)}"
+        raise UsageProblems([problem])
+    report = _of_store(experiment, chosen, store) if results is None else load_results(results, row=row)
+    if results is not None and report.experiment != experiment.name:
+        raise IntegrityProblem(f"{results}: holds {report.experiment}, not {experiment.name}")
+    return report
 
 
 def _fail_on(text: str) -> tuple[str, ...]:

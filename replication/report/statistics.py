@@ -272,3 +272,12 @@ def range_bound(groups: int, *, alpha: float) -> float:
     from scipy import stats  # noqa: PLC0415
 
     return float(stats.studentized_range.ppf(1 - alpha, groups, math.inf))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's correlation of ranks, equal values sharing theirs; None below two values or where one side is constant."""
+    from scipy import stats  # noqa: PLC0415
+
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    return float(stats.spearmanr(first, second).statistic)

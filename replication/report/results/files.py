@@ -114,7 +114,7 @@ def _interval(ours: Measurement, benchmark: BenchmarkName) -> tuple[float, float
 
 def _copied(recipe: Recipe, store: ArtifactStore, folder: Path, experiment: str, wanted: set[str]) -> Iterator[RewardFile]:
     """Copies the rewards of every artifact that a cell rests on."""
-    for model, seed, benchmark, job in _scorings(recipe, store):
+    for model, seed, benchmark, job in scorings(recipe, store):
         artifact = f"{job.kind}/{job.short_key}"
         if artifact not in wanted:
             continue
@@ -129,7 +129,8 @@ def _copied(recipe: Recipe, store: ArtifactStore, folder: Path, experiment: str,
         )
 
 
-def _scorings(recipe: Recipe, store: ArtifactStore) -> Iterator[tuple[str, int | None, BenchmarkName, Job]]:
+def scorings(recipe: Recipe, store: ArtifactStore) -> Iterator[tuple[str, int | None, BenchmarkName, Job]]:
+    """Row, seed (None where there is none), benchmark and job of every scoring of a recipe, whether the store has it or not."""
     for training in recipe.trainings:
         for benchmark, job in training.scores.items():
             yield training.row.name, training.seed, benchmark, job

@@ -78,6 +78,15 @@ def read_rewards(path: Path, benchmark: ScoredBenchmark) -> list[ScoredPreferenc
     return items
 
 
+def benchmark_of(path: Path) -> ScoredBenchmark:
+    """Whose rewards a file holds, by its first item. Raises DataError as `read_rewards`."""
+    for line in _lines(path):
+        label = str(line.content.get("domain") or line.content.get("subset") or "")
+        styled = "score_chosen" in line.content or "score_rejected" in line.content
+        return "rmbench" if styled or label.startswith(RMBENCH_DOMAINS) else "rewardbench2"
+    raise DataError(f"{path}: no items; write one JSON object a line")
+
+
 def repeated_ids(items: Iterable[ScoredPreference]) -> int:
     """How many items have an id that an earlier item of their subset has; Ties, whose rows may share one, left out."""
     names = [(item.subset, item.id) for item in items if item.id and item.subset != "Ties"]

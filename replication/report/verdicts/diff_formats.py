@@ -96,12 +96,16 @@ def _github(found: Diff) -> str:
     worst = [row for row in found.worst_first() if row.verdict in COMMANDS]
     lines = []
     for row in worst[:ANNOTATIONS]:
-        title = _property(f"{row.verdict}: {row.label}, {row.column}")
-        message = _data(f"ours {row.ours or 'none'}, reference {row.reference or 'none'}; {row.reason}")
-        lines.append(f"::{COMMANDS[row.verdict]} title={title}::{message}")
+        message = f"ours {row.ours or 'none'}, reference {row.reference or 'none'}; {row.reason}"
+        lines.append(workflow_command(COMMANDS[row.verdict], f"{row.verdict}: {row.label}, {row.column}", message))
     if len(worst) > ANNOTATIONS:
         lines.append(f"{len(worst) - ANNOTATIONS} more are in the summary")
     return "\n".join([*lines, f"{found.experiment} against {found.against}: {totals(found)}"]) + "\n"
+
+
+def workflow_command(command: str, title: str, message: str) -> str:
+    """An annotation in GitHub's form."""
+    return f"::{command} title={_property(title)}::{_data(message)}"
 
 
 def _data(text: str) -> str:

@@ -1,0 +1,253 @@
+"""Two files of per-item rewards, item by item: where they agree, where they do not, and the official numbers of both."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from replication.frozen import Frozen
+from replication.report.results.reading import ResultsError
+from replication.report.results.score_files import ScoredBenchmark, repeated_ids
+from replication.report.statistics import rank_correlation
+from sarm.data.preferences import DataError, ScoredPreference
+from sarm.metrics.credits import BenchmarkScores, ScoringError
+from sarm.metrics.rewardbench2 import rewardbench2_scores
+from sarm.metrics.rmbench import RMBENCH_DOMAINS, rmbench_scores
+
+Outcome = Literal["right", "wrong", "tied"]
+TOTAL = "all"
+# How many items of one file alone are named.
+NAMED = 5
+
+
+class Place(NamedTuple):
+    """Which item: its subset, its id, and which of those with that id, from 1, in the file's order."""
+
+    subset: str
+    id: str
+    number: int
+
+    @property
+    def text(self) -> str:
+        """The id, with a count where it is not the first of that id."""
+        shown = self.id or "item"
+        return shown if self.id and self.number == 1 else f"{shown}#{self.number}"
+
+
+class ItemDifference(Frozen):
+    """An item whose outcome is another in the two files. A margin is the worst right reward minus the best wrong one."""
+
+    subset: str
+    id: str
+    ours: str
+    theirs: str
+    our_margin: float
+    their_margin: float
+
+
+class SubsetItems(Frozen):
+    """The items of a subset that both files have."""
+
+    subset: str
+    items: int
+    agree: int = Field(description="With the same outcome; RM-Bench: of all nine comparisons.")
+    differ: int
+    better_here: int = Field(description="Of those that differ, those with more right in our file; a tie counts half.")
+    better_there: int
+    identical: int = Field(description="Items whose rewards are all equal, to the last digit.")
+    correlation: float | None = Field(description="Spearman's, over the rewards of all completions; null where it is not defined.")
+
+
+class OfficialNumber(Frozen):
+    """A metric of the benchmark over all items of each file, in percent; null where a file does not allow it."""
+
+    name: str
+    ours: float | None
+    theirs: float | None
+
+
+class ItemsDiff(Frozen):
+    """The whole comparison; `differences` are the worst first, `differing` counts them all."""
+
+    experiment: str
+    row: str
+    benchmark: ScoredBenchmark
+    ours: str
+    against: str
+    subsets: tuple[SubsetItems, ...] = Field(description="By subset, then all of them.")
+    numbers: tuple[OfficialNumber, ...]
+    differing: int
+    differences: tuple[ItemDifference, ...]
+    only_ours: tuple[str, ...] = Field(description="Items that the other file lacks.")
+    only_theirs: tuple[str, ...] = Field(description="Items that ours lacks.")
+    repeated_ids: tuple[int, int] = Field(description="Items of ours and of theirs whose id another of their subset has.")
+
+
+class _Pair(NamedTuple):
+    place: Place
+    ours: ScoredPreference
+    theirs: ScoredPreference
+
+
+def items_diff(
+    ours: Sequence[ScoredPreference],
+    theirs: Sequence[ScoredPreference],
+    *,
+    benchmark: ScoredBenchmark,
+    names: Mapping[Literal["experiment", "row", "ours", "against"], str],
+) -> ItemsDiff:
+    """The comparison of two lists of items, matched by subset, id and order among equal ids.
+
+    Raises ResultsError (6) where no item is in both, or an item has another number of completions; DataError for rewards without a metric.
+    """
+    named = all(item.subset for item in (*ours, *theirs))
+    mine, others = (_placed(items, benchmark, named=named) for items in (ours, theirs))
+    pairs = [_Pair(place, mine[place], others[place]) for place in mine if place in others]
+    if not pairs:
+        raise ResultsError(f"{names['against']}: has no item of {names['ours']} by subset and id, so it is of other data; no comparison")
+    for pair in pairs:
+        _refuse_other_completions(pair, names["against"])
+    apart = [pair for pair in pairs if outcomes(pair.ours, benchmark) != outcomes(pair.theirs, benchmark)]
+    different = sorted(apart, key=_worst(pairs, benchmark))
+    subsets = [subset for subset in dict.fromkeys(place.subset for place in mine) if subset]
+    parts = [(subset, [pair for pair in pairs if pair.place.subset == subset]) for subset in subsets]
+    return ItemsDiff(
+        experiment=names["experiment"],
+        row=names["row"],
+        ours=names["ours"],
+        against=names["against"],
+        benchmark=benchmark,
+        subsets=tuple(_subset(name, found, benchmark) for name, found in [*parts, (TOTAL, pairs)]),
+        numbers=_numbers(_scores(ours, benchmark), _scores(theirs, benchmark)),
+        differing=len(different),
+        differences=tuple(_difference(pair, benchmark) for pair in different),
+        only_ours=tuple(f"{place.subset} {place.text}".strip() for place in mine if place not in others),
+        only_theirs=tuple(f"{place.subset} {place.text}".strip() for place in others if place not in mine),
+        repeated_ids=(repeated_ids(ours), repeated_ids(theirs)),
+    )  # fmt: skip
+
+
+def outcomes(item: ScoredPreference, benchmark: ScoredBenchmark) -> tuple[Outcome, ...]:
+    """Of RM-Bench each of the nine comparisons; else one: whether the right completions are above the wrong ones (of Ties all of them)."""
+    if benchmark == "rmbench":
+        return tuple(_outcome(better - worse) for better, worse in product(item.chosen_rewards, item.rejected_rewards))
+    return (_outcome(margin(item, benchmark)),)
+
+
+def margin(item: ScoredPreference, benchmark: ScoredBenchmark) -> float:
+    """How far the right completions are above the wrong ones; outside Ties and RM-Bench the first is right and all others are wrong.
+
+    Source: reroll_and_score_dataset and process_single_model of allenai/reward-bench, compute_accuracy of THU-KEG/RM-Bench.
+    """
+    if benchmark == "rmbench" or item.subset == "Ties":
+        low, high = min(item.chosen_rewards), max(item.rejected_rewards)
+    else:
+        low, high = item.chosen_rewards[0], max((*item.chosen_rewards[1:], *item.rejected_rewards))
+    # Two equal infinities are a tie; their difference would be no number.
+    return 0.0 if low == high else low - high
+
+
+def _outcome(difference: float) -> Outcome:
+    return "right" if difference > 0 else "wrong" if difference < 0 else "tied"
+
+
+def _credit(item: ScoredPreference, benchmark: ScoredBenchmark) -> float:
+    found = outcomes(item, benchmark)
+    return math.fsum({"right": 1.0, "tied": 0.5, "wrong": 0.0}[one] for one in found) / len(found)
+
+
+def _placed(items: Sequence[ScoredPreference], benchmark: ScoredBenchmark, *, named: bool) -> dict[Place, ScoredPreference]:
+    """Items by their place. Where a file names no subset (RM-Bench's domain files), none is looked at in either."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found = {}
+    for item in items:
+        subset = _domain(item.subset) if benchmark == "rmbench" else item.subset
+        name = (subset if named else "", item.id)
+        seen[name] += 1
+        found[Place(*name, seen[name])] = item
+    return found
+
+
+def _domain(subset: str) -> str:
+    return next((one for one in RMBENCH_DOMAINS if subset.startswith(one)), subset)
+
+
+def _refuse_other_completions(pair: _Pair, against: str) -> None:
+    mine, others = ((len(one.chosen_rewards), len(one.rejected_rewards)) for one in (pair.ours, pair.theirs))
+    if mine != others:
+        counts = f"{others[0]} right and {others[1]} wrong completions, ours {mine[0]} and {mine[1]}"
+        raise ResultsError(f"{against}: {pair.place.subset} {pair.place.text}: has {counts}: other data under one id; no comparison")
+
+
+def _worst(pairs: Sequence[_Pair], benchmark: ScoredBenchmark) -> Callable[[_Pair], tuple[float, float]]:
+    """Sorts by how far the credits are apart, then by how surely both sides say the opposite, in spreads of each side's rewards."""
+    here = _spread([one for pair in pairs for one in _rewards(pair.ours)])
+    there = _spread([one for pair in pairs for one in _rewards(pair.theirs)])
+
+    def key(pair: _Pair) -> tuple[float, float]:
+        apart = abs(_credit(pair.ours, benchmark) - _credit(pair.theirs, benchmark))
+        sure = min(abs(margin(pair.ours, benchmark)) / here, abs(margin(pair.theirs, benchmark)) / there)
+        return (-apart, -sure)
+
+    return key
+
+
+def _spread(rewards: Sequence[float]) -> float:
+    finite = [one for one in rewards if math.isfinite(one)]
+    return (statistics.pstdev(finite) if finite else 0.0) or 1.0
+
+
+def _rewards(item: ScoredPreference) -> tuple[float, ...]:
+    return item.chosen_rewards + item.rejected_rewards
+
+
+def _subset(name: str, pairs: Sequence[_Pair], benchmark: ScoredBenchmark) -> SubsetItems:
+    agree = sum(outcomes(pair.ours, benchmark) == outcomes(pair.theirs, benchmark) for pair in pairs)
+    credits = [(_credit(pair.ours, benchmark), _credit(pair.theirs, benchmark)) for pair in pairs]
+    return SubsetItems(
+        subset=name, items=len(pairs), agree=agree, differ=len(pairs) - agree,
+        better_here=sum(mine > other for mine, other in credits), better_there=sum(mine < other for mine, other in credits),
+        identical=sum(_rewards(pair.ours) == _rewards(pair.theirs) for pair in pairs),
+        correlation=rank_correlation(
+            [one for pair in pairs for one in _rewards(pair.ours)], [one for pair in pairs for one in _rewards(pair.theirs)]
+        ),
+    )  # fmt: skip
+
+
+def _difference(pair: _Pair, benchmark: ScoredBenchmark) -> ItemDifference:
+    def said(item: ScoredPreference) -> str:
+        found = outcomes(item, benchmark)
+        return found[0] if len(found) == 1 else f"{found.count('right')} of {len(found)}"
+
+    return ItemDifference(
+        subset=pair.place.subset, id=pair.place.text, ours=said(pair.ours), theirs=said(pair.theirs),
+        our_margin=margin(pair.ours, benchmark), their_margin=margin(pair.theirs, benchmark),
+    )  # fmt: skip
+
+
+def _scores(items: Sequence[ScoredPreference], benchmark: ScoredBenchmark) -> BenchmarkScores:
+    try:
+        return rewardbench2_scores(items) if benchmark == "rewardbench2" else rmbench_scores(items)
+    except ScoringError as error:
+        raise DataError(str(error)) from error
+
+
+def _numbers(ours: BenchmarkScores, theirs: BenchmarkScores) -> tuple[OfficialNumber, ...]:
+    def percent(scores: BenchmarkScores, name: str) -> float | None:
+        return 100 * scores.metrics[name].value if name in scores.metrics else None
+
+    names = dict.fromkeys([*ours.metrics, *theirs.metrics])
+    return tuple(OfficialNumber(name=name, ours=percent(ours, name), theirs=percent(theirs, name)) for name in names)
+
+
+def items_exit_code(found: ItemsDiff, fail_on: Sequence[str]) -> int:
+    """0, or what `--fail-on` names: 5 where an item is in one file only, 3 where an outcome differs, in this order."""
+    if "missing" in fail_on and (found.only_ours or found.only_theirs):
+        return 5
+    return 3 if "differs" in fail_on and found.differing else 0
