@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -190,10 +191,16 @@ def _take_stdout() -> TextIO:
 
 
 def _keep_traceback(store: ArtifactStore) -> Path:
-    path = store.root / ".logs" / f"process-{os.getpid()}-traceback.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(traceback.format_exc(), encoding="utf-8")
-    return path
+    """Write the current traceback into the store's logs, or among the temporary files where the store cannot be written."""
+    name = f"process-{os.getpid()}-traceback.txt"
+    for folder in (store.root / ".logs", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(traceback.format_exc(), encoding="utf-8")
+        except OSError:
+            continue
+        return folder / name
+    return Path(os.devnull)
 
 
 def _leave(code: int) -> None:

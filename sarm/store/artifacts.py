@@ -208,15 +208,27 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def reporting_full_disk(self) -> Iterator[None]:
-        """Around what writes to the store: makes its folders; raises EnvironmentProblem where the disk is full."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / ".staging").mkdir(exist_ok=True)
+        """Around what writes to the store: makes its folders; raises EnvironmentProblem where the disk is full or cannot be written."""
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / ".staging").mkdir(exist_ok=True)
             yield
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            problem = self.disk_problem(error)
+            if problem is None:
                 raise
-            raise self.space_problem() from error
+            raise problem from error
+
+    def disk_problem(self, error: BaseException) -> EnvironmentProblem | None:
+        """The error for the user where a disk was full or became read-only (as after a disk's own fault); None for any other."""
+        if is_full_disk(error):
+            return self.space_problem()
+        if is_read_only(error):
+            return EnvironmentProblem(
+                f"the store {self.root} cannot be written (read-only file system); what is there is kept: make it writable, or "
+                "choose another with --store, and the same command continues"
+            )
+        return None
 
     def space_problem(self) -> EnvironmentProblem:
         """The error for a full disk under the store."""
@@ -225,3 +237,17 @@ class ArtifactStore:
             f"no space left in the store {self.root} ({free:,} bytes free); the work so far is kept: free some space "
             "(`replicate store gc`) and the same command continues"
         )
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a disk or quota was full; native writers (safetensors, torch) say so only in their text."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or "os error 28" in str(error)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether a file system cannot be written, which it may become under a running job (a disk's fault, a lost mount)."""
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return True
+    return "Read-only file system" in str(error) or "os error 30" in str(error)

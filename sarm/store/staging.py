@@ -162,7 +162,8 @@ class StagingArea:
         """Give the work up but keep it: the next process that asks resumes it. Returns the folder it now has."""
         staging.heartbeat.stop()
         free = staging.folder.with_name(FREE + secrets.token_hex(8))
-        with contextlib.suppress(FileNotFoundError):
+        # Taken over by another, or on a disk that cannot be written: then the name stays, and the end of this process frees it.
+        with contextlib.suppress(OSError):
             staging.folder.rename(free)
         return free
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 import traceback
@@ -149,8 +148,9 @@ class JobProcess:
                 try:
                     if self.stop_requested():
                         raise Interrupted("stopped on request between two jobs; the same command continues")
-                    self._claim(pending, outcomes, releases)
-                    self._execute([staging for _, staging in outcomes if isinstance(staging, Staging)], done)
+                    with self.store.reporting_full_disk():
+                        self._claim(pending, outcomes, releases)
+                        self._execute([staging for _, staging in outcomes if isinstance(staging, Staging)], done)
                 except JobError as problem:
                     if isinstance(problem, DeviceLost):
                         self.device_lost.set()
@@ -242,9 +242,7 @@ class JobProcess:
             return error
         if any(not staging.held for staging in stagings):
             return EnvironmentProblem("another process took this work over, since this one seemed dead; the same command continues")
-        if is_full_disk(error):
-            return self.store.space_problem()
-        problem = device_problem(error)
+        problem = self.store.disk_problem(error) or device_problem(error)
         if isinstance(problem, DeviceLost):
             kept = any(checkpoint_time(staging.folder) for staging in stagings)
             told = "its last checkpoint is kept" if kept else "no checkpoint was written yet"
@@ -290,13 +288,6 @@ def refuse_processes(request: JobRequest, config: JobConfig) -> None:
 def worst(codes: Sequence[int]) -> int:
     """The exit code of several failures, 0 without any."""
     return next((code for code in PRECEDENCE if code in codes), max(codes, default=0))
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether a disk or quota was full; native writers (safetensors, torch) say so only in their text."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return "No space left on device" in str(error) or "os error 28" in str(error)
 
 
 def _append(path: Path, text: str) -> None:
