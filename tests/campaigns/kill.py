@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from faults import FAULTS, Fault, shim
 from killed_run import MOMENTS, TARGETS, Kill, killed
-from tiny_run import Place, differences, write_profile
+from tiny_run import Place, copy_code, differences, write_profile
 
 # Source: docs/usage.md; what `replicate table1` may end with where it was disturbed.
 DOCUMENTED = (0, 1, 2, 5, 6, 7, 75, 130)
@@ -63,6 +63,7 @@ class Campaign:
         self.folder = folder
         self.seed = seed
         self.tally = Tally()
+        copy_code(folder)
         self.profiles = {processes: write_profile(folder, processes=processes) for processes in (1, 2)}
         self.wanted: dict[int, dict[str, str]] = {}
         self.shim = shim(folder)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,14 @@ OF_THE_RUN = frozenset({"seconds", "started", "ended", "peak_memory_bytes", "pea
 KEY = re.compile(r"/[0-9a-f]{12}")
 NUMBER = re.compile(r"\d+\.\d+")
 LONGEST_SECONDS = 240.0
+
+
+def copy_code(folder: Path) -> Path:
+    """A copy of the project to run, so that who edits or commits meanwhile changes no table: tables name the code's commit."""
+    code = folder / "code"
+    for part in ("sarm", "replication", "tables/published", "tables/templates", "slurm"):
+        shutil.copytree(ROOT / part, code / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return code
 
 
 def write_profile(folder: Path, *, processes: int) -> Path:
@@ -66,7 +75,7 @@ class Place:
         temporary.mkdir(parents=True, exist_ok=True)
         words = ["table1", "--profile", str(self.profile), "--yes", "--workers", str(self.workers)]
         command = [sys.executable, "-m", "replication.cli", *words, "--store", str(self.store), "--out", str(self.rendered)]
-        paths = [*filter(None, [environment.get("PYTHONPATH", "")]), str(ROOT)]
+        paths = [*filter(None, [environment.get("PYTHONPATH", "")]), str(self.folder.parent / "code")]
         base = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         # Compiled files of this campaign lie beside it: what is imported hundreds of times is compiled once.
         compiled = self.folder.parent / "compiled"
