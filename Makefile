@@ -3,6 +3,7 @@
 #   make test       set everything up, then the fast tests;  make test-all: the slow ones too
 #   make test-gpu PYTHON=...   the tests that need a GPU, with the Python given, into which nothing is installed
 #   make test-torch TORCH=2.6.0   what computes, with another torch in an environment of its own (old releases come with CUDA: 6 GB)
+#   make campaigns  kill, starve and mislead tiny runs for hours;  CAMPAIGN_ARGS='--count 1' for minutes
 #   PYTHON=python3.12 make venv      another interpreter;  PROFILE=..., PYTEST_ARGS=..., VENV=... are passed on
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ TRITON := triton==3.9.0
 TORCH ?= 2.6.0
 OTHER := $(VENV)-torch-$(TORCH)
 
-.PHONY: table1 reference picture test test-all test-gpu test-torch lint venv constraints
+.PHONY: table1 reference picture campaigns test test-all test-gpu test-torch lint venv constraints
 
 table1: $(STAMP)
 	$(BIN)/replicate table1 --profile $(PROFILE)
@@ -31,6 +32,11 @@ test: $(STAMP)
 
 test-all: $(STAMP) $(KERNELS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Kills, full disks and clocks set back (docs/reliability.md). A seed is printed; CAMPAIGN_ARGS='--seed N --round R' repeats a round.
+CAMPAIGN_ARGS ?=
+campaigns: $(STAMP)
+	$(BIN)/python tests/campaigns/kill.py $(CAMPAIGN_ARGS)
 
 test-gpu:
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m pytest -m gpu -ra --durations=5 -p no:cacheprovider tests/gpu $(PYTEST_ARGS)

@@ -6,6 +6,7 @@ Events go to stdout as JSON lines; everything that libraries print goes to the j
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import TextIO, cast
 
 from pydantic import ValidationError
 
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--together", type=Path, help="folder shared by several processes at one list: each takes what is ready and free")
     parser.add_argument("--registry", default="sarm.jobs.process.registry:REGISTRY", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    stderr = sys.stderr
+    stderr = cast(TextIO, _Lenient())
     store = ArtifactStore(options.store)
     state = StateFile(os.environ.get("SARM_STATE_FILE", ""), store)
     leaders: list[Leader] = []
@@ -171,6 +172,22 @@ def _run(options: argparse.Namespace, store: ArtifactStore, state: StateFile, st
         leader=leaders[0] if leaders else None,
     )
     return process.run(requests)
+
+
+class _Lenient(io.TextIOBase):
+    """The process's stderr, which launchers keep in the store: on a full disk it falls silent, and the exit code still tells."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+
+    def write(self, text: str, /) -> int:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            # What is left in its buffer would fail again at the end of the interpreter.
+            self._stream = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        return len(text)
 
 
 def read_requests(path: Path) -> list[JobRequest]:

@@ -251,9 +251,11 @@ def token_folders(slot: Path) -> list[Path]:
 def checkpoint_time(folder: Path) -> float:
     """Time of the newest file in a token folder's checkpoint, seconds; 0 without one."""
     newest = 0.0
-    for path in (folder / "checkpoint").rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            newest = max(newest, path.stat().st_mtime)
+    # `os.walk` leaves out a folder that its owner renames or prunes while we look, where `rglob` raises.
+    for parent, _, files in os.walk(folder / "checkpoint"):
+        for name in files:
+            with contextlib.suppress(OSError):
+                newest = max(newest, (Path(parent) / name).stat().st_mtime)
     return newest
 
 

@@ -42,8 +42,9 @@ class Fault:
         return self.name
 
     def run(self, place: Place, library: Path | None, chance: random.Random, *, early: bool) -> Outcome:
-        """One run under this fault, from its start with `early`. It counts where the run noticed, or where nothing should have been noticed."""
-        after, back = chance.randrange(1 if early else self.most), chance.choice((60, 3600, 86400, 400 * 86400))
+        """One run under this fault, from its start with `early`. It counts where the run noticed it, or should notice nothing."""
+        after = chance.randrange(1 if early else self.most)
+        back = chance.choice((60, 3600, 86400, 400 * 86400))
         if self.word == "clock":
             # Something to go on from, written at a time that is then in the future.
             killed(place, Kill("group", "renaming a checkpoint"), chance)

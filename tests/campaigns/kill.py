@@ -185,7 +185,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     print(f"seed {options.seed}", flush=True)
     end = time.monotonic() + options.seconds
-    with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
+    with tempfile.TemporaryDirectory(prefix="campaign-", ignore_cleanup_errors=True) as folder:
         campaign = Campaign(Path(folder), options.seed)
         faults = campaign.shim is not None
         if not faults:
