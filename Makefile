@@ -3,7 +3,7 @@
 #   make test       set everything up, then the fast tests;  make test-all: the slow ones too
 #   make test-gpu PYTHON=...   the tests that need a GPU, with the Python given, into which nothing is installed
 #   make test-torch TORCH=2.6.0   what computes, with another torch in an environment of its own (old releases come with CUDA: 6 GB)
-#   make campaigns  kill, starve and mislead tiny runs for hours;  CAMPAIGN_ARGS='--count 1' for minutes
+#   make campaigns  kill tiny runs and starve their disk, for an hour or more;  CAMPAIGN_ARGS='--count 1' for minutes
 #   PYTHON=python3.12 make venv      another interpreter;  PROFILE=..., PYTEST_ARGS=..., VENV=... are passed on
 
 PYTHON ?= python3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -90,7 +91,7 @@ def _unpack(archive: Path, folder: Path) -> list[Path]:
                 if member.isdir() and is_inside(member.name):
                     continue
                 found.add(_extract(tar, member, folder))
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise IntegrityProblem(f"{archive.name} is not a whole .tar.gz archive ({error}); export it again") from error
     return sorted(found)
 
@@ -103,8 +104,12 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> Pat
     if content is None:
         raise IntegrityProblem(f"archive member {member.name!r} is a link or a device; nothing was imported")
     path = folder / member.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # "x" refuses a second member of the same name.
-    with content, path.open("xb") as out:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # "x" refuses a second member of the same name.
+        out = path.open("xb")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise IntegrityProblem(f"archive member {member.name!r} stands on another member's place; nothing was imported") from error
+    with content, out:
         shutil.copyfileobj(content, out, 1 << 20)
     return folder / parts[0] / parts[1]
