@@ -99,6 +99,22 @@ class Input(Frozen):
     sha256: str = Field(default="", description="Of a benchmark's file, else over names and checksums; empty: not in the store.")
 
 
+class PlantedNumber(Frozen):
+    """One number of a miniature's planted truth, with its 95 % interval."""
+
+    measure: str = Field(
+        description="recovery, recovery-random, recovery-difference (mean AUROC of the best latents of the concepts); names, "
+        "names-by-one-name (shares of explained latents); steered-latent, steered-latent-held-out, best-latent, steered-agrees-with "
+        "(AUROC)."
+    )
+    subject: str = Field(description="Where concepts are read (sentence, reply); the encoder; or latent and concept.")
+    seed: int | None = Field(description="Of training; null: over all seeds of the report.")
+    value: float = Field(description="0 to 1, or a difference of such.")
+    low: float
+    high: float
+    n: int = Field(ge=1, description="What the interval is over: concepts, seeds, latents, or replies.")
+
+
 class Report(Frozen):
     """All that is rendered for one experiment."""
 
@@ -119,3 +135,4 @@ class Report(Frozen):
     provenance: tuple[Provenance, ...] = ()
     inputs: tuple[Input, ...] = Field(default=(), description="Models and data; two reports of other data are never compared.")
     notes: tuple[str, ...] = ()
+    planted: tuple[PlantedNumber, ...] = Field(default=(), description="How far planted truth was found; empty for real data.")

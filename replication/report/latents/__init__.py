@@ -1,4 +1,4 @@
-"""Explained latents: their table, how well explanations detect, and whether a latent does what its weight says.
+"""Explained latents: their table, how well explanations detect, what their weights say, and planted truth beside them.
 
-May import: answers, cells, provenance, statistics.
+May import: agreement, answers, cells, provenance, statistics.
 """

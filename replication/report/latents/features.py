@@ -39,7 +39,12 @@ def collect_features(recipe: Recipe, store: ArtifactStore, *, command: str) -> R
         listings.append(_groups(training, rows, missing=missing, answers=_answers(training, store)))
         if rows:
             listings.append(_latents(training, rows))
-    return framed(recipe, store, listings=listings)
+    # Loaded here: a plan must not wait for numpy and scipy.
+    from replication.report.latents.planted import planted_truth  # noqa: PLC0415
+
+    truth = planted_truth(recipe, store, explained, command=command)
+    found_report = framed(recipe, store, listings=(*truth.listings, *listings))
+    return found_report.model_copy(update={"planted": truth.numbers, "notes": (*found_report.notes, *truth.notes)})
 
 
 def explanations(training: Training, store: ArtifactStore) -> Rows:

@@ -1,4 +1,4 @@
-"""The steering experiment (Figure 3): checks S0 to S12, controls, the authors' rewards, tables and figure.
+"""The steering experiment (Figure 3): checks S0 to S12, controls, planted truth, the authors' rewards, tables and figure.
 
-May import: cells, published.
+May import: agreement, cells, published.
 """

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from replication.report.cells import Listing, Provenance, Report
+from replication.report.cells import Listing, PlantedNumber, Provenance, Report
 from replication.report.steering.authors_figure import authors_checks, authors_listing, read_authors
 from replication.report.steering.check import Check, signed
 from replication.report.steering.checks import checks, claim_holds, how_many
 from replication.report.steering.controls import cruder_means, dose_curve, standardised
 from replication.report.steering.experiment import STRATA, STRATUM_NAMES, Steering, prompt_kinds, read_steering
+from replication.report.steering.planted_refusal import planted_refusal, refusal_listing, refusal_numbers
 from replication.report.steering.selection import RULES
 
 NAME = "figure3"
@@ -54,8 +55,9 @@ def figure3_report(
 ) -> Figure3:
     """Everything that `replicate figure3` prints.
 
-    `concepts` is a miniature's `concepts.json` (its labels split S7), `authors` the file of the authors' rewards; without them their
-    parts say so. `extra` are further blocks, such as overlaps. Raises what `read_steering` and `read_authors` raise.
+    `concepts` is a miniature's `concepts.json` (its labels split S7 and say what the latent is), `authors` the file of the authors'
+    rewards; without them their parts say so. `extra` are further blocks, such as overlaps.
+    Raises what `read_steering` and `read_authors` raise.
     """
     data: dict[int, Steering] = {}
     for run in runs:
@@ -64,7 +66,8 @@ def figure3_report(
             kinds = prompt_kinds(concepts, str(found.facts["target"])) if concepts else {}
             data[run.seed] = replace(found, kinds=kinds)
     tested = {seed: checks(one, seed=seed) for seed, one in data.items()}
-    listings = [one for seed in data for one in steering_tables(data[seed], tested[seed], seed=seed)]
+    planted = planted_blocks(data, concepts)
+    listings = [one for seed in data for one in (*planted.listings.get(seed, ()), *steering_tables(data[seed], tested[seed], seed=seed))]
     if len(data) > 1:
         listings.insert(0, over_seeds(tested))
     listings += [*extra, *(authors_blocks(authors) if authors else ())]
@@ -73,9 +76,37 @@ def figure3_report(
     report = Report(
         experiment=NAME, title=f"Figure 3: {TITLE.lower()}", profile=profile, protocol=protocol, seeds=tuple(run.seed for run in runs),
         comparable=not why_not_comparable, why_not_comparable=why_not_comparable, tables=(), listings=tuple(listings),
-        deviations=tuple(deviations), provenance=tuple(provenance), notes=(*notes, *_claims(tested), *gaps, *own),
+        deviations=tuple(deviations), provenance=tuple(provenance), notes=(*notes, *_claims(tested), *planted.notes, *gaps, *own),
+        planted=planted.numbers,
     )  # fmt: skip
     return Figure3(report=report, data=data, checks=tested)
+
+
+class PlantedBlocks(NamedTuple):
+    """What a miniature's labels say of the steered latents: blocks by seed, numbers, sentences."""
+
+    listings: dict[int, tuple[Listing, ...]]
+    numbers: tuple[PlantedNumber, ...]
+    notes: tuple[str, ...]
+
+
+def planted_blocks(data: dict[int, Steering], concepts: Path | None) -> PlantedBlocks:
+    """Each seed's latent against the planted concept, or why it cannot be compared."""
+    if concepts is None:
+        why = ("Planted concept: not measured, real data have no labels of what a reply carries.",) if data else ()
+        return PlantedBlocks({}, (), why)
+    listings: dict[int, tuple[Listing, ...]] = {}
+    numbers: list[PlantedNumber] = []
+    notes = []
+    for seed, one in data.items():
+        found = planted_refusal(one, concepts, seed=seed)
+        if found is None:
+            notes.append(f"seed {seed}: planted concept: not measured, too few prompts of a half carry or lack it.")
+            continue
+        listings[seed] = (refusal_listing(found, name=NAME, rule=str(one.facts["rule"]), seed=seed),)
+        numbers += refusal_numbers(found, seed=seed)
+        notes.append(f"seed {seed}: {found.sentence}")
+    return PlantedBlocks(listings, tuple(numbers), tuple(notes))
 
 
 def _claims(tested: dict[int, list[Check]]) -> list[str]:
