@@ -56,8 +56,7 @@ def figure3_report(
     """Everything that `replicate figure3` prints.
 
     `concepts` is a miniature's `concepts.json` (its labels split S7 and say what the latent is), `authors` the file of the authors'
-    rewards; without them their parts say so. `extra` are further blocks, such as overlaps.
-    Raises what `read_steering` and `read_authors` raise.
+    rewards; without them their parts say so. `extra` are further blocks. Raises what `read_steering` and `read_authors` raise.
     """
     data: dict[int, Steering] = {}
     for run in runs:
@@ -76,8 +75,8 @@ def figure3_report(
     report = Report(
         experiment=NAME, title=f"Figure 3: {TITLE.lower()}", profile=profile, protocol=protocol, seeds=tuple(run.seed for run in runs),
         comparable=not why_not_comparable, why_not_comparable=why_not_comparable, tables=(), listings=tuple(listings),
-        deviations=tuple(deviations), provenance=tuple(provenance), notes=(*notes, *_claims(tested), *planted.notes, *gaps, *own),
-        planted=planted.numbers,
+        deviations=tuple(deviations), provenance=tuple(provenance), planted=planted.numbers,
+        notes=(*notes, *_claims(tested), *planted.notes, *gaps, *own),
     )  # fmt: skip
     return Figure3(report=report, data=data, checks=tested)
 
