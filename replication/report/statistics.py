@@ -260,6 +260,17 @@ def normal_quantile(share: float) -> float:
     return float(stats.norm.ppf(share))
 
 
+def sidak_z(comparisons: int, *, alpha: float) -> float:
+    """The bound for |z| that any of `comparisons` independent standard normal values passes with chance `alpha`, in standard deviations.
+
+    For dependent values of a joint normal distribution the chance is at most that. Raises StatisticsError for no comparison.
+    Source: Sidak 1967, two-sided.
+    """
+    if comparisons < 1:
+        raise StatisticsError("a bound needs at least one comparison")
+    return normal_quantile((1 + (1 - alpha) ** (1 / comparisons)) / 2)
+
+
 def normal_power(standardized_effect: float, *, alpha: float = 0.05) -> float:
     """The power of a one-sided z test for a true effect given in standard errors."""
     from statsmodels.stats.power import normal_power as power  # noqa: PLC0415

@@ -15,7 +15,7 @@ from replication.report.published import PublishedTable, load_published
 from replication.report.render.view import cells_of, decimals_of
 from replication.report.results.files import OWN_MODEL
 from replication.report.results.reading import MISSING, USAGE, ResultsError, read_object, read_results, validated
-from replication.report.statistics import binomial_error
+from replication.report.statistics import binomial_error, sidak_z
 from replication.report.verdicts.report import with_verdicts
 from replication.report.verdicts.rules import VerdictRules, load_rules
 
@@ -119,8 +119,8 @@ def against_report(report: Report, other: Report, *, rules: VerdictRules) -> Rep
     """The report judged by another run of the same profile, protocol and seeds.
 
     Such runs are the same computation: identical on one machine, apart by last digits on another. Training carries these on, so retrained
-    results may be as far apart as two seeds (twice their standard deviation, assumed from `seed_dispersion`); evaluations of the same
-    weights keep the noise budget. Raises ResultsError where the two rest on different data.
+    results have a budget from `machine_dispersion`, wide enough that the machine alone makes any cell of the whole diff DIFFER with chance
+    `machine_false_alarms` at most; evaluations of the same weights keep the noise budget. Raises ResultsError for different data.
     """
     _refuse_other_data(report, other)
     why = ""
@@ -136,14 +136,19 @@ def against_report(report: Report, other: Report, *, rules: VerdictRules) -> Rep
         for cell in row.cells
         if cell.ours is not None
     }
+    compared = sum(
+        cell.ours is not None and (table.name, row.name, cell.column) in known
+        for table in report.tables
+        for row in table.rows
+        for cell in row.cells
+    )
+    z = sidak_z(compared, alpha=rules.machine_false_alarms) if compared and report.regime == "retrained" else None
     tables = []
     for table in report.tables:
         rows = []
         for row in table.rows:
             cells = [
-                _against_measurement(
-                    cell, known.get((table.name, row.name, cell.column)), why=why, rules=rules, retrained=report.regime == "retrained"
-                )
+                _against_measurement(cell, known.get((table.name, row.name, cell.column)), why=why, rules=rules, z=z)
                 for cell in cells_of(row, table.columns)
             ]
             rows.append(row.model_copy(update={"cells": tuple(cells)}))
@@ -166,15 +171,25 @@ def _refuse_other_data(report: Report, other: Report) -> None:
             raise ResultsError(f"benchmark {ours.id}: its items differ from those of the reference (SHA-256); no verdict")
 
 
-def _budget(ours: Measurement, theirs: Measurement, *, floor: float, scale: float, rules: VerdictRules, retrained: bool) -> float:
-    """How far apart two runs may be, in points times `scale`: at least `floor`."""
-    if not retrained:
+def _budget(ours: Measurement, theirs: Measurement, *, floor: float, scale: float, rules: VerdictRules, z: float | None) -> float:
+    """How far apart two runs may be, in points times `scale`: at least `floor`, and that alone for the same weights (`z` is None)."""
+    if z is None:
         return floor
-    errors = [one.standard_error if one.standard_error is not None else binomial_error(one.value, one.n) for one in (ours, theirs)]
-    return max(floor, 2 * math.sqrt(2 * rules.seed_dispersion) * scale * math.fsum(errors) / 2)
+    # The mean of both errors, so that the budget is the same whichever run is called the reference.
+    error = math.fsum(machine_error(one) for one in (ours, theirs)) / 2
+    return max(floor, z * math.sqrt(2 * rules.machine_dispersion) * scale * error)
 
 
-def _against_measurement(cell: Cell, theirs: Measurement | None, *, why: str, rules: VerdictRules, retrained: bool) -> Cell:
+def machine_error(one: Measurement) -> float:
+    """The root of what `machine_dispersion` is a share of, in points: a metric's standard error over items, else sqrt(p(1-p)/n).
+
+    Each seed's run differs on another machine in its own way, so that the mean of S seeds does by an S-th of the variance.
+    """
+    error = one.standard_error if one.standard_error is not None else binomial_error(one.value, one.n)
+    return error / math.sqrt(max(1, len(one.per_seed)))
+
+
+def _against_measurement(cell: Cell, theirs: Measurement | None, *, why: str, rules: VerdictRules, z: float | None) -> Cell:
     def judged(verdict: Verdict, reason: str) -> Cell:
         printed = None if theirs is None else f"{theirs.value:.4f}"
         return cell.model_copy(update={"published": printed, "reference": None, "verdict": verdict, "reason": reason})
@@ -190,9 +205,11 @@ def _against_measurement(cell: Cell, theirs: Measurement | None, *, why: str, ru
         return judged("MATCH", "identical")
     counted = ours.correct is not None and theirs.correct is not None
     scale, floor = (ours.n / 100, rules.noise_budget_items) if counted else (1.0, rules.ties_budget)
-    budget = _budget(ours, theirs, floor=floor, scale=scale, rules=rules, retrained=retrained)
+    budget = _budget(ours, theirs, floor=floor, scale=scale, rules=rules, z=z)
     apart = abs((ours.correct or 0.0) - (theirs.correct or 0.0)) if counted else abs(ours.value - theirs.value)
     reason = f"{apart:.3g} {'items' if counted else 'points'} apart, budget {budget:.3g}"
+    if z is not None:
+        reason += f" (machine_dispersion {rules.machine_dispersion:g}, z {z:.2f})"
     return judged("MATCH" if apart <= budget else "DIFFERS", reason)
 
 

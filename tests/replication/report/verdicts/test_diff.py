@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,8 +13,9 @@ import pytest
 
 from replication.report.cells import Cell, Input, Measurement, Report, Row, Table
 from replication.report.published import load_published
-from replication.report.verdicts.diff import SUBSETS, Diff, ResultsError, diff_of, exit_code, load_results, only_row
+from replication.report.verdicts.diff import SUBSETS, Diff, ResultsError, against_report, diff_of, exit_code, load_results, machine_error, only_row
 from replication.report.verdicts.diff_formats import diff_text
+from replication.report.verdicts.rules import load_rules
 
 BOARD = {"Factuality": 0.6874, "Focus": 0.9556, "Math": 0.6448, "Precise IF": 0.4281, "Safety": 0.9178, "Ties": 0.7939}
 OFFICIAL = {**BOARD, "model": "Schrieffer/Llama-SARM-4B", "model_type": "Seq. Classifier", "chat_template": "tokenizer"}
@@ -88,7 +91,52 @@ def test_what_is_missing_comes_before_what_differs() -> None:
 def test_a_miniature_is_not_comparable_with_the_paper_but_with_another_miniature(tmp_path: Path) -> None:
     assert {row.verdict for row in diff_of(mini(50.0, 50.0), "paper").rows} == {"NOT COMPARABLE"}
     found = diff_of(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
-    assert [(row.verdict, row.reason) for row in found.rows] == [("MATCH", "identical"), ("DIFFERS", "5 items apart, budget 2.25")]
+    assert found.rows[0].reason == "identical" and [row.verdict for row in found.rows] == ["MATCH", "DIFFERS"]
+
+
+def test_the_budget_between_machines_is_z_times_the_root_of_twice_the_dispersion(tmp_path: Path) -> None:
+    """By hand: two cells, 0.99^(1/2) two-sided is z = 2.8062; binomial errors 12.10 and 6.05 points of 16 items are 1.452 items in the mean."""
+    rules = load_rules()
+    row = diff_of(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75))).rows[1]
+    budget = 2.8062 * math.sqrt(2 * rules.machine_dispersion) * 1.452
+    assert row.reason == f"5 items apart, budget {budget:.3g} (machine_dispersion {rules.machine_dispersion:g}, z 2.81)"
+
+
+def test_more_cells_make_every_budget_wider_and_the_same_weights_keep_two_items(tmp_path: Path) -> None:
+    one = mini(50.0, 62.5)
+    many = one.model_copy(update={"tables": tuple(one.tables[0].model_copy(update={"name": f"t{index}"}) for index in range(40))})
+    ours = many.model_copy(update={"tables": (mini(50.0, 93.75).tables[0].model_copy(update={"name": "t0"}), *many.tables[1:])})
+    reason = diff_of(ours, saved(tmp_path, many)).rows[1].reason
+    assert reason.endswith("z 3.83)")
+    same_weights = {"regime": "evaluation"}
+    found = diff_of(one.model_copy(update=same_weights), saved(tmp_path, mini(50.0, 81.25).model_copy(update=same_weights)))
+    assert (found.rows[1].verdict, found.rows[1].reason) == ("DIFFERS", "3 items apart, budget 2")
+
+
+def test_the_mean_of_seeds_may_be_as_far_apart_as_one_run_over_the_root_of_their_number() -> None:
+    one = Measurement(value=60.0, n=400, standard_error=2.4)
+    assert machine_error(one.model_copy(update={"per_seed": (58.0, 60.0, 62.0, 60.0)})) == machine_error(one) / 2 == 1.2
+
+
+def test_of_a_hundred_tables_from_another_machine_at_most_about_one_raises_an_alarm(tmp_path: Path) -> None:
+    """Two machines drawn with just the stated dispersion, a table of 40 cells, 400 times: 4 alarms are expected, 12 nearly impossible."""
+    rules, draw, n = load_rules(), random.Random(0), 400
+
+    def run() -> Report:
+        deviation = math.sqrt(rules.machine_dispersion * 0.6 * 0.4 / n)
+        hits = [round(n * (0.6 + draw.gauss(0, deviation))) for _ in range(40)]
+        cells = tuple(
+            Cell(column=f"c{place}", ours=Measurement(value=100 * hit / n, n=n, correct=hit), verdict="NOT COMPARABLE")
+            for place, hit in enumerate(hits)
+        )
+        whole = mini(50.0, 50.0)
+        row = whole.tables[0].rows[0].model_copy(update={"cells": cells})
+        table = whole.tables[0].model_copy(update={"columns": tuple(cell.column for cell in cells), "rows": (row,)})
+        return whole.model_copy(update={"tables": (table,)})
+
+    judged = [against_report(run(), run(), rules=rules) for _ in range(400)]
+    alarms = sum(any(cell.verdict == "DIFFERS" for cell in one.tables[0].rows[0].cells) for one in judged)
+    assert 1 <= alarms <= 12
 
 
 @pytest.mark.parametrize("other", [{"profile": "paper"}, {"seeds": (1,)}])
