@@ -24,7 +24,7 @@ class VerdictRules(Frozen):
     noise_budget_items: Positive = Field(description="Items a subset, for evaluations of the same weights.")
     ties_budget: Positive = Field(description="Points, since Ties is no count.")
     seed_dispersion: Positive = Field(description="Assumed seed variance over binomial variance, before there are seeds.")
-    machine_dispersion: Positive = Field(description="Variance of one run between machines over binomial variance: same profile, same seeds.")
+    machine_dispersion: Positive = Field(description="Variance of one run between machines over binomial variance.")
     machine_false_alarms: float = Field(gt=0, lt=0.5, description="Chance of one DIFFERS or more in a whole diff of two such runs.")
     margin: Mapping[str, Positive] = Field(description="Points, by column.")
 

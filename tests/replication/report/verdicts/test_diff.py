@@ -13,7 +13,17 @@ import pytest
 
 from replication.report.cells import Cell, Input, Measurement, Report, Row, Table
 from replication.report.published import load_published
-from replication.report.verdicts.diff import SUBSETS, Diff, ResultsError, against_report, diff_of, exit_code, load_results, machine_error, only_row
+from replication.report.verdicts.diff import (
+    SUBSETS,
+    Diff,
+    ResultsError,
+    against_report,
+    diff_of,
+    exit_code,
+    load_results,
+    machine_error,
+    only_row,
+)
 from replication.report.verdicts.diff_formats import diff_text
 from replication.report.verdicts.rules import load_rules
 
@@ -95,7 +105,7 @@ def test_a_miniature_is_not_comparable_with_the_paper_but_with_another_miniature
 
 
 def test_the_budget_between_machines_is_z_times_the_root_of_twice_the_dispersion(tmp_path: Path) -> None:
-    """By hand: two cells, 0.99^(1/2) two-sided is z = 2.8062; binomial errors 12.10 and 6.05 points of 16 items are 1.452 items in the mean."""
+    """By hand: of two cells 0.99^(1/2), two-sided, is z = 2.8062; errors of 12.10 and 6.05 points are 1.452 of 16 items in the mean."""
     rules = load_rules()
     row = diff_of(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75))).rows[1]
     budget = 2.8062 * math.sqrt(2 * rules.machine_dispersion) * 1.452
