@@ -129,8 +129,8 @@ def test_the_mean_of_seeds_may_be_as_far_apart_as_one_run_over_the_root_of_their
 
 
 def test_of_a_hundred_tables_from_another_machine_at_most_about_one_raises_an_alarm(tmp_path: Path) -> None:
-    """Two machines drawn with just the stated dispersion, a table of 40 cells, 400 times: 4 alarms are expected, 12 nearly impossible."""
-    rules, draw, n = load_rules(), random.Random(0), 400
+    """Two machines drawn with just the stated dispersion, a table of 40 cells, 1,000 times: some 11 alarms (1.1 %, by rounding and estimated errors)."""
+    rules, draw, n = load_rules(), random.Random(1), 400
 
     def run() -> Report:
         deviation = math.sqrt(rules.machine_dispersion * 0.6 * 0.4 / n)
@@ -144,9 +144,9 @@ def test_of_a_hundred_tables_from_another_machine_at_most_about_one_raises_an_al
         table = whole.tables[0].model_copy(update={"columns": tuple(cell.column for cell in cells), "rows": (row,)})
         return whole.model_copy(update={"tables": (table,)})
 
-    judged = [against_report(run(), run(), rules=rules) for _ in range(400)]
+    judged = [against_report(run(), run(), rules=rules) for _ in range(1000)]
     alarms = sum(any(cell.verdict == "DIFFERS" for cell in one.tables[0].rows[0].cells) for one in judged)
-    assert 1 <= alarms <= 12
+    assert 3 <= alarms <= 25
 
 
 @pytest.mark.parametrize("other", [{"profile": "paper"}, {"seeds": (1,)}])

@@ -1,0 +1,226 @@
+"""Faults planted in a copy of the source tree: whether the diff of a table trained by it says DIFFERS, or a checksum stops it.
+
+No hook in the product: a fault is a text that must occur exactly once, and what stands in its place.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from miniature_runs import ROOT, Run, markdown, median_length, miniature_folder
+
+# What a run of the suite needs of the tree.
+PARTS = ("sarm", "replication", "tables/published", "tables/templates", "slurm", "pyproject.toml")
+# Made before any fault acts, so that a fault's store may take them from the base's.
+UNTOUCHED = ("make_miniature", "pretrain_backbone")
+CAUGHT = (3, 6)
+MADE_AGAIN = "checksum: made again"
+
+
+class Edit(NamedTuple):
+    """In a file, one text for another."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault by its edits; `cuts` asks for a max_length that bites, for the base too; `damages` shuffles items in the store instead."""
+
+    name: str
+    edits: tuple[Edit, ...] = ()
+    cuts: bool = False
+    damages: bool = False
+
+
+FAULTS = (
+    Fault(
+        "a sign in the pair loss",
+        (
+            Edit(
+                "sarm/reward/losses.py",
+                "-functional.logsigmoid(chosen_rewards.float() - rejected_rewards.float())",
+                "-functional.logsigmoid(rejected_rewards.float() - chosen_rewards.float())",
+            ),
+        ),
+    ),
+    Fault(
+        "TopK left out before the head",
+        (
+            Edit(
+                "sarm/reward/models.py",
+                'self.sae.encode(x).latents if self.latents == "topk" else self.sae.pre_acts(x)',
+                "self.sae.pre_acts(x)",
+            ),
+        ),
+    ),
+    Fault(
+        "the layer below: the reward model's blocks end one below the SAE's",
+        (Edit("sarm/checkpoints/reward_models/untrained.py", "layer=config.layer, dtype=dtype", "layer=config.layer - 1, dtype=dtype"),),
+    ),
+    Fault(
+        "the token before the end of turn pooled",
+        (Edit("sarm/data/tokens.py", "        return ids[: last + 1]\n", "        return ids[:last]\n"),),
+    ),
+    Fault(
+        "truncation on the wrong side",
+        (Edit("sarm/data/tokens.py", "EncodedConversation(whole[-max_length:], ", "EncodedConversation(whole[:max_length], "),),
+        cuts=True,
+    ),
+    Fault(
+        "chosen and rejected swapped in 10 % of the pairs",
+        (
+            Edit(
+                "sarm/data/pairs.py",
+                "        pairs.append(pair)\n",
+                "        swaps = int(hashlib.sha256(pair.id.encode()).hexdigest(), 16) % 10 == 0\n"
+                '        pairs.append(pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen}) if swaps else pair)\n',
+            ),
+        ),
+    ),
+    Fault(
+        "items shuffled after their checksum, by the code: rewards go to other items",
+        (
+            Edit(
+                "sarm/jobs/score/benchmark.py",
+                "scored = regroup(items, rows, rewards)",
+                "scored = regroup(sorted(items, key=lambda item: (item.subset, item.prompt[0].content[::-1])), rows, rewards)",
+            ),
+        ),
+    ),
+    Fault("items shuffled after their checksum, in the store's file", damages=True),
+)
+
+
+class Result(NamedTuple):
+    """What became of a fault: the exit code that ended it, and what the diff said."""
+
+    name: str
+    code: int
+    where: str
+    differs: int
+    compared: int
+    largest: float
+    place: str
+
+    @property
+    def caught(self) -> bool:
+        """A diff that DIFFERS, or a checksum that stopped the run or had the damaged artifact made again.
+
+        A run that broke in another way says nothing about the diff.
+        """
+        return self.where == MADE_AGAIN or (self.code in CAUGHT and (self.code == 6 or self.where == "diff"))
+
+
+def patched(text: str, edit: Edit) -> str:
+    """The file's text with the fault. Raises SystemExit unless its text occurs exactly once."""
+    count = text.count(edit.old)
+    if count != 1:
+        raise SystemExit(f"{edit.file}: a fault's text occurs {count} times, not once; mend benchmarks/miniature_faults.py: {edit.old!r}")
+    return text.replace(edit.old, edit.new)
+
+
+def faulty_tree(fault: Fault, folder: Path, *, root: Path = ROOT) -> Path:
+    """A copy of the tree with the fault planted."""
+    for part in PARTS:
+        source, target = root / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        else:
+            shutil.copy2(source, target)
+    for edit in fault.edits:
+        path = folder / edit.file
+        path.write_text(patched(path.read_text(encoding="utf-8"), edit), encoding="utf-8")
+    return folder
+
+
+def taken_over(base: Path, store: Path, kinds: Sequence[str]) -> None:
+    """Copies of some kinds of artifacts of the base's store, where the other has none."""
+    for kind in kinds:
+        if (base / kind).is_dir() and not (store / kind).exists():
+            shutil.copytree(base / kind, store / kind)
+
+
+def benchmark_of(store: Path) -> bytes:
+    """RewardBench 2's items as a store has them."""
+    return (miniature_folder(store) / "rewardbench2.jsonl").read_bytes()
+
+
+def shuffled_items(store: Path, seed: int) -> None:
+    """The items of RewardBench 2 in another order, in a store whose manifest has the checksum of the right one."""
+    path = miniature_folder(store) / "rewardbench2.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    random.Random(seed).shuffle(lines)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path) -> Result:
+    """Train the table with the fault and compare it with the base's results."""
+    place = folder / re.sub(r"\W+", "-", fault.name)
+    run = replace(plain, store=place / "store", out=place / "tables")
+    if fault.damages:
+        kinds = {one.name for one in plain.store.iterdir() if one.is_dir() and not one.name.startswith(".")} - {"score_benchmark"}
+        taken_over(plain.store, run.store, sorted(kinds))
+        shuffled_items(run.store, seed)
+    else:
+        shutil.rmtree(place / "tree", ignore_errors=True)
+        run = replace(run, source=faulty_tree(fault, place / "tree"))
+        taken_over(plain.store, run.store, UNTOUCHED)
+    code = run.table("table1", [seed])
+    if code:
+        return Result(fault.name, code, "run", 0, 0, 0.0, "")
+    where = MADE_AGAIN if fault.damages and benchmark_of(run.store) == benchmark_of(plain.store) else "diff"
+    # The diff is that of the tree as it is: the fault is in what was trained, not in who judges it.
+    code, rows = replace(run, source=ROOT).diff(base)
+    largest, at = max(((in_budgets(row["reason"]), f"{row['row']}, {row['column']}") for row in rows), default=(0.0, ""))
+    return Result(fault.name, code, where, sum(row["verdict"] == "DIFFERS" for row in rows), len(rows), largest, at)
+
+
+def in_budgets(reason: str) -> float:
+    """How far apart a cell is, in its budgets, from the diff's reason; 0 where it says none."""
+    found = re.match(r"([\d.e+-]+) (?:items|points) apart, budget ([\d.e+-]+)", reason)
+    return float(found[1]) / float(found[2]) if found else 0.0
+
+
+def table(found: Sequence[Result]) -> tuple[str, dict[str, bool]]:
+    """Fault by fault what was said."""
+    rows = [
+        [
+            one.name,
+            f"{one.code} ({one.where})",
+            f"{one.differs} of {one.compared}",
+            f"{one.largest:.1f} ({one.place})" if one.place else "—",
+            "found" if one.caught else "NOT FOUND" if one.where == "diff" or not one.code else "NOT FOUND: the run itself failed",
+        ]
+        for one in found
+    ]
+    head = ["fault", "exit code", "cells that DIFFER", "largest difference in budgets", ""]
+    return markdown(head, rows), {f"found: {one.name}": one.caught for one in found}
+
+
+def measure(plain: Run, folder: Path, seed: int, *, base: Path, only: Iterable[str] = ()) -> tuple[str, dict[str, bool]]:
+    """Plant the faults one after the other. Raises SystemExit for a name that is no fault."""
+    wanted = list(only)
+    unknown = [name for name in wanted if all(name not in fault.name for fault in FAULTS)]
+    if unknown:
+        raise SystemExit(f"--only {unknown[0]}: in no fault's name (there are: {'; '.join(fault.name for fault in FAULTS)})")
+    found = []
+    for fault in (one for one in FAULTS if not wanted or any(name in one.name for name in wanted)):
+        reference, run = base, plain
+        if fault.cuts:
+            length = median_length(miniature_folder(plain.store))
+            run = replace(plain, sets=(*plain.sets, f"reward.max_length={length}", f"scoring.max_length={length}"), out=folder / "cut")
+            run.whole_table("table1", [seed])
+            reference = run.results("table1")
+        found.append(tried(fault, run, folder, seed, reference))
+        print(table(found[-1:])[0].splitlines()[-1], flush=True)
+    return table(found)

@@ -1,0 +1,158 @@
+"""The same table on what stands for another machine: other instructions, threads, micro-batches, two processes, a GPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from miniature_runs import BEST_OF_4, COLUMNS, SARMS, Run, markdown, mean
+
+from replication.report.cells import Measurement, Report
+from replication.report.verdicts.diff import against_report, load_results, machine_error
+from replication.report.verdicts.rules import VerdictRules, load_rules
+
+MOST_APART = {"Overall": 2.0} | dict.fromkeys((*BEST_OF_4, "Ties"), 6.0)
+# Tables of cells that share no item; means over these would count the same difference twice.
+WITHOUT_MEANS = {"table1": (*BEST_OF_4, "Ties"), "table1-rmbench": ("chat", "math", "code", "safety")}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a run differs from the plain one; nothing of it is in a job's key."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    sets: tuple[str, ...] = ()
+    workers: int | None = None
+
+
+class Apart(NamedTuple):
+    """A variant minus the base, in points, by row and column of Table 1."""
+
+    name: str
+    report: Report
+    differences: Mapping[tuple[str, str], float]
+
+
+def variants() -> dict[str, Variant]:
+    """What can be run here; a GPU only where torch sees one."""
+    import torch  # noqa: PLC0415 - a second of import that --help must not pay
+
+    found = {f"ATEN_CPU_CAPABILITY={name}": Variant({"ATEN_CPU_CAPABILITY": name}) for name in ("default", "avx2")}
+    found |= {f"OMP_NUM_THREADS={count}": Variant({"OMP_NUM_THREADS": str(count)}, workers=1) for count in (1, 2, 4)}
+    found["micro-batch"] = Variant(sets=("resources.micro_batch_tokens=2048",))
+    found["two processes, ZeRO 2"] = Variant(sets=("resources.processes=2", "resources.zero_stage=2"), workers=1)
+    if torch.cuda.is_available():
+        found["GPU"] = Variant(sets=("resources.gpus=1",), workers=1)
+    return found
+
+
+def run_of(plain: Run, folder: Path, name: str, variant: Variant) -> Run:
+    """The plain run changed by a variant, in a store of its own."""
+    place = folder / re.sub(r"\W+", "-", name)
+    return replace(
+        plain,
+        store=place / "store",
+        out=place / "tables",
+        sets=(*plain.sets, *variant.sets),
+        workers=plain.workers if variant.workers is None else variant.workers,
+        environment=variant.environment,
+    )
+
+
+def own_numbers(report: Report) -> dict[tuple[str, str, str], Measurement]:
+    """Table, row and column of each number that was trained."""
+    return {
+        (table.name, row.name, cell.column): cell.ours
+        for table in report.tables
+        for row in table.rows
+        for cell in row.cells
+        if cell.ours is not None and row.name in SARMS
+    }
+
+
+def apart(name: str, report: Report, base: Report) -> Apart:
+    """The differences of Table 1's cells."""
+    theirs = own_numbers(base)
+    found = {
+        (row, column): one.value - theirs[table, row, column].value
+        for (table, row, column), one in own_numbers(report).items()
+        if table == "table1" and (table, row, column) in theirs
+    }
+    return Apart(name, report, found)
+
+
+def dispersion(report: Report, base: Report) -> float:
+    """The estimate of `machine_dispersion` from two runs: the mean over cells of half their squared difference in squared errors.
+
+    Two runs differ by twice one run's variance. Cells whose error is 0 (0 or 100 % in both) say nothing and are left out.
+    """
+    theirs = own_numbers(base)
+    parts = []
+    for place, one in own_numbers(report).items():
+        if place[2] not in WITHOUT_MEANS.get(place[0], ()) or place not in theirs:
+            continue
+        error = (machine_error(one) + machine_error(theirs[place])) / 2
+        if error:
+            parts.append(((one.value - theirs[place].value) / error) ** 2 / 2)
+    return mean(parts)
+
+
+def table(found: Sequence[Apart]) -> tuple[str, dict[str, bool]]:
+    """Differences by cell, and whether each keeps its bound."""
+    rows, holds = [], {}
+    for one in found:
+        for model in SARMS:
+            cells = {column: one.differences[model, column] for column in COLUMNS if (model, column) in one.differences}
+            if not cells:
+                continue
+            kept = all(abs(value) <= MOST_APART[column] for column, value in cells.items())
+            holds[f"the same: {one.name}, {model}"] = kept
+            numbers = [f"{cells[column]:+.1f}" if column in cells else "—" for column in COLUMNS]
+            rows.append([one.name, model, *numbers, "yes" if kept else "NO"])
+    head = ["variant", "model", *(f"{column} (<= {most:g})" for column, most in MOST_APART.items()), "all"]
+    return markdown(head, rows), holds
+
+
+def estimate_and_check(found: Sequence[Apart], base: Report) -> tuple[str, dict[str, bool]]:
+    """`machine_dispersion` from every second variant, and how many cells of the other variants DIFFER under it."""
+    fitted, others = found[::2], found[1::2]
+    estimates = {one.name: dispersion(one.report, base) for one in found}
+    value = mean([estimates[one.name] for one in fitted])
+    shipped = load_rules()
+    estimated = shipped.model_copy(update={"machine_dispersion": value})
+    rows = []
+    for one in found:
+        use = "estimate" if one in fitted else "check"
+        alarms = [str(alarms_under(rules, one.report, base)) for rules in (estimated, shipped)]
+        rows.append([one.name, use, f"{estimates[one.name]:.3f}", *alarms])
+    on_file = f"under the {shipped.machine_dispersion:g} on file"
+    head = ["variant", "for", "its own estimate", f"cells that DIFFER under {value:.3f}", on_file]
+    off = sum(int(row[3]) > 0 for row in rows if row[1] == "check")
+    told = f"machine_dispersion = {value:.3f}, from {len(fitted)} variants; of the {len(others)} others {off} have a DIFFERS under it."
+    return f"{markdown(head, rows)}\n\n{told}", {"no false alarm among the checked variants": off == 0} if others else {}
+
+
+def alarms_under(rules: VerdictRules, report: Report, base: Report) -> int:
+    """Cells that the diff would call DIFFERS."""
+    judged = against_report(report, base, rules=rules)
+    return sum(cell.verdict == "DIFFERS" for table in judged.tables for row in table.rows for cell in row.cells)
+
+
+def measure(plain: Run, folder: Path, seed: int, *, base: Path, only: Iterable[str] = ()) -> tuple[list[str], dict[str, bool]]:
+    """Run the variants and tell how far each is from the base. Raises SystemExit for a name that is no variant."""
+    known = variants()
+    wanted = list(only) or list(known)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise SystemExit(f"--only {unknown[0]}: no such variant here (there are: {'; '.join(known)})")
+    reference, found = load_results(base), []
+    for name in wanted:
+        report = run_of(plain, folder, name, known[name]).whole_table("table1", [seed])
+        found.append(apart(name, report, reference))
+        print(table(found[-1:])[0], flush=True)
+    text, holds = table(found)
+    estimated, checked = estimate_and_check(found, reference)
+    return [text, estimated], {**holds, **checked}

@@ -1,0 +1,149 @@
+"""The miniature's measurement: its faults fit the tree, its statistics are right, and it says what it does not find."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import ROOT
+
+from replication.report.cells import Cell, Measurement, Report, Row, Table
+from replication.report.verdicts.rules import load_rules
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def benchmarks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def script(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def table1(**subsets: float) -> Report:
+    cells = tuple(
+        Cell(column=name, ours=Measurement(value=value, n=400, correct=4 * value), verdict="NOT COMPARABLE")
+        for name, value in subsets.items()
+    )
+    row = Row(name="sarm-1b", label="SARM-1B", origin="paper-ours", cells=cells)
+    one = Table(name="table1", title="T", columns=tuple(subsets), rows=(row,))
+    return Report(
+        experiment="table1", title="T", profile="mini", protocol="paper", seeds=(0,), comparable=False, why_not_comparable="scale",
+        tables=(one,),
+    )  # fmt: skip
+
+
+def test_every_faults_text_occurs_exactly_once_and_the_faulty_file_compiles() -> None:
+    faults = script("miniature_faults")
+    assert len(faults.FAULTS) == 8
+    for fault in faults.FAULTS:
+        assert bool(fault.edits) != fault.damages
+        for edit in fault.edits:
+            text = faults.patched((ROOT / edit.file).read_text(encoding="utf-8"), edit)
+            assert edit.new in text
+            compile(text, edit.file, "exec")
+
+
+@pytest.mark.parametrize("text", ["", "fault, fault"])
+def test_a_fault_whose_text_is_not_there_just_once_stops_it(text: str) -> None:
+    faults = script("miniature_faults")
+    with pytest.raises(SystemExit, match=r"x\.py: a fault's text occurs \d times"):
+        faults.patched(text, faults.Edit("x.py", "fault", "right"))
+
+
+def test_the_copy_alone_is_faulty(tmp_path: Path) -> None:
+    faults = script("miniature_faults")
+    fault = faults.FAULTS[0]
+    before = (ROOT / fault.edits[0].file).read_bytes()
+    tree = faults.faulty_tree(fault, tmp_path / "tree")
+    assert (tree / fault.edits[0].file).read_bytes() != before == (ROOT / fault.edits[0].file).read_bytes()
+
+
+def test_only_a_diff_that_differs_or_a_checksum_counts_as_found() -> None:
+    faults = script("miniature_faults")
+    ends = [(3, "diff"), (6, "run"), (0, "diff"), (1, "run"), (3, "run"), (5, "diff"), (0, faults.MADE_AGAIN)]
+    text, holds = faults.table([faults.Result(f"{code} {where}", code, where, 0, 0, 0.0, "") for code, where in ends])
+    assert list(holds.values()) == [True, True, False, False, False, False, True]
+    assert text.count("NOT FOUND") == 4
+    assert faults.in_budgets("5 items apart, budget 2.5 (machine_dispersion 0.3, z 3.5)") == 2.0
+
+
+def test_the_dispersion_between_two_runs_is_half_their_squared_difference_in_errors() -> None:
+    machines = script("miniature_machines")
+    base = table1(Factuality=50.0, Math=50.0, Overall=50.0)
+    # One standard error of 400 items at about one half is 2.5 points; Overall is a mean and not counted.
+    other = table1(Factuality=52.5, Math=50.0, Overall=90.0)
+    assert machines.dispersion(other, base) == pytest.approx(0.25, rel=5e-3)
+    assert machines.dispersion(base, base) == 0
+
+
+def test_every_second_variant_gives_the_dispersion_and_the_others_are_judged_by_it() -> None:
+    machines, base = script("miniature_machines"), table1(Factuality=50.0, Math=50.0)
+    near, far = table1(Factuality=51.0, Math=50.0), table1(Factuality=70.0, Math=50.0)
+    found = [machines.apart("a", near, base), machines.apart("b", far, base)]
+    text, holds = machines.estimate_and_check(found, base)
+    assert "from 1 variants; of the 1 others 1 have a DIFFERS" in text and list(holds.values()) == [False]
+    assert machines.alarms_under(load_rules().model_copy(update={"machine_dispersion": 20.0}), far, base) == 0
+
+
+def test_a_subset_beyond_its_bound_is_told() -> None:
+    machines, base = script("miniature_machines"), table1(Factuality=50.0, Overall=50.0)
+    text, holds = machines.table([machines.apart("a", table1(Factuality=56.5, Overall=50.0), base)])
+    assert list(holds.values()) == [False] and "+6.5" in text and "| NO |" in text
+
+
+def test_levels_count_the_subsets_inside_and_ties_above_random() -> None:
+    tables = script("miniature_tables")
+    good = dict.fromkeys((*tables.BEST_OF_4, "Overall", "Ties", tables.PAIRS), (60.0, 62.0))
+    models = {model: dict(good) for model in (tables.SCALAR, *tables.SARMS)}
+    models["sarm-1b"] |= {"Math": (30.0, 30.0), "Focus": (95.0, 95.0)}
+    models["sarm-2b"] |= {"Ties": (20.0, 20.0)}
+    text, holds = tables.levels({0: models}, {0: tables.Simulated(5.0, 0.1)})
+    assert [name.rpartition(" ")[2] for name, kept in holds.items() if not kept] == ["sarm-1b", "sarm-2b"]
+    assert "3 of 5, NO" in text and "+15.0, NO" in text
+
+
+def test_the_interval_of_a_deviation_is_that_of_the_tables() -> None:
+    """Five values with deviation 1: chi-square with 4 degrees of freedom has 0.4844 and 11.1433, so 0.599 to 2.874."""
+    tables = script("miniature_tables")
+    values = [value / math.sqrt(2.5) for value in (-2.0, -1.0, 0.0, 1.0, 2.0)]
+    assert tables.deviation_interval(values) == pytest.approx((0.599, 2.874), abs=1e-3)
+
+
+def test_random_rewards_get_the_ties_score_that_their_items_imply(tmp_path: Path) -> None:
+    """One ref prompt with one wrong answer: right in half of the draws; its tied prompt has two of three right: 1 in 3 is accurate."""
+    tables = script("miniature_tables")
+    turn = [{"role": "user", "content": "which?"}]
+    rows = [
+        {"id": "ref:0", "prompt": turn, "chosen": ["a"], "rejected": ["b"], "subset": "Ties"},
+        {"id": "tied:0", "prompt": turn, "chosen": ["a", "c"], "rejected": ["b"], "subset": "Ties"},
+    ]
+    (tmp_path / "rewardbench2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = tables.random_ties(tmp_path, draws=4000)
+    # 0.3/2 + 0.3/3 + 0.2 x P(gap > spread) and what both prompts allow: between 25 and 25 + 0.4/3 x 100 points.
+    assert 25 < found.value < 38.4 and 0 < found.standard_error < 1
+
+
+def test_a_prompt_in_two_files_is_counted_once(tmp_path: Path) -> None:
+    runs = script("miniature_runs")
+
+    def row(text: str) -> str:
+        item = {"id": "1", "prompt": [{"role": "user", "content": text}], "chosen": ["a"], "rejected": ["b"]}
+        return json.dumps(item) + "\n"
+
+    texts = {"train": "same own own", "evaluation": "same", "rewardbench2": "other", "rmbench": "same"}
+    for name, words in texts.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(row(word) for word in words.split()), encoding="utf-8")
+    assert runs.shared_prompts(tmp_path) == 1
+
+
+def test_only_goes_with_one_question(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("miniature").parse_options(["--only", "GPU"])
+    assert "--only goes with one of" in capsys.readouterr().err
