@@ -129,7 +129,7 @@ def test_the_mean_of_seeds_may_be_as_far_apart_as_one_run_over_the_root_of_their
 
 
 def test_of_a_hundred_tables_from_another_machine_at_most_about_one_raises_an_alarm(tmp_path: Path) -> None:
-    """Two machines drawn with just the stated dispersion, a table of 40 cells, 1,000 times: some 11 alarms (1.1 %, by rounding and estimated errors)."""
+    """Two machines drawn with just the stated dispersion, 40 cells, 1,000 times: some 11 alarms (rounding adds to 10)."""
     rules, draw, n = load_rules(), random.Random(1), 400
 
     def run() -> Report:
