@@ -96,23 +96,26 @@ def language_facts(ties: Mapping[int, Simulated], shared: Mapping[int, int]) -> 
 
 
 def spread(found: Found) -> tuple[str, dict[str, bool]]:
-    """The standard deviation over seeds with its 95 % interval; empty where there is one seed."""
+    """The standard deviation over seeds with its 95 % interval; a model that was not measured keeps no bound."""
     rows, holds = [], {}
+    if all(len(values) < 2 for models in found.values() for columns in models.values() for values in columns.values()):
+        return "One seed has no spread.", {}
     for language, models in found.items():
         for model in (SCALAR, *SARMS):
-            line = [str(language), model]
-            kept = True
-            for column, most in MOST_DEVIATION.items():
-                values = models.get(model, {}).get(column, ())
-                if len(values) < 2:
-                    return "One seed has no spread.", {}
-                low, high = deviation_interval(values)
-                kept &= stdev(values) <= most
-                line.append(f"{stdev(values):.1f} [{low:.1f}, {high:.1f}]" + ("" if stdev(values) <= most else " NO"))
+            seeds = {column: models.get(model, {}).get(column, ()) for column in MOST_DEVIATION}
+            kept = all(len(values) > 1 and stdev(values) <= MOST_DEVIATION[column] for column, values in seeds.items())
             holds[f"stable: language {language}, {model}"] = kept
-            rows.append([*line, said(kept)])
+            rows.append([str(language), model, *(deviation_text(values, MOST_DEVIATION[one]) for one, values in seeds.items()), said(kept)])
     head = ["language", "model", *(f"{column} (<= {most:g})" for column, most in MOST_DEVIATION.items()), "all"]
     return markdown(head, rows), holds
+
+
+def deviation_text(values: Sequence[float], most: float) -> str:
+    """A deviation with its interval, and NO where it is too large."""
+    if len(values) < 2:
+        return "not measured"
+    low, high = deviation_interval(values)
+    return f"{stdev(values):.1f} [{low:.1f}, {high:.1f}]" + ("" if stdev(values) <= most else " NO")
 
 
 def claims_table(by_language: Mapping[int, Mapping[str, Any]]) -> str:

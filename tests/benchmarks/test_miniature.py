@@ -109,6 +109,16 @@ def test_levels_count_the_subsets_inside_and_ties_above_random() -> None:
     assert "3 of 5, NO" in text and "+15.0, NO" in text
 
 
+def test_spread_names_what_is_too_wide_or_was_not_measured() -> None:
+    tables = script("miniature_tables")
+    near = dict.fromkeys(tables.MOST_DEVIATION, (50.0, 51.0))
+    models = {tables.SCALAR: near, "sarm-1b": {**near, "Overall": (50.0, 56.0)}, "sarm-4b": near}
+    text, holds = tables.spread({0: models})
+    assert [name.rpartition(" ")[2] for name, kept in holds.items() if not kept] == ["sarm-1b", "sarm-2b"]
+    assert "4.2 [1.9, 135.4] NO" in text and text.count("not measured") == 7
+    assert tables.spread({0: {tables.SCALAR: {"Overall": (50.0,)}}}) == ("One seed has no spread.", {})
+
+
 def test_the_interval_of_a_deviation_is_that_of_the_tables() -> None:
     """Five values with deviation 1: chi-square with 4 degrees of freedom has 0.4844 and 11.1433, so 0.599 to 2.874."""
     tables = script("miniature_tables")
