@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -187,6 +188,8 @@ def main() -> None:
     for name, run in (("reward", reward_step), ("sae", sae_step)):
         if options.only in (name, "both"):
             if group.device.type == "cuda":
+                # An engine refers to itself: without this, what the one before held would count as this one's.
+                gc.collect()
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             found = run(SIZES[options.size], group, needs, options.repeats)

@@ -56,7 +56,9 @@ def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
 
 
 def _mlp_forward(self: Any, x: Tensor) -> Tensor:
-    return self.down_proj(_run(_gated, (self.gate_proj(x), self.up_proj(x))))
+    # One size of tokens, as for the norms: a padded batch brings two, of which the second would be a form of its own each time.
+    rows = x.flatten(0, -2)
+    return self.down_proj(_run(_gated, (self.gate_proj(rows), self.up_proj(rows)))).unflatten(0, x.shape[:-1])
 
 
 def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

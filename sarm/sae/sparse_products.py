@@ -127,4 +127,6 @@ def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]
     with warnings.catch_warnings():
         # torch tells once a process that its sparse matrices are young.
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        # torch 2.11 tells it of a call that says itself that it wants none.
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
         return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)

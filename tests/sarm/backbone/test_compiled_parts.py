@@ -97,6 +97,18 @@ def test_one_form_serves_rows_of_every_length(graphs: list[str]) -> None:
     assert len(graphs) == first, "traced again for another length"
 
 
+def test_one_form_serves_padded_batches_of_every_shape(graphs: list[str]) -> None:
+    model = backbone_of(FAMILIES["llama"]).eval()
+    compile_parts(model)
+    with torch.no_grad():
+        plain = backbone_of(FAMILIES["llama"]).eval()(torch.full((2, 5), 7)).last_hidden_state
+        torch.testing.assert_close(model(torch.full((2, 5), 7)).last_hidden_state, plain, rtol=1e-5, atol=1e-5)
+        first = len(graphs)
+        for rows, length in ((3, 4), (2, 9), (5, 11), (4, 6)):
+            model(torch.full((rows, length), 7))
+    assert len(graphs) == first, "traced again for another shape"
+
+
 def test_the_modules_are_still_called_so_that_hooks_run(graphs: list[str]) -> None:
     model, seen = backbone_of(FAMILIES["llama"]), []
     compile_parts(model)
