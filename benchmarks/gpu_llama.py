@@ -6,10 +6,14 @@ Shares are of the rate of a large product that is measured in the same call. In 
 from __future__ import annotations
 
 import importlib
+import json
 import random
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,8 +26,6 @@ from sarm.backbone.harvest import Harvest
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.data.sentences import TextSequence
-from sarm.engine.group import join
-from sarm.resources import Resources
 from sarm.reward.models import SARM
 from sarm.reward.pair_batches import collate, micro_batch_losses
 from sarm.reward.shared_prefix import common_prefix, pack, shared_length
@@ -239,12 +241,19 @@ def measured(bench: Bench, shape: Shape, what: Callable[[Shape, SARM, Bench], Ro
 
 
 def zero_step(bench: Bench, training: str, size: str, stage: Literal[1, 2]) -> Iterator[Row]:
-    """A step under DeepSpeed in one process, its peak beside the plan's prediction: see `gpu_deepspeed.py`."""
-    module = importlib.import_module("gpu_deepspeed")
-    needs = Resources(processes=1, gpus=0 if bench.toy else 1, zero_stage=stage)
+    """A step under DeepSpeed in one process, its peak beside the plan's prediction: see `gpu_deepspeed.py`.
+
+    In a process of its own: DeepSpeed keeps its engines, and what an earlier one holds would count as this one's.
+    """
     bench.forget()
-    found = getattr(module, f"{training}_step")(module.SIZES[size], join(needs), needs, 3)
-    yield {"what": f"{training} step, ZeRO {stage}", "model": size, **found}
+    script = Path(__file__).with_name("gpu_deepspeed.py")
+    asked = ["--size", size, "--stage", str(stage), "--only", training, *(() if bench.toy else ("--gpu",))]
+    done = subprocess.run([sys.executable, str(script), *asked], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{script.name} ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    kept = {key: value for key, value in found.items() if key not in ("training", "size", "stage", "processes")}
+    yield {"what": f"{training} step, ZeRO {stage}", "model": size, **kept}
 
 
 # What one card holds: the 8B model's reward step at stage 2 does not fit 80 GB.
