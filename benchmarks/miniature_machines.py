@@ -73,6 +73,11 @@ def own_numbers(report: Report) -> dict[tuple[str, str, str], Measurement]:
     }
 
 
+def own_values(report: Report) -> dict[tuple[str, str, str], tuple[float, ...]]:
+    """What was trained, to the last digit."""
+    return {place: (one.value, *one.per_seed) for place, one in own_numbers(report).items()}
+
+
 def apart(name: str, report: Report, base: Report) -> Apart:
     """The differences of Table 1's cells."""
     theirs = own_numbers(base)
@@ -117,15 +122,21 @@ def table(found: Sequence[Apart]) -> tuple[str, dict[str, bool]]:
 
 
 def estimate_and_check(found: Sequence[Apart], base: Report) -> tuple[str, dict[str, bool]]:
-    """`machine_dispersion` from every second variant, and how many cells of the other variants DIFFER under it."""
-    fitted, others = found[::2], found[1::2]
+    """`machine_dispersion` from every second variant that computes otherwise at all, and how many cells of the others DIFFER under it.
+
+    A variant that rounds exactly as the base does (one thread against one thread) is no other machine, and would pull the estimate down.
+    """
     estimates = {one.name: dispersion(one.report, base) for one in found}
+    other = [one for one in found if own_values(one.report) != own_values(base)]
+    if not other:
+        return "Every variant gave the base's numbers: there is nothing to estimate machine_dispersion from.", {}
+    fitted, others = other[::2], other[1::2]
     value = mean([estimates[one.name] for one in fitted])
     shipped = load_rules()
     estimated = shipped.model_copy(update={"machine_dispersion": value})
     rows = []
     for one in found:
-        use = "estimate" if one in fitted else "check"
+        use = "estimate" if one in fitted else "check" if one in others else "identical: left out"
         alarms = [str(alarms_under(rules, one.report, base)) for rules in (estimated, shipped)]
         rows.append([one.name, use, f"{estimates[one.name]:.3f}", *alarms])
     on_file = f"under the {shipped.machine_dispersion:g} on file"

@@ -86,9 +86,11 @@ def test_the_dispersion_between_two_runs_is_half_their_squared_difference_in_err
 def test_every_second_variant_gives_the_dispersion_and_the_others_are_judged_by_it() -> None:
     machines, base = script("miniature_machines"), table1(Factuality=50.0, Math=50.0)
     near, far = table1(Factuality=51.0, Math=50.0), table1(Factuality=70.0, Math=50.0)
-    found = [machines.apart("a", near, base), machines.apart("b", far, base)]
+    found = [machines.apart(name, report, base) for name, report in (("same", base), ("a", near), ("b", far))]
+    assert "nothing to estimate" in machines.estimate_and_check(found[:1], base)[0]
     text, holds = machines.estimate_and_check(found, base)
     assert "from 1 variants; of the 1 others 1 have a DIFFERS" in text and list(holds.values()) == [False]
+    assert "| same | identical: left out |" in text
     assert machines.alarms_under(load_rules().model_copy(update={"machine_dispersion": 20.0}), far, base) == 0
 
 
