@@ -10,6 +10,7 @@ from typing import Any
 from replication.usage_problems import UsageProblems
 from sarm.job import IntegrityProblem, Job
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_files import read_facts, understood_facts
 from sarm.store.whole_files import write_whole
 
 PINS_FILE = "revisions.json"
@@ -79,8 +80,9 @@ def _record(folder: Path) -> tuple[str, dict[str, Any]] | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    record = _read(path)
-    return f"{record['type']} {record['repository']}@{record['revision']}", dict(record["files"])
+    record = read_facts(path, "type", "repository", "revision", "files")
+    with understood_facts(path):
+        return f"{record['type']} {record['repository']}@{record['revision']}", dict(record["files"])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from replication.usage_problems import UsageProblems
 from sarm.job import Job
 from sarm.judges.settings import EndpointSettings
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_files import read_facts, understood_facts
 from sarm.store.whole_files import write_whole
 
 # In the store: the settings of every run that asks, under a name that follows from what they say, and beside them what each run has spent.
@@ -199,8 +200,9 @@ def _addresses(job: Job, artifacts: ArtifactStore) -> set[str]:
     path = artifacts.path(job) / WHO_ANSWERED[job.kind]
     if not artifacts.has(job) or not path.is_file():
         return set()
-    by = json.loads(path.read_text(encoding="utf-8")).get("answered_by", [{"address": ""}])
-    return {one["address"] or UNKNOWN_ADDRESS for one in by}
+    by = read_facts(path).get("answered_by", [{"address": ""}])
+    with understood_facts(path):
+        return {one["address"] or UNKNOWN_ADDRESS for one in by}
 
 
 def _judging(setting: Setting, endpoint: Endpoint) -> Judging:

@@ -21,6 +21,7 @@ from sarm.job import EnvironmentProblem, IntegrityProblem, Job
 from sarm.store.archive import export_archive, import_archive
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.garbage import collect_garbage
+from sarm.store.json_files import read_facts
 
 WATCH_SECONDS = 2.0
 # Slurm is shared: nobody should poll it faster.
@@ -202,7 +203,7 @@ def export_sae(
     job = Job(config=config, locations={"sae": str(folder)}, label=f"{layout} files of SAE {sae}")
     run_alone(job, artifacts)
     shutil.copytree(artifacts.path(job), out, ignore=shutil.ignore_patterns("manifest.json", "export.json"))
-    first = json.loads((artifacts.path(job) / "export.json").read_text(encoding="utf-8"))["normalize_first"]
+    first = read_facts(artifacts.path(job) / "export.json", "normalize_first")["normalize_first"]
     if first != "none":
         how = f"hidden states after {first!r} (sarm.sae.sparse_encoder.normalized)"
         typer.echo(f"{layout} has no input normalisation: hand it {how}", err=True)

@@ -83,8 +83,9 @@ class Talk:
         """The exit code of the group: what the first process told, or torchrun's own where it could not tell."""
         try:
             told = json.loads(self._state.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            state, code = told["state"], int(told["code"] or 0)
+        except (OSError, ValueError, KeyError, TypeError):
             return torchruns
-        if told["state"] == "running" or (torchruns and not told["code"]):
+        if state == "running" or (torchruns and not code):
             return torchruns or 1
-        return int(told["code"])
+        return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from sarm.config.train import PretrainingConfig, RewardTrainingConfig, SAETraini
 from sarm.config.weights import WeightsConfig
 from sarm.job import Job, JobConfig, unsuited
 from sarm.resources import Resources
+from sarm.store.json_files import read_object
 
 Config = TypeVar("Config", bound=JobConfig)
 SHAPES: Mapping[BenchmarkName, str] = {"rewardbench2": "rewardbench2", "rmbench": "rmbench"}
@@ -122,10 +122,7 @@ def _check_shape(slot: str, backbone: Backbone, folder: Path) -> None:
     file = existing_path(str(folder)) / "config.json"
     if not file.is_file():
         raise UsageProblems([f"backbones.{slot}.source.path: {folder} holds no config.json; give a folder in Hugging Face layout"])
-    try:
-        stated = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageProblems([f"{file}: not JSON: {error}"]) from error
+    stated = read_object(file)
     checked = ("num_hidden_layers", "hidden_size", "vocab_size")
     wrong = [name for name in checked if name in stated and stated[name] != getattr(backbone.shape, name)]
     if wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ TOKENIZER_FILES = (
 )
 
 
+SENTENCEPIECE_FILE = "tokenizer.model"
+# The first byte of its protocol buffer; a file of tiktoken is lines of base64.
+SENTENCEPIECE_START = b"\n"
+
+
 def load_config(folder: Path) -> PretrainedConfig:
     """The model's configuration; remote code is refused. Raises UsageProblem or EnvironmentProblem."""
     if not (folder / "config.json").exists():
@@ -43,18 +49,37 @@ def load_config(folder: Path) -> PretrainedConfig:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer. Raises EnvironmentProblem where there is none, UsageProblem for files that are damaged."""
+    """The folder's tokenizer. Raises EnvironmentProblem where there is none or its package, UsageProblem for files that are damaged."""
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise EnvironmentProblem(f"{folder.name}: no tokenizer files; copy the tokenizer beside the weights")
     path = folder / "config.json"
     raw = read_settings(path) if path.exists() else {}
     # Our own model types: what transformers would make of them itself, but for a warning that tells nothing.
     known = {"config": PretrainedConfig.from_dict(raw)} if "backbone" in raw else {}
+    _require_package(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **known)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise EnvironmentProblem(f"{folder.name}: the tokenizer needs a package that is not here ({reason}); install it") from error
+    except Exception as error:
+        # The library in Rust behind it raises nothing more special.
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageProblem(f"{folder.name}: the tokenizer's files cannot be read ({reason}); fetch them again") from error
+
+
+def _require_package(folder: Path) -> None:
+    """Raises EnvironmentProblem where a tokenizer is in a file alone that a package reads which is not installed."""
+    path = folder / SENTENCEPIECE_FILE
+    if (folder / "tokenizer.json").exists() or not path.is_file():
+        return
+    with path.open("rb") as content:
+        package = "sentencepiece" if content.read(1) == SENTENCEPIECE_START else "tiktoken"
+    if importlib.util.find_spec(package) is None:
+        raise EnvironmentProblem(
+            f"{folder.name}/{path.name}: only the package {package} reads it, which is not installed; pip install {package}, "
+            "or put the tokenizer's tokenizer.json beside it"
+        )
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

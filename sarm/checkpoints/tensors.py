@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -229,14 +228,15 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
         try:
             with safe_open(path, framework="pt") as tensors:
                 return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise UsageProblem(f"{path.name}: damaged safetensors file ({error}); make or fetch it again") from error
     refusal = f"{path.name}: not a file of plain tensors; convert it to safetensors, pickles are not loaded"
     try:
         # Mapped where the format allows: torch's older one, which is no archive, is read whole.
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:
+        # Of a torn file it raises whatever its archive, its pickle or the system say.
         raise UsageProblem(refusal) from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
         raise UsageProblem(refusal)
     return dict(loaded)

@@ -46,9 +46,16 @@ def read_object(path: Path, *, cure: str = FETCH_AGAIN, problem: type[JobError] 
     return value
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """The object in a file of an artifact of ours. Raises IntegrityProblem for anything else, EnvironmentProblem where it is not there."""
-    return read_object(path, cure=MAKE_AGAIN, problem=IntegrityProblem)
+def read_facts(path: Path, *keys: str) -> dict[str, Any]:
+    """The object in a file of an artifact of ours, which has these keys.
+
+    Raises IntegrityProblem for anything else, EnvironmentProblem for a file that cannot be opened.
+    """
+    found = read_object(path, cure=MAKE_AGAIN, problem=IntegrityProblem)
+    absent = next((key for key in keys if key not in found), None)
+    if absent is not None:
+        raise IntegrityProblem(f"{place_of(path)}: has no key {absent!r}; {MAKE_AGAIN}")
+    return found
 
 
 @contextmanager
@@ -73,7 +80,7 @@ def understood(
 
 
 @contextmanager
-def understood_facts(path: Path) -> Iterator[None]:
+def understood_facts(path: Path, *, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """As `understood`, for a file of an artifact of ours."""
-    with understood(place_of(path), cure=MAKE_AGAIN, problem=IntegrityProblem):
+    with understood(place_of(path), cure=MAKE_AGAIN, problem=IntegrityProblem, also=also):
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from replication.report.latents.detection import Accuracies, Difference, accurac
 from replication.report.latents.polarity import FALSE_DISCOVERIES, Polarity, polarities, polarity_text, summary
 from replication.report.provenance.framing import framed
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_files import read_facts
 from sarm.store.json_lines import read_lines
 
 SHORT = 90
@@ -61,7 +61,7 @@ def _answers(training: Training, store: ArtifactStore) -> str:
     path = store.path(job) / "summary.json" if job is not None else None
     if job is None or path is None or not store.has(job) or not path.is_file():
         return ""
-    facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    facts = read_facts(path)
     if facts.get("judge") == "planted":
         return ""
     unread = f"{facts['unread']:,} of {facts['questions']:,} answers could not be read" if "questions" in facts else ""

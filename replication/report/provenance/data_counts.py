@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from replication.recipes.jobs_needed import Recipe
 from replication.report.cells import Listing
 from sarm.job import topological_order
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_files import read_facts
 
 COLUMNS = ("data", "rows read", "kept", "left out", "also counted")
 
@@ -20,7 +20,7 @@ def data_counts(recipe: Recipe, store: ArtifactStore) -> Listing | None:
     for job in topological_order(recipe.jobs):
         path = store.path(job) / "counts.json"
         if job.kind == "prepare_data" and store.has(job) and path.is_file():
-            rows.append(_row(job.label, json.loads(path.read_text(encoding="utf-8"))))
+            rows.append(_row(job.label, read_facts(path, "read", "kept", "dropped")))
     if not rows:
         return None
     return Listing(name="data", title="What was read", columns=COLUMNS, rows=tuple(rows), numeric=("rows read", "kept"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from replication.settings.profiles import BenchmarkName
 from sarm.job import Job
 from sarm.metrics.credits import OVERALL
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_files import read_facts
 
 MODE_WORDS: Mapping[Mode, str] = {"ranking": "one of four named best, seeded positions", "rating": "each completion rated 1 to 10"}
 
@@ -90,7 +90,7 @@ def _said(row: JudgeRow, mode: Mode, job: Job, store: ArtifactStore) -> str:
     path = store.path(job) / "conditions.json"
     if not store.has(job) or not path.is_file():
         return ""
-    facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    facts = read_facts(path, "rankings", "ratings", "benchmark", "unread", "reading")
     answers = facts["rankings"] + facts["ratings"]
     more = "".join(f"; {part}" for part in remarks(facts, path.parent))
     if facts["benchmark"] == "rmbench":

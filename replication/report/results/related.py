@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from sarm.metrics.credits import ScoringError
 from sarm.metrics.rewardbench2 import REWARDBENCH2_SUBSETS
 from sarm.metrics.rmbench import RMBENCH_DOMAINS, style_credits
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.json_files import read_facts
 
 DASH = "—"
 BENCHMARKS: Mapping[BenchmarkName, str] = {"rewardbench2": "RewardBench 2", "rmbench": "RM-Bench", "evaluation": "held-out pairs"}
@@ -149,7 +149,7 @@ def _facts(job: Job | None, store: ArtifactStore) -> Mapping[str, Any]:
     if job is None or not store.has(job):
         return {}
     path = store.path(job) / "training.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_facts(path) if path.is_file() else {}
 
 
 def _size_fields(facts: Mapping[str, Any], backbone: int) -> tuple[str, ...]:

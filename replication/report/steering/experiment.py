@@ -5,7 +5,6 @@ Rewards are linear in latents, so an edit is a sum over cached activations. Sour
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,12 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from sarm.data.preferences import ScoredPreference
 from sarm.job import UsageProblem
 from sarm.metrics.rewardbench2 import REWARDBENCH2_SUBSETS, best_of_n_credits, rewardbench2_scores
 from sarm.metrics.rmbench import RMBENCH_DOMAINS, rmbench_scores, style_credits
+from sarm.store.json_files import read_facts, understood_facts
 from sarm.store.json_lines import read_lines
 
 Floats = NDArray[np.float64]
@@ -207,8 +208,12 @@ class Steering:
 
 def read_steering(folder: Path) -> Steering:
     """An artifact of `steer_rewards`. Raises UsageProblem when a stratum of the target benchmark is empty."""
-    tensors = load_file(folder / "latents.safetensors")
-    facts = json.loads((folder / "steering.json").read_text(encoding="utf-8"))
+    with understood_facts(folder / "latents.safetensors", also=(SafetensorError, OSError)):
+        return _steering(folder, load_file(folder / "latents.safetensors"))
+
+
+def _steering(folder: Path, tensors: Mapping[str, Any]) -> Steering:
+    facts = read_facts(folder / "steering.json", "subset", "target")
     floats = {name: value.astype(np.float64) for name, value in tensors.items() if not name.endswith("indices")}
 
     def completions(name: str, file: str) -> Completions:
@@ -243,7 +248,7 @@ def require_strata(data: Steering) -> None:
 
 def prompt_kinds(concepts: Path, benchmark: str) -> dict[str, str]:
     """`subset/id` to what is expected of a reply, from a miniature's `concepts.json`; prompts that carry neither label are left out."""
-    labels = json.loads(concepts.read_text(encoding="utf-8"))
+    labels = read_facts(concepts, "safety", "items")
     words = {labels["safety"]["prompt"]: REFUSAL, labels["safety"]["prompt_opposite"]: COMPLIANCE}
     kinds = {}
     for name, item in labels["items"].get(benchmark, {}).items():

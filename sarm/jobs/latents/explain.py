@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from sarm.judges.recorded import RecordedJudge, write_answers
 from sarm.judges.settings import EndpointSettings, read_settings
 from sarm.judges.spending import Spending
 from sarm.judges.verdicts import GRAMMAR
+from sarm.store.json_files import read_facts, understood_facts
 from sarm.store.json_lines import read_lines, write_lines
 from sarm.store.whole_files import write_whole
 
@@ -105,8 +107,14 @@ def read_concepts(context: JobContext) -> dict[str, Any]:
     path = context.inputs["texts"] / "concepts.json" if "texts" in context.inputs else None
     if path is None or not path.exists():
         raise UsageProblem("judge = 'planted' needs the input `texts` with concepts.json, which only a miniature has; ask an endpoint")
-    raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return raw
+    return read_facts(path)
+
+
+def _tensors(path: Path, *names: str) -> dict[str, Tensor]:
+    """Tensors of a file of an artifact, which has these. Raises IntegrityProblem."""
+    with understood_facts(path, also=(SafetensorError, OSError)):
+        found = load_file(path)
+        return {name: found[name] for name in names}
 
 
 def load_source(config: ExplanationConfig, context: JobContext, *, contexts: str, model: str) -> Source:
@@ -123,13 +131,14 @@ def load_source(config: ExplanationConfig, context: JobContext, *, contexts: str
             raise UsageProblem(f"input {model!r}: no tensor {name!r}; explanations need a SARM")
     weights.read((("head", "score.weight"), ("decoder", "sae.decoder.weight")), tensors.__setitem__)
     head = tensors["head"][0].float()
-    firing, pool = load_file(folder / "firing.safetensors"), load_file(folder / "pool.safetensors")
+    firing = _tensors(folder / "firing.safetensors", "above_threshold", "chosen_more", "rejected_more")
+    pool = _tensors(folder / "pool.safetensors", "indices", "values")
     if len(firing["above_threshold"]) != len(head):
         sizes = f"{len(firing['above_threshold'])} and {len(head)} latents"
         raise UsageProblem(f"inputs {contexts!r} and {model!r} do not belong together: {sizes}")
     rows = _read_lines(folder / "pool.jsonl")
     return Source(
-        texts=json.loads((folder / "collection.json").read_text(encoding="utf-8"))["texts"],
+        texts=read_facts(folder / "collection.json", "texts")["texts"],
         all=whole,
         kept=merge_contexts([whole], threshold=config.threshold, min_entries=config.min_entries, max_per_token=whole.max_per_token),
         origins={row.pop("context"): Origin(**row) for row in _read_lines(folder / "origins.jsonl")},

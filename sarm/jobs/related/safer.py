@@ -15,6 +15,7 @@ from sarm.data.states import read_states
 from sarm.engine.devices import torch_dtype, use_threads
 from sarm.job import JobContext, UsageProblem
 from sarm.reward.sparse_rm import Activations, latent_statistics, safer_head, safer_scores
+from sarm.store.json_files import read_facts
 
 
 def fit_safer(config: SaferConfig, context: JobContext) -> None:
@@ -29,7 +30,7 @@ def fit_safer(config: SaferConfig, context: JobContext) -> None:
         raise UsageProblem(str(error)) from error
     chosen, rejected = (side[: config.max_pairs or len(side)] for side in (chosen, rejected))
     sae, layer, _ = own_sae(context.inputs["sae"])
-    conditions = json.loads((context.inputs["states"] / "conditions.json").read_text(encoding="utf-8"))
+    conditions = read_facts(context.inputs["states"] / "conditions.json", "layer", "pooling")
     check_fit(conditions, layer=config.layer, sae=sae, sae_layer=layer, width=chosen.shape[1], whole=config.whole)
     context.progress(0, 1, "steps", "feature scores")
     scores = safer_scores(latent_statistics(sae, chosen, rejected))

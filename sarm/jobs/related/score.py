@@ -15,6 +15,7 @@ from sarm.data.preferences import DataError, Preference, read_jsonl
 from sarm.data.states import read_states, regrouped
 from sarm.engine.devices import use_threads
 from sarm.job import JobContext, UsageProblem
+from sarm.store.json_files import read_facts
 from sarm.store.json_lines import write_lines
 
 ROWS_AT_ONCE = 1024
@@ -33,7 +34,7 @@ def score_states(config: StateScoringConfig, context: JobContext) -> None:
         items = list(read_jsonl(context.inputs["benchmark"] / f"{config.benchmark}.jsonl", Preference))
     except DataError as error:
         raise UsageProblem(str(error)) from error
-    harvested = json.loads((context.inputs["states"] / "conditions.json").read_text(encoding="utf-8"))
+    harvested = read_facts(context.inputs["states"] / "conditions.json", "subset", "limit", "layer")
     asked = [(item.subset, item.id) for item in items if harvested["subset"] in ("", item.subset)]
     if [(item.subset, item.id) for item in cached.items] != (asked[: harvested["limit"]] if harvested["limit"] else asked):
         raise UsageProblem(f"the states are of other items than {config.benchmark}.jsonl; harvest them again")

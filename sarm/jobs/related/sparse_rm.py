@@ -43,6 +43,7 @@ from sarm.reward.sparse_rm import (
 )
 from sarm.sae.model import TopKSAE
 from sarm.sae.sparse_encoder import Normalization
+from sarm.store.json_files import read_facts
 from sarm.store.json_lines import write_lines
 
 STATES_AT_ONCE = 1024
@@ -79,7 +80,7 @@ def train_sparse_rm(config: SparseRMConfig, context: JobContext) -> None:
     except DataError as error:
         raise UsageProblem(str(error)) from error
     sae, layer, _ = own_sae(context.inputs["sae"])
-    conditions = json.loads((context.inputs["states"] / "conditions.json").read_text(encoding="utf-8"))
+    conditions = read_facts(context.inputs["states"] / "conditions.json", "layer", "pooling")
     check_fit(conditions, layer=config.layer, sae=sae, sae_layer=layer, width=chosen.shape[1], whole=config.whole)
     training, validation = split_of(cached, config)
     generator = torch.Generator().manual_seed(config.seed)
