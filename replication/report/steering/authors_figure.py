@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,6 @@ from replication.report.steering.check import Check, passed
 from replication.report.steering.checks import EQUIVALENCE, SMALLEST_DISTANCE, SMALLEST_SHIFT
 from replication.report.steering.paired_shifts import Floats, Interval, Ints, kolmogorov_smirnov, standardised_shift, wasserstein
 from sarm.job import EnvironmentProblem, IntegrityProblem
-from sarm.store.json_files import read_object
 
 # Name in the file -> row of tables/published/figure3.toml.
 SETS = {"safety_chosen": "safety", "complement": "complement"}
@@ -58,7 +58,7 @@ def read_authors(path: Path) -> AuthorsFigure:
     if not path.is_file():
         raise EnvironmentProblem(f"{path.name}: the authors' rewards are not here; set SARM_DATA to the folder that has {AUTHORS_REWARDS}")
     try:
-        raw = read_object(path, cure="bring the file anew", problem=IntegrityProblem)
+        raw = json.loads(path.read_text(encoding="utf-8"))
         published = load_published("figure3")
         sets = tuple(_set(raw["sets"][name], row, published.row(row).label) for name, row in SETS.items())
         return AuthorsFigure(latent=int(raw["latent"]), source=str(raw["source"]), sets=sets)
