@@ -114,11 +114,12 @@ def mutated(value: Any, draw: random.Random) -> Any:
 
 
 def variants(file: Path, draw: random.Random) -> Iterator[bytes]:
+    """Some of the ways to damage it, by chance, so that a seed takes less than a minute; another seed draws others."""
     content = file.read_bytes()
-    yield from torn(content, draw)
+    yield from draw.sample(list(torn(content, draw)), 5)
     if file.suffix == ".json":
         raw = json.loads(content)
-        for _ in range(12):
+        for _ in range(5):
             yield json.dumps(mutated(raw, draw)).encode()
 
 
@@ -150,7 +151,7 @@ def test_a_damaged_file_is_told_in_one_line_whichever_reader_meets_it(seed: int,
             file.write_bytes(whole)
         load(path)
     assert not found, "\n".join(found)
-    assert tried > 600
+    assert tried > 300
 
 
 def test_weights_in_two_sets_and_files_elsewhere_are_refused(tmp_path: Path) -> None:
