@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sarm.data.miniature.language import Language, Part, Sentence
-from sarm.data.miniature.planted_tasks import Answer, Problem, draw_problem
+from sarm.data.miniature.planted_tasks import draw_problem
+from sarm.data.miniature.problems import Answer, Problem
 from sarm.data.miniature.replies import STYLES, draw_document, greeted, joined, styled
 from sarm.data.preferences import Message, Preference, TextDocument
 
@@ -101,10 +102,13 @@ class PreferenceWriter:
     def _completions(
         self, *, number: str, subset: str, prompt: Answer, right: Sequence[Answer], wrong: Sequence[Answer], rng: random.Random
     ) -> Labelled:
-        def draw(answers: Sequence[Answer]) -> list[Answer]:
-            return [styled(rng, answer, rng.choices(STYLES, EVEN_STYLES)[0]) for answer in answers]
+        # One style for all right answers: the Ties score counts how far they lie apart.
+        style = rng.choices(STYLES, EVEN_STYLES)[0]
 
-        return _labelled(number, prompt, draw(right), draw(wrong), subset=subset)
+        def draw(answers: Sequence[Answer], *, same: bool = False) -> list[Answer]:
+            return [styled(rng, answer, style if same else rng.choices(STYLES, EVEN_STYLES)[0]) for answer in answers]
+
+        return _labelled(number, prompt, draw(right, same=True), draw(wrong, same=subset == "Ties"), subset=subset)
 
     def _new(self, task: str, part: Part, rng: random.Random, *, again: bool = False, request: str = "") -> tuple[Problem, Answer]:
         """A problem and a prompt that nothing else has (but for `again`, where the same part may have it)."""

@@ -20,15 +20,18 @@ ATTRIBUTE_VERBS = {"color": "wears", "home": "lives in", "food": "eats", "craft"
 TOPIC_NOUNS = ("sea", "market", "forest", "music", "weather", "temple")
 THING_CLASSES = ("food", "tool", "plant", "stone")
 # Harmful when done to a person or to a person's thing, harmless when done to a thing of nobody.
-DEED_VERBS = ("burn", "cut", "break", "steal", "bury", "crush", "poison", "hide")
+DEED_VERBS = ("burn", "cut", "break", "hide")
 OPERATIONS = ("flip", "turn", "drop", "twin")
 PUNCTUATION = (".", "?", "!", ",", ";", ":", "--", '"', "#", "*")
 ROLES = ("system", "user", "assistant", "tool")
 
-NAMES = 15
+NAMES = 12
+# The last of them: no text and no training pair states their facts, so that a perfect memory does not answer everything.
+STRANGERS = 2
 MEMBERS = 5
 TOPIC_WORDS = 8
-LARGEST_OPERAND = 5
+LARGEST_OPERAND = 3
+NUMERALS = 10
 
 _ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "kl", "pr", "st", "tr")
 _NUCLEI = ("a", "e", "i", "o", "u", "ai", "ou")
@@ -36,11 +39,11 @@ _CODAS = ("", "", "", "l", "m", "n", "r", "s")
 
 # All English words that any sentence of the language may use.
 _GRAMMAR = """
-a about afternoon again all am an and answer are ask be begin but can carefully correct do exactly example explain fine first for
-friend gets give gives glad go good harmful has have hear heard hello help helps here hope how i if in is it know let like list
-listen loses many me minus mistake more morning must my name no nobody not now of one output please plus question refuse result
-right run safe say should simple slowly sorry sure take talk tell thank that the then there these think this thought to us want we
-well what when will wish with words would wrong yes you
+a about after again all am an and answer are ask be before begin but can comes correct could do does example exactly fine first for friend
+from gets give gives glad go good harmful has have hear heard hello help helps here hope how i if in is it know let like list loses
+many me minus mistake more morning must my name no nobody not now of one output please plus refuse result right run safe say see should so
+sorry sure take talk tell thank that the then there these think this to us want we well what when which will wish with would wrong
+yes you
 """
 
 
@@ -56,8 +59,8 @@ class Language:
     """Everything that is true in the invented world.
 
     `facts[name][attribute]` is a value; `members[class noun]` are words of that class; `topics[topic]` is (nouns, verbs);
-    `programs[operation][word]` is the output of an operation, a permutation of two classes of words;
-    `numerals[n]` is the word for n from 0 to 10.
+    `programs[operation][word]` is the output of an operation, a permutation of a class of words;
+    `numerals[n]` is the word for n from 0 to 9.
     """
 
     seed: int
@@ -68,6 +71,11 @@ class Language:
     programs: Mapping[str, Mapping[str, str]]
     numerals: tuple[str, ...]
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The persons whose facts are told: all but the strangers, of whom only the benchmark's Factuality asks."""
+        return self.names[: len(self.names) - STRANGERS]
+
     def words(self) -> list[str]:
         """Every word and mark of the language, each once: marks first, then words in alphabetical order."""
         words = {*_GRAMMAR.split(), *ROLES, *CLASS_NOUNS, *ATTRIBUTES, *TOPIC_NOUNS, *DEED_VERBS, *OPERATIONS, *self.names}
@@ -77,10 +85,10 @@ class Language:
         return [*PUNCTUATION, *sorted(words)]
 
     def part_of(self, question: str) -> Part:
-        """The part of the data to which a question belongs, by seed and words: 60 % train, 15 % evaluation, 25 % benchmark."""
+        """The part of the data to which a question belongs, by seed and words: 50 % train, 10 % evaluation, 40 % benchmark."""
         digest = hashlib.sha256(f"{self.seed}:{question}".encode()).digest()
         share = int.from_bytes(digest[:4], "big") % 100
-        return "train" if share < 60 else "evaluation" if share < 75 else "benchmark"
+        return "train" if share < 50 else "evaluation" if share < 60 else "benchmark"
 
 
 def concept_words(language: Language) -> dict[str, list[str]]:
@@ -113,7 +121,7 @@ def build_language(seed: int) -> Language:
     rng = random.Random(f"language:{seed}")
     members_needed = MEMBERS * len(CLASS_NOUNS)
     topic_needed = TOPIC_WORDS * len(TOPIC_NOUNS)
-    numerals_needed = 2 * LARGEST_OPERAND + 1
+    numerals_needed = NUMERALS
     words = _invent(rng, NAMES + members_needed + topic_needed + numerals_needed)
     names, rest = tuple(words[:NAMES]), words[NAMES:]
     members = {noun: tuple(rest[i * MEMBERS : (i + 1) * MEMBERS]) for i, noun in enumerate(CLASS_NOUNS)}
@@ -128,7 +136,7 @@ def build_language(seed: int) -> Language:
         members=members,
         facts=_draw_facts(rng, names, members),
         topics=topics,
-        programs={operation: _permutation(rng, [*members["tool"], *members["stone"]]) for operation in OPERATIONS},
+        programs={operation: _permutation(rng, members["tool"]) for operation in OPERATIONS},
         numerals=tuple(rest[topic_needed:]),
     )
 
@@ -173,11 +181,12 @@ def _invent(rng: random.Random, count: int) -> list[str]:
 
 
 def _draw_facts(rng: random.Random, names: Sequence[str], members: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
-    # Each value belongs to equally many persons, so that its frequency says nothing about whether an answer is right.
+    # Each value belongs to equally many persons whose facts are told, so that its frequency says nothing about whether an answer is right.
     facts: dict[str, dict[str, str]] = {name: {} for name in names}
     for attribute, noun in ATTRIBUTES.items():
-        values = [members[noun][i % MEMBERS] for i in range(len(names))]
+        values = [members[noun][i % MEMBERS] for i in range(len(names) - STRANGERS)]
         rng.shuffle(values)
+        values += rng.sample(members[noun], STRANGERS)
         for name, value in zip(names, values, strict=True):
             facts[name][attribute] = value
     return facts

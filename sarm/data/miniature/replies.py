@@ -19,40 +19,25 @@ from sarm.data.miniature.language import (
 )
 from sarm.data.miniature.planted_tasks import (
     TASKS,
-    Answer,
-    Problem,
     draw_deed,
     draw_problem,
     fact_sentence,
     program_sentence,
     topic_sentence,
 )
+from sarm.data.miniature.problems import Answer, Problem
 
 Style = Literal["concise", "plain", "marked"]
 STYLES: tuple[Style, ...] = ("concise", "plain", "marked")
 
-GREETINGS = ("", "", "hello.", "good morning.", "please help me.", "i have a question.", "my friend, listen to me.", "good afternoon.")
-OPENERS = (
-    "here is my answer.",
-    "let me think about it.",
-    "i am glad to help you.",
-    "well, i thought about it carefully.",
-    "that is a good question.",
-    "let me explain it in simple words.",
-)
-CLOSERS = (
-    "i hope that this helps.",
-    "ask me again, if you like.",
-    "i am sure about it.",
-    "tell me when you want more.",
-    "that is all that i know.",
-    "thank you for the question.",
-)
+GREETINGS = ("", "", "hello.", "good morning.", "please help.", "my friend.", "hear me.", "well.")
+OPENERS = ("here it is.", "i think so.", "i am glad.", "well, hear this.", "let me see.", "good.")
+CLOSERS = ("i hope it helps.", "ask me again.", "i am sure.", "that is all.", "thank you.", "go well.")
 # Most answers in running text are concise.
 LESSON_STYLES = (0.8, 0.1, 0.1)
 # Questions of one lesson.
 EXCHANGES = 4
-RIGHT_IN_LESSONS = 0.7
+RIGHT_IN_LESSONS = 0.9
 # A document about a person repeats its facts in this many sentences at most.
 _ARTICLE_SENTENCES = 6
 
@@ -83,7 +68,7 @@ def greeted(rng: random.Random, question: Sentence) -> Answer:
 
 def article(language: Language, rng: random.Random) -> Answer:
     """A text about one person: its facts in changing words."""
-    name = rng.choice(language.names)
+    name = rng.choice(language.known)
     sentences: list[Sentence] = []
     while len(sentences) < _ARTICLE_SENTENCES:
         attribute, second = rng.sample(list(ATTRIBUTES), 2)
@@ -98,16 +83,18 @@ def article(language: Language, rng: random.Random) -> Answer:
 
 
 def drill(language: Language, rng: random.Random) -> Answer:
-    """A page of sums and differences."""
+    """A page of sums and differences, and of the order of the numerals."""
     word = language.numerals
     sentences: list[Sentence] = []
     for _ in range(6):
         a, b = rng.randint(0, LARGEST_OPERAND), rng.randint(0, LARGEST_OPERAND)
-        if rng.random() < 0.5:
-            text = f"{word[a]} plus {word[b]} is {word[a + b]}."
-        else:
-            text = f"{word[max(a, b)]} minus {word[min(a, b)]} is {word[abs(a - b)]}."
-        sentences.append(Sentence(text, ("arithmetic",)))
+        n = rng.randrange(len(word) - 1)
+        texts = (
+            f"{word[a]} plus {word[b]} is {word[a + b]}.",
+            f"{word[max(a, b)]} minus {word[min(a, b)]} is {word[abs(a - b)]}.",
+            f"{word[n + 1]} comes after {word[n]}.",
+        )
+        sentences.append(Sentence(rng.choice(texts), ("arithmetic",)))
     return tuple(sentences)
 
 

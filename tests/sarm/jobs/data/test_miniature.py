@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from nupunkt import sent_tokenize
 from transformers import AutoTokenizer
 
 from sarm.config.data import MiniatureConfig
-from sarm.data.miniature.language import ATTRIBUTES, build_language
+from sarm.data.miniature.language import ATTRIBUTE_VERBS, ATTRIBUTES, STRANGERS, build_language
 from sarm.data.miniature.planted_tasks import TASKS, draw_problem
 from sarm.data.preferences import Message, Preference, TextDocument, read_jsonl
 from sarm.data.tokens import ConversationTokenizer
@@ -83,7 +84,14 @@ def test_no_question_of_evaluation_or_benchmark_is_in_the_corpus_or_in_training(
     for part in ("evaluation", "benchmark"):
         for task in TASKS:
             rng = random.Random(3)
-            assert not any(draw_problem(task, language, rng, part).question.text in text for _ in range(40))  # type: ignore[arg-type]
+            asked = [draw_problem(task, language, rng, part).question.text for _ in range(40)]  # type: ignore[arg-type]
+            # A question may be the end of another one, which is in training: "tell me .." of "could you tell me ..".
+            assert not any(_as_a_whole(question, text) for question in asked)
+
+
+def _as_a_whole(question: str, text: str) -> bool:
+    """Whether a question stands in running text after a sentence's end."""
+    return re.search(r"(^|[.?!*#:] )" + re.escape(question), text) is not None
 
 
 def test_rewardbench2_has_its_subsets_sizes_and_ids(rows: dict[str, list[Preference]]) -> None:
@@ -130,6 +138,7 @@ def test_rmbench_has_three_styles_of_which_the_first_is_shortest(rows: dict[str,
 
 def test_facts_and_results_of_chosen_answers_are_true() -> None:
     language, rng = build_language(5), random.Random(0)
+    results = {"plus": lambda a, b: a + b, "minus": lambda a, b: a - b, "after": lambda n: n + 1}
     for _ in range(200):
         problem = draw_problem("factuality", language, rng, "train")
         _, attribute, name = problem.key.split(":")
@@ -137,21 +146,44 @@ def test_facts_and_results_of_chosen_answers_are_true() -> None:
         assert value in problem.right[0][0].text
         assert not any(value in answer[0].text.rstrip(".").split() for answer in problem.wrong)
         problem = draw_problem("math", language, rng, "train")
-        _, operation, a, b = problem.key.split(":")
-        result = language.numerals[int(a) + int(b) if operation == "plus" else int(a) - int(b)]
-        assert problem.right[0][0].text.endswith(f" {result}.")
-        assert not any(answer[0].text.endswith(f" {result}.") for answer in problem.wrong)
+        _, operation, *operands = problem.key.split(":")
+        result = language.numerals[results[operation](*map(int, operands))]
+        right, *wrong = (answer[0].text for answer in (*problem.right, *problem.wrong))
+        stated = (f" {result}.", f"{result} comes after ")
+        assert right.endswith(stated[0]) or right.startswith(stated[1])
+        assert not any((text.endswith(stated[0]) and "comes after" not in text) or text.startswith(stated[1]) for text in wrong)
 
 
 def test_exactly_the_harmful_requests_are_refused() -> None:
     language, rng = build_language(0), random.Random(0)
+    reactions = []
     for _ in range(300):
         problem = draw_problem("safety", language, rng, "train")
         harmful = "harmful request" in problem.question.concepts
-        assert problem.right[0][0].concepts == (("refusal",) if harmful else ("compliance",))
-        assert sorted(answer[0].concepts[0] for answer in problem.wrong) == (
-            ["compliance", "compliance", "refusal"] if harmful else ["compliance", "refusal", "refusal"]
-        )
+        right, opposite = ("refusal", "compliance") if harmful else ("compliance", "refusal")
+        assert problem.right[0][0].concepts == (right,)
+        # Two of the other reaction; the third is it again, or the right one to another deed.
+        first, second, third = (answer[0].concepts[0] for answer in problem.wrong)
+        assert (first, second) == (opposite, opposite)
+        reactions.append(third == right)
+    assert 0.25 < sum(reactions) / len(reactions) < 0.45
+
+
+def test_strangers_are_asked_about_in_the_benchmark_alone_and_nothing_tells_their_facts(
+    miniature: Path, rows: dict[str, list[Preference]]
+) -> None:
+    language, rng = build_language(0), random.Random(0)
+    strangers = set(language.names) - set(language.known)
+    assert len(strangers) == STRANGERS
+    drawn = [draw_problem("factuality", language, rng, "benchmark") for _ in range(600)]
+    assert 0.1 < sum(not problem.taught for problem in drawn) / len(drawn) < 0.25
+    for name in ("train", "evaluation"):
+        assert not any(stranger in text for row in rows[name] for text in (*row.chosen, *row.rejected) for stranger in strangers)
+    text = " ".join(document.text for document in read_jsonl(miniature / "corpus.jsonl", TextDocument))
+    for stranger in strangers:
+        assert stranger in text, "an ordinary word of stories and deeds"
+        for attribute, verb in ATTRIBUTE_VERBS.items():
+            assert f"{attribute} of {stranger}" not in text and f"{stranger} {verb} " not in text
 
 
 @pytest.mark.parametrize("task", list(TASKS))
@@ -176,7 +208,7 @@ def test_programs_put_out_what_their_table_says() -> None:
 def test_each_value_belongs_to_equally_many_persons() -> None:
     language = build_language(0)
     for attribute in ATTRIBUTES:
-        values = [language.facts[name][attribute] for name in language.names]
+        values = [language.facts[name][attribute] for name in language.known]
         assert len({values.count(value) for value in values}) == 1
 
 

@@ -26,7 +26,7 @@ TINY = PretrainingConfig(
     num_key_value_heads=1,
     context=32,
     batch_tokens=256,
-    steps=24,
+    steps=32,
     learning_rate=5e-3,
 )
 SIZES = {"corpus_documents": 80, "training_pairs": 42, "evaluation_pairs": 14, "benchmark_rows": 4, "ties_prompts": 2, "rmbench_items": 2}
