@@ -27,7 +27,12 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "checkpoints scoring",
         "api jobs",
     ),
-    "sarm.data": ("columns prefetch turn_ends", "preferences", "miniature sources splitters states tokens", "harness pairs sentences"),
+    "sarm.data": (
+        "chat_templates columns prefetch template_process turn_ends",
+        "preferences",
+        "miniature sources splitters states tokens",
+        "harness pairs sentences",
+    ),
     "sarm.sae": (
         "kernels model topk_selection",
         "kernel_choice sparse_encoder",

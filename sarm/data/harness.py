@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sarm.data.chat_templates import ChatTemplate
 from sarm.data.preferences import DataError, Message
-from sarm.data.tokens import BosPolicy, EncodedConversation, Overlong, TokenizerProblem, dated_template, rendered
+from sarm.data.tokens import BosPolicy, EncodedConversation, Overlong, TokenizerProblem, chat_template, rendered
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,8 @@ class HarnessTokenizer:
         return int(next(token for token in known if token is not None))
 
     @cached_property
-    def _template(self) -> str:
-        return dated_template(self.tokenizer, self.date_string)
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """The template's whole text, its BOS included."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        text: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=False, date_string=self.date_string, chat_template=self._template
-        )
-        return text
+    def _template(self) -> ChatTemplate:
+        return chat_template(self.tokenizer, self.date_string)
 
     def encode_many(
         self, conversations: Sequence[Sequence[Message]], *, max_length: int, overlong: Overlong, names: Sequence[str]
@@ -57,7 +50,7 @@ class HarnessTokenizer:
         """Ids of at most `max_length` tokens, cut on the side that `overlong` says. Raises DataError for `error` and for no tokens."""
         if not conversations:
             return []
-        texts = [text or "" for text in rendered(self.render, conversations, names)]
+        texts = [text or "" for text in rendered(self._template, conversations, names)]
         rows = self.tokenizer(texts, add_special_tokens=True)["input_ids"]
         return [self._finish(ids, max_length, overlong, name) for ids, name in zip(rows, names, strict=True)]
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jinja2
-
+from sarm.data.chat_templates import ChatTemplate, TemplateRefusal
 from sarm.data.preferences import DataError, Message
 from sarm.data.turn_ends import IN_PROFILE, PROBE, Advice, end_of_turn_in
 from sarm.job import UsageProblem
@@ -31,10 +30,6 @@ INNER_PUNCTUATION = (",", "?", "--", ";", "!", '"', " ,", " ?", " --", " ;", " !
 
 # Tokens at which contexts end. Source: apply.py:359-364.
 SENTENCE_ENDERS = ("?", ".", ";", "!", " ?", " .", " ;", " !")
-
-
-# What a template may raise by itself, or where it does not expect what it is given.
-TEMPLATE_FAULTS = (jinja2.TemplateError, TypeError, KeyError, IndexError, AttributeError, ValueError)
 
 
 class TokenizerProblem(UsageProblem, ValueError):
@@ -122,27 +117,25 @@ class ConversationTokenizer:
         """What the template writes after a reply; empty where it refuses the question."""
         try:
             return self.render([Message(role="user", content="x"), Message(role="assistant", content=PROBE)]).rpartition(PROBE)[2]
-        except TEMPLATE_FAULTS:
+        except TemplateRefusal:
             return ""
 
     def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
-        """The template's text without its leading BOS.
+        """The template's text without its leading BOS. Raises TemplateRefusal, TemplateBeyondLimits or TokenizerProblem.
 
         Deviation: the released code deletes every literal BOS string, also inside the user's text; ours only the leading one.
         """
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        text: str = self.tokenizer.apply_chat_template(
-            turns,
-            tokenize=False,
-            add_generation_prompt=generation_prompt,
-            date_string=self.date_string,
-            chat_template=self._dated_template,
-        )
+        (text,) = self._chat_template.written([as_turns(messages)], ["a conversation"], generation_prompt=generation_prompt)
+        if isinstance(text, TemplateRefusal):
+            raise text
+        return self._without_bos(text)
+
+    def _without_bos(self, text: str) -> str:
         return text.removeprefix(self.tokenizer.bos_token) if self.tokenizer.bos_token else text
 
     @cached_property
-    def _dated_template(self) -> str:
-        return dated_template(self.tokenizer, self.date_string, cure=self.advice.chat_template)
+    def _chat_template(self) -> ChatTemplate:
+        return chat_template(self.tokenizer, self.date_string, cure=self.advice.chat_template)
 
     def _bos_ids(self) -> list[int]:
         return leading_bos(self.tokenizer) * (1 if self.bos == "single" else 2)
@@ -169,8 +162,8 @@ class ConversationTokenizer:
         """`encode` of many conversations at once; of one whose turns the template refuses no ids with `drop`."""
         if not conversations:
             return []
-        texts = rendered(self.render, conversations, names, refused_turns=refused_turns)
-        rows = self.tokenizer([text or "" for text in texts], add_special_tokens=False)["input_ids"]
+        texts = rendered(self._chat_template, conversations, names, refused_turns=refused_turns)
+        rows = self.tokenizer([self._without_bos(text or "") for text in texts], add_special_tokens=False)["input_ids"]
         return [
             NO_IDS if text is None else self._finish(ids, max_length, overlong, name)
             for text, ids, name in zip(texts, rows, names, strict=True)
@@ -211,8 +204,13 @@ class ConversationTokenizer:
         return list(self.tokenizer(opened[len(plain) :], add_special_tokens=False)["input_ids"])
 
 
+def as_turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages as templates read them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
 def rendered(
-    render: Callable[[Sequence[Message]], str],
+    template: ChatTemplate,
     conversations: Sequence[Sequence[Message]],
     names: Sequence[str],
     *,
@@ -220,17 +218,15 @@ def rendered(
 ) -> list[str | None]:
     """The template's text of each conversation; None with `drop` where the template refuses its turns.
 
-    Templates refuse by raising: no system turn, turns that do not alternate. Raises DataError with the row's name and the template's words.
+    Templates refuse by raising: no system turn, turns that do not alternate. Raises DataError with the row's name and the template's words,
+    and TemplateBeyondLimits, with `drop`, too: a template that takes a process's whole time once would take it for each row.
     """
     found: list[str | None] = []
-    for messages, name in zip(conversations, names, strict=True):
-        try:
-            found.append(render(messages))
-        except TEMPLATE_FAULTS as error:
-            if refused_turns == "error":
-                said = " ".join(str(error).split()) or type(error).__name__
-                raise DataError(f"{name}: the chat template refuses it: {said}; mend the turns, or leave such rows out") from error
-            found.append(None)
+    texts = template.written([as_turns(messages) for messages in conversations], names)
+    for text, name in zip(texts, names, strict=True):
+        if isinstance(text, TemplateRefusal) and refused_turns == "error":
+            raise DataError(f"{name}: the chat template refuses it: {text}; mend the turns, or leave such rows out") from text
+        found.append(None if isinstance(text, TemplateRefusal) else text)
     return found
 
 
@@ -252,6 +248,13 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], *, max_length: int) -> li
     rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     whole = [leading_bos(tokenizer) + row for row in rows]
     return [EncodedText(ids[:max_length], truncated=len(ids) > max_length) for ids in whole]
+
+
+def chat_template(tokenizer: Any, date_string: str, *, cure: str = IN_PROFILE.chat_template) -> ChatTemplate:
+    """The tokenizer's template with its date pinned, and the variables that transformers gives it. Raises TokenizerProblem."""
+    variables = {**tokenizer.special_tokens_map, "date_string": date_string}
+    name = Path(getattr(tokenizer, "name_or_path", "tokenizer")).name
+    return ChatTemplate(name, dated_template(tokenizer, date_string, cure=cure), variables, cure)
 
 
 def dated_template(tokenizer: Any, date_string: str, *, cure: str = IN_PROFILE.chat_template) -> str:
