@@ -10,12 +10,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from sarm.job import KEY_LENGTH, IntegrityProblem
+from pydantic import ValidationError
+
+from sarm.job import KEY_LENGTH, EnvironmentProblem, IntegrityProblem
 from sarm.store.artifacts import ArtifactStore, MissingArtifact
 from sarm.store.checksums import files_below
-from sarm.store.manifest import Manifest, is_inside
+from sarm.store.manifest import MANIFEST_NAME, Manifest, is_inside
 from sarm.store.verification import damage, read_manifest
 from sarm.store.whole_files import whole_file
+
+# An import leaves this much of the disk to others. Headers and manifests are smaller, and no store has as many files.
+KEPT_FREE = 1 << 30
+LARGEST_PIECE = 1 << 24
+MOST_MEMBERS = 200_000
 
 
 def export_archive(store: ArtifactStore, keys: Iterable[str] | Literal["all"], archive: Path) -> list[Manifest]:
@@ -79,37 +86,105 @@ def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
         tar.addfile(member, content)
 
 
+class _Unpacked(gzip.GzipFile):
+    """What is packed, read in pieces: tarfile would take a header of any length into memory at once."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= LARGEST_PIECE:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
+
+
 def _unpack(archive: Path, folder: Path) -> list[Path]:
     """Unpack into an empty folder; gives the artifact folders `<kind>/<short key>` that came out, sorted.
 
-    Raises IntegrityProblem for anything but regular files `<kind>/<short key>/...` inside the folder, and for a broken archive.
+    Raises IntegrityProblem for anything but regular files `<kind>/<short key>/...` inside the folder, for what the archive's own
+    manifests do not name with its size, for more than the disk has room for, and for a broken archive; EnvironmentProblem for no room.
     """
     found: set[Path] = set()
     try:
-        with tarfile.open(archive, mode="r:gz") as tar:
+        # Read once without writing: what is refused leaves nothing behind, and nobody's disk is full in between.
+        with _Unpacked(archive) as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
+            _look_over(tar, room=shutil.disk_usage(folder).free - KEPT_FREE, what=archive.name)
+        with _Unpacked(archive) as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
             for member in tar:
-                if member.isdir() and is_inside(member.name):
-                    continue
-                found.add(_extract(tar, member, folder))
+                if not member.isdir():
+                    found.add(_extract(tar, member, folder))
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise IntegrityProblem(f"{archive.name} is not a whole .tar.gz archive ({error}); export it again") from error
     return sorted(found)
 
 
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> Path:
+def _look_over(tar: tarfile.TarFile, *, room: int, what: str) -> None:
+    """Whether the members are files of artifacts, each of the size that its artifact's manifest says, and fit into `room` bytes."""
+    sizes: dict[str, int] = {}
+    manifests: dict[str, Manifest] = {}
+    folders: set[str] = set()
+    total = 0
+    for count, member in enumerate(tar, start=1):
+        total += member.size
+        if count > MOST_MEMBERS:
+            raise IntegrityProblem(f"{what} has more than {MOST_MEMBERS:,} members; nothing was imported")
+        if total > room:
+            raise EnvironmentProblem(
+                f"{what} unpacks to more than the {max(room, 0) / 1e9:.1f} GB that the store's disk can spare; make room, or export less"
+            )
+        if member.isdir() and is_inside(member.name):
+            continue
+        artifact = _artifact_of(member)
+        above = {member.name.rsplit("/", cut)[0] for cut in range(1, member.name.count("/") + 1)}
+        if member.name in sizes or member.name in folders or above & sizes.keys():
+            raise IntegrityProblem(f"archive member {member.name!r} stands on another member's place; nothing was imported")
+        folders |= above
+        sizes[member.name] = member.size
+        if member.name == f"{artifact}/{MANIFEST_NAME}":
+            manifests[artifact] = _manifest_of(tar, member)
+    for name, size in sizes.items():
+        _require_said(name, size, manifests)
+
+
+def _artifact_of(member: tarfile.TarInfo) -> str:
+    """`<kind>/<short key>` of a member. Raises IntegrityProblem for another place, a link or a device."""
     parts = member.name.split("/")
     if not is_inside(member.name) or len(parts) < 3 or parts[0].startswith("."):
         raise IntegrityProblem(f"archive member {member.name!r} is not <kind>/<key>/<file>; nothing was imported")
-    content = tar.extractfile(member) if member.isreg() else None
-    if content is None:
+    if not member.isreg():
         raise IntegrityProblem(f"archive member {member.name!r} is a link or a device; nothing was imported")
-    path = folder / member.name
+    return "/".join(parts[:2])
+
+
+def _manifest_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Manifest:
+    content = tar.extractfile(member)
+    if content is None or member.size > LARGEST_PIECE:
+        raise IntegrityProblem(f"{member.name} in the archive has {member.size:,} bytes; nothing was imported")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # "x" refuses a second member of the same name.
-        out = path.open("xb")
-    except (FileExistsError, NotADirectoryError) as error:
-        raise IntegrityProblem(f"archive member {member.name!r} stands on another member's place; nothing was imported") from error
-    with content, out:
+        return Manifest.model_validate_json(content.read())
+    except ValidationError as error:
+        raise IntegrityProblem(
+            f"{member.name} in the archive is not readable ({error.errors()[0]['msg']}); nothing was imported"
+        ) from error
+
+
+def _require_said(name: str, size: int, manifests: dict[str, Manifest]) -> None:
+    """Raises IntegrityProblem for a file that the manifest beside it does not name, or names with another size."""
+    kind, key, file = name.split("/", 2)
+    manifest = manifests.get(f"{kind}/{key}")
+    if manifest is None:
+        raise IntegrityProblem(f"{kind}/{key} in the archive: {MANIFEST_NAME} is missing; nothing was imported")
+    if file == MANIFEST_NAME:
+        return
+    said = manifest.files.get(file)
+    if said is None:
+        raise IntegrityProblem(f"{name} in the archive is not named in its {MANIFEST_NAME}; nothing was imported")
+    if said.bytes != size:
+        raise IntegrityProblem(f"{name} in the archive has {size:,} bytes instead of {said.bytes:,}; nothing was imported")
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> Path:
+    content = tar.extractfile(member)
+    assert content is not None
+    path = folder / member.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, path.open("xb") as out:
         shutil.copyfileobj(content, out, 1 << 20)
-    return folder / parts[0] / parts[1]
+    return folder / _artifact_of(member)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from make_believe_artifacts import JOB, build, flip
 from make_believe_jobs import CountConfig
 
-from sarm.job import IntegrityProblem, Job
+import sarm.store.archive as archive_module
+from sarm.job import EnvironmentProblem, IntegrityProblem, Job
 from sarm.store.archive import export_archive, import_archive
 from sarm.store.artifacts import ArtifactStore, MissingArtifact
 
@@ -98,3 +102,72 @@ def test_an_archive_with_a_damaged_byte_is_refused_or_gives_what_it_held(store: 
             # What nobody reads: times in gzip's header, its checksum behind the end of the tar file.
             assert other.has(JOB) and other.problems(deep=True) == []
     assert refused > 50
+
+
+def bomb(archive: Path, folder: Path, *, extra: int = 0, spare: str = "") -> Path:
+    """An artifact of which one file is longer by `extra` zeros than its manifest says, and perhaps a file that it does not name."""
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            content = path.read_bytes() + (b"\0" * extra if path.name == "other.txt" else b"")
+            member = tarfile.TarInfo(f"count/{folder.name}/{path.relative_to(folder)}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        if spare:
+            tar.addfile(tarfile.TarInfo(f"count/{folder.name}/{spare}"), io.BytesIO())
+    return archive
+
+
+def written_bytes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the members that are unpacked from now on."""
+    found: list[str] = []
+    extract = archive_module._extract
+    monkeypatch.setattr(archive_module, "_extract", lambda tar, member, folder: found.append(member.name) or extract(tar, member, folder))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"extra": 20_000_000}, r"other\.txt in the archive has 20,000,001 bytes instead of 1"),
+        ({"spare": "spare.bin"}, r"spare\.bin in the archive is not named in its manifest\.json"),
+    ],
+)
+def test_what_the_manifest_does_not_say_is_refused_before_a_byte_is_unpacked(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], said: str
+) -> None:
+    archive = bomb(tmp_path / "bomb.tar.gz", build(store, JOB), **how)
+    assert archive.stat().st_size < 100_000
+    other, unpacked = ArtifactStore(tmp_path / "other"), written_bytes(monkeypatch)
+    with pytest.raises(IntegrityProblem, match=f"{said}.*; nothing was imported"):
+        import_archive(other, archive)
+    assert other.entries() == [] and not unpacked and not list(other.staging.leftovers())
+
+
+def test_an_archive_that_leaves_no_room_on_the_disk_is_refused_before_a_byte_is_unpacked(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(store, JOB)
+    export_archive(store, [JOB.key], tmp_path / "good.tar.gz")
+    other, unpacked = ArtifactStore(tmp_path / "other"), written_bytes(monkeypatch)
+    free = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(archive_module, "KEPT_FREE", free - 5)
+    monkeypatch.setattr(archive_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(EnvironmentProblem, match=r"good\.tar\.gz unpacks to more than the 0\.0 GB that the store's disk can spare"):
+        import_archive(other, tmp_path / "good.tar.gz")
+    assert other.entries() == [] and not unpacked
+
+
+def test_members_without_number_and_headers_without_end_are_refused(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = bomb(tmp_path / "many.tar.gz", build(store, JOB))
+    monkeypatch.setattr(archive_module, "MOST_MEMBERS", 2)
+    with pytest.raises(IntegrityProblem, match="more than 2 members"):
+        import_archive(ArtifactStore(tmp_path / "other"), archive)
+    monkeypatch.undo()
+    with tarfile.open(tmp_path / "header.tar.gz", "w:gz", format=tarfile.PAX_FORMAT, compresslevel=1) as tar:
+        member = tarfile.TarInfo("count/abc/x")
+        member.pax_headers = {"comment": "x" * (1 << 25)}
+        tar.addfile(member, io.BytesIO())
+    with pytest.raises(IntegrityProblem, match=r"not a whole .*a header of \d+ bytes"):
+        import_archive(ArtifactStore(tmp_path / "other"), tmp_path / "header.tar.gz")
