@@ -3,7 +3,7 @@
 #   make test       set everything up, then the fast tests;  make test-all: the slow ones too
 #   make test-gpu PYTHON=...   the tests that need a GPU, with the Python given, into which nothing is installed
 #   make test-torch TORCH=2.6.0   what computes, with another torch in an environment of its own (old releases come with CUDA: 6 GB)
-#   make campaigns  kill tiny runs and starve their disk, for an hour or more;  CAMPAIGN_ARGS='--count 1' for minutes
+#   make campaigns  kill tiny runs and starve their disk, for an hour or more, and give every reader damaged files;  CAMPAIGN_ARGS='--count 1' for minutes
 #   PYTHON=python3.12 make venv      another interpreter;  PROFILE=..., PYTEST_ARGS=..., VENV=... are passed on
 
 PYTHON ?= python3
@@ -33,9 +33,12 @@ test: $(STAMP)
 test-all: $(STAMP) $(KERNELS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Kills, full disks and clocks set back (docs/reliability.md). A seed is printed; CAMPAIGN_ARGS='--seed N --round R' repeats a round.
+# Kills, full disks and clocks set back; hostile input (docs/reliability.md). Seeds are printed; CAMPAIGN_ARGS='--seed N --round R' repeats
+# a round of kills, HOSTILE_ARGS='--seed N --only READER --case C' a case of hostile input.
 CAMPAIGN_ARGS ?=
+HOSTILE_ARGS ?=
 campaigns: $(STAMP)
+	$(BIN)/python tests/campaigns/hostile.py $(HOSTILE_ARGS)
 	$(BIN)/python tests/campaigns/kill.py $(CAMPAIGN_ARGS)
 
 test-gpu:

@@ -44,7 +44,11 @@ def import_archive(store: ArtifactStore, archive: Path) -> list[Manifest]:
     Raises IntegrityProblem for an unsafe or damaged archive, EnvironmentProblem on a full disk.
     """
     with store.reporting_full_disk(), store.staging.scratch() as place:
-        checked = [(folder, _checked(folder)) for folder in _unpack(archive, place)]
+        try:
+            checked = [(folder, _checked(folder)) for folder in _unpack(archive, place)]
+        except IntegrityProblem as problem:
+            # What is said of a member does not name the file that was given.
+            raise IntegrityProblem(f"{archive.name}: {problem}") from problem
         new = [(folder, manifest) for folder, manifest in checked if not store.present_or_set_aside(manifest)]
         for folder, manifest in new:
             store.publish(folder, manifest)
@@ -111,7 +115,7 @@ def _unpack(archive: Path, folder: Path) -> list[Path]:
                 if not member.isdir():
                     found.add(_extract(tar, member, folder))
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise IntegrityProblem(f"{archive.name} is not a whole .tar.gz archive ({error}); export it again") from error
+        raise IntegrityProblem(f"not a whole .tar.gz archive ({error}); export it again") from error
     return sorted(found)
 
 
@@ -124,7 +128,7 @@ def _look_over(tar: tarfile.TarFile, *, room: int, what: str) -> None:
     for count, member in enumerate(tar, start=1):
         total += member.size
         if count > MOST_MEMBERS:
-            raise IntegrityProblem(f"{what} has more than {MOST_MEMBERS:,} members; nothing was imported")
+            raise IntegrityProblem(f"more than {MOST_MEMBERS:,} members; nothing was imported")
         if total > room:
             raise EnvironmentProblem(
                 f"{what} unpacks to more than the {max(room, 0) / 1e9:.1f} GB that the store's disk can spare; make room, or export less"

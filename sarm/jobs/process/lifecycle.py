@@ -200,7 +200,8 @@ class JobProcess:
                 facts = replace(facts, seconds=facts.seconds / len(stagings))
             except Exception as error:
                 log(f"{type(error).__name__}: {error}")
-                for staging in stagings:
+                # What was foreseen tells all in its line; a traceback would push what the job said before out of the lines that are shown.
+                for staging in () if isinstance(error, JobError) else stagings:
                     _append(staging.log, traceback.format_exc())
                 raise self._as_problem(error, stagings) from error
         for staging in stagings:
