@@ -180,6 +180,7 @@ class Campaign:
 
     def _judge(self, name: str, number: int, case: Case) -> None:
         before, stored = files_of(case.folder / "in"), files_of(case.folder / "store")
+        os.environ["SARM_STORE"] = str(case.folder / "store")
         ended = in_fork(case.work, case.folder, seconds=LONGEST_SECONDS)
         wrong = [*faults(ended, case), *self._lost(case, before, stored)]
         if not number:
