@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chat_server import KEY, chat_server
+from chat_server import KEY, chat_server, completion
 from folders import ROOT
 from tiny_profile import write_profile
 
@@ -36,6 +36,7 @@ TOKEN = "hf-planted-0123456789"
 # Loaded by Python before anything else: notes who is called and lets only the judges' server through.
 HOOK = """
 import os, socket, sys
+with open(os.environ["CALLS"] + ".watched", "a") as log: print(sys.orig_argv, file=log)
 real = socket.socket.connect
 def connect(self, address):
     if self.family in (socket.AF_INET, socket.AF_INET6) and address[1] != int(os.environ["MAY_CALL"]):
@@ -105,6 +106,7 @@ def test_a_whole_run_calls_its_judge_alone_and_writes_its_key_nowhere(tmp_path: 
     (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK, encoding="utf-8")
     profile = write_profile(tmp_path)
     with chat_server() as server:
+        server.answer = lambda request: completion("[[A]]\nRating: 7")
         options = ["--profile", str(profile), "--judge", "gpt-4.1", "--api-base", server.url, "--yes"]
         places = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
         # Without HF_HUB_OFFLINE: what would call home is not to be held back by a switch.
@@ -117,6 +119,8 @@ def test_a_whole_run_calls_its_judge_alone_and_writes_its_key_nowhere(tmp_path: 
         assert done.returncode == 0, done.stderr[-3000:]
         assert server.requests and set(server.keys) == {f"Bearer {KEY}"}
         assert TOKEN not in str(server.requests) + str(server.headers)
+    watched = (tmp_path / "calls.txt.watched").read_text(encoding="utf-8")
+    assert "replication.cli" in watched and "sarm.jobs" in watched
     called = tmp_path / "calls.txt"
     assert not called.exists(), called.read_text(encoding="utf-8")
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
