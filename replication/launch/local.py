@@ -20,7 +20,7 @@ from typing import Any
 
 import sarm
 from replication.launch.interface import Watch
-from replication.launch.torchrun import Segment, Talk, segments, torchrun
+from replication.launch.torchrun import Segment, Talk, fallen, segments, torchrun
 from sarm.job import EnvironmentProblem, Interrupted, Job, JobRequest
 from sarm.store.artifacts import ArtifactStore
 
@@ -62,8 +62,11 @@ class LocalLauncher:
         log = self._new_log(store)
         troubles: list[dict[str, Any]] = []
         lost: set[str] = set()
+        killed: list[str] = []
 
         def follow(event: dict[str, Any]) -> None:
+            if event["event"] == "killed":
+                return killed.append(event["process"])
             if event["event"] in ("failed", "interrupted", "skipped"):
                 lost.add(event["key"])
                 troubles.extend([event] if event["event"] != "skipped" else [])
@@ -76,7 +79,7 @@ class LocalLauncher:
                 break
         code = next((one for exit_code in (*STOPPED, *PRECEDENCE) for one in codes if _exit_code(one) == exit_code), max(codes))
         if code:
-            self.report(self._account(code, troubles, log))
+            self.report(self._account(code, troubles, log, *killed[-1:]))
         return _exit_code(code)
 
     def _segment(self, segment: Segment, store: ArtifactStore, log: Path, follow: Watch, lost: set[str]) -> int:
@@ -133,6 +136,7 @@ class LocalLauncher:
         talk = Talk(requests.parent)
         environment = {**_environment(processes), **talk.environment()}
         with log.open("ab") as stderr:
+            begins = stderr.tell()
             child = subprocess.Popen(
                 [*torchrun(processes), *self._arguments(requests, store)],
                 stdout=subprocess.PIPE,
@@ -145,15 +149,22 @@ class LocalLauncher:
         with _handling(talk.asker(child)):
             try:
                 _follow_events(child, follow)
-                return talk.code(child.wait())
+                torchruns = child.wait()
             finally:
                 _stop(child)
+        code = talk.code(torchruns)
+        # A process that is killed tells nothing itself: the first one notices that it is gone, or is gone itself.
+        gone = fallen(_since(log, begins)) if torchruns and code not in STOPPED else None
+        if gone is None:
+            return code
+        follow({"event": "killed", "process": f"process {gone.rank} of {processes}"})
+        return -gone.signal
 
     def _arguments(self, requests: Path, store: ArtifactStore) -> list[str]:
         given = [str(requests), "--store", str(store.root), "--command", self.command, "--registry", self.registry]
         return given + (["--keep-going"] if self.keep_going else [])
 
-    def _account(self, code: int, troubles: Sequence[dict[str, Any]], process_log: Path) -> str:
+    def _account(self, code: int, troubles: Sequence[dict[str, Any]], process_log: Path, process: str = "the job process") -> str:
         lines: list[str] = []
         told: set[str] = set()
         for trouble in troubles:
@@ -167,7 +178,7 @@ class LocalLauncher:
         if not troubles or code < 0:
             cause = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
-            lines += [f"the job process {cause}{hint}", *_tail(process_log)]
+            lines += [f"{process} {cause}{hint}", *_tail(process_log)]
         return "\n".join([*lines, f"resume with: {self.command}"])
 
 
@@ -271,6 +282,14 @@ def _handling(act: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _since(log: Path, place: int) -> str:
+    """What was written to a log after its first `place` bytes; empty where it cannot be read."""
+    try:
+        return log.read_bytes()[place:].decode("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _tail(log: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sarm.job import Job
 
@@ -45,6 +47,25 @@ def torchrun(processes: int) -> list[str]:
     """The words before the arguments of `sarm.jobs`."""
     options = ["--nnodes=1", f"--nproc-per-node={processes}", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
     return [sys.executable, "-m", "torch.distributed.run", *options, "--max-restarts=0", "-m", "sarm.jobs"]
+
+
+class Fallen(NamedTuple):
+    """A process of a group that a signal ended, and not torchrun's own."""
+
+    rank: int
+    signal: int
+
+
+# An entry of torchrun's report of failures: "rank      : 1 (local_rank: 1)" and, below it, "exitcode  : -9 (pid: 4711)".
+FAILURE = re.compile(r"^\s*rank\s*: (\d+) .*\n\s*exitcode\s*: (-\d+) ", re.MULTILINE)
+# With these torchrun ends the others of a group once one is gone, and a user the whole group.
+OF_TORCHRUN = (signal.SIGTERM, signal.SIGINT)
+
+
+def fallen(said: str) -> Fallen | None:
+    """The process that a signal ended, after what torchrun said on its stderr; None where none was, or it did not say."""
+    found = [Fallen(int(rank), -int(code)) for rank, code in FAILURE.findall(said)]
+    return next((one for one in found if one.signal not in OF_TORCHRUN), None)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def read_model_settings(folder: Path) -> dict[str, Any]:
 @contextmanager
 def settings_understood(what: str) -> Iterator[None]:
     """While a model is made from its `config.json`: what is absent or of another type is refused in one line that names file and reason."""
-    with understood(f"{what}/config.json", cure="mend it or fetch it again", also=(StrictDataclassError, RuntimeError)):
+    with understood(f"{what}/config.json", cure="mend it or fetch it again", also=(StrictDataclassError, RuntimeError, AssertionError)):
         yield
 
 

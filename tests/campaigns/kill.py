@@ -3,9 +3,10 @@
 Every repeat must end with files that are those of an undisturbed run, byte for byte (times, memory and commands apart).
 
     python tests/campaigns/kill.py --count 10 --seed 1      # ten kills of every target at every moment, ten of each fault
-    python tests/campaigns/kill.py --only 'rank/*' --seconds 60
+    python tests/campaigns/kill.py --only 'rank/*' '*/training' --seconds 60
 
-A failure names its seed and its round; `--seed N --round R` repeats that round alone.
+A failure names its seed and its round; `--seed N --round R` with the same `--count` and `--only` repeats that round alone. A kill counts
+once the undisturbed repeat after it is compared, so that what is printed holds for a campaign that was interrupted too.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Campaign:
         self.folder = folder
         self.seed = seed
         self.tally = Tally()
+        self.since: list[tuple[Kill | Fault, int]] = []
         copy_code(folder)
         self.profiles = {processes: write_profile(folder, processes=processes) for processes in (1, 2)}
         self.wanted: dict[int, dict[str, str]] = {}
@@ -86,16 +88,13 @@ class Campaign:
         self.reference(processes)
         place = Place(self.folder / f"round-{number}", self.profiles[processes], workers=chance.choice((1, 2)) if processes == 1 else 1)
         self._begin(place, processes, chance)
-        since: list[Kill | Fault] = []
         for one in todo:
-            since.append(one)
             if not self._disturb(place, number, one, chance, early=False):
-                self._repeat(place, number, since)
+                self._repeat(place, number)
                 self._begin(place, processes, chance)
-                since = [one]
                 if not self._disturb(place, number, one, chance, early=True):
                     self._fail(number, f"{one}: its moment never came")
-        self._repeat(place, number, since)
+        self._repeat(place, number)
         shutil.rmtree(place.folder, ignore_errors=True)
 
     def _begin(self, place: Place, processes: int, chance: random.Random) -> None:
@@ -106,13 +105,18 @@ class Campaign:
                 shutil.copytree(self.folder / f"reference-{processes}" / "store" / kind, place.store / kind)
         place.folder.mkdir(exist_ok=True)
 
-    def _repeat(self, place: Place, number: int, after: Sequence[Kill | Fault]) -> None:
+    def _repeat(self, place: Place, number: int) -> None:
+        """Run undisturbed and compare; what was done since the last such run counts now, and not before."""
         code = place.run()
         self.tally.repeats += 1
         wrong = differences(place.contents(), self.reference(int(place.profile.stem[-1]))) if code == 0 else []
         if code or wrong:
             why = f"ended with {code}: {place.said()[-2000:]}" if code else f"left other files: {wrong[:5]}"
-            self._fail(number, f"the repeat after {', '.join(map(str, after))} {why}")
+            self._fail(number, f"the repeat after {', '.join(str(one) for one, _ in self.since)} {why}")
+        for one, ended in self.since:
+            self.tally.done[one.cell] += 1
+            self.tally.codes["kill " + one.target if isinstance(one, Kill) else one.name, ended] += 1
+        self.since = []
 
     def _disturb(self, place: Place, number: int, one: Kill | Fault, chance: random.Random, *, early: bool) -> bool:
         """Whether it came to pass; `early`: at the first occurrence."""
@@ -123,8 +127,7 @@ class Campaign:
         else:
             outcome, expected = one.run(place, self.shim, chance, early=early), one.expected
         if outcome.reached:
-            self.tally.done[one.cell] += 1
-            self.tally.codes[("kill " if isinstance(one, Kill) else "") + one.cell[isinstance(one, Fault)], outcome.code] += 1
+            self.since.append((one, outcome.code))
         if outcome.code not in (expected if outcome.reached else (0,)):
             self._fail(number, f"{one} ({outcome.told}) ended with {outcome.code}: {place.said()[-1500:]}")
         if outcome.hangs:
@@ -139,10 +142,15 @@ class Campaign:
         print(f"FAILED (--seed {self.seed} --round {number}): {what}", flush=True)
 
 
-def rounds(seed: int, count: int, only: str, faults: bool) -> Iterator[list[Kill | Fault]]:
+def asked(name: str, only: Sequence[str]) -> bool:
+    """Whether a cell of the table is one of those asked for."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in only)
+
+
+def rounds(seed: int, count: int, only: Sequence[str], faults: bool) -> Iterator[list[Kill | Fault]]:
     """The work of each round: some kills in the order of a run, or one fault. The same for the same seed."""
     chance = random.Random(seed)
-    cells = [cell for cell in CELLS if fnmatch.fnmatch("/".join(cell), only)]
+    cells = [cell for cell in CELLS if asked("/".join(cell), only)]
     found: list[list[Kill | Fault]] = []
     for ranked in (False, True):
         kills = [Kill(*cell) for cell in cells if (cell[0] == "rank") is ranked for _ in range(count)]
@@ -151,7 +159,7 @@ def rounds(seed: int, count: int, only: str, faults: bool) -> Iterator[list[Kill
         parts = [kills[start : start + KILLS_OF_A_ROUND] for start in range(0, len(kills), KILLS_OF_A_ROUND)]
         found += [sorted(part, key=lambda kill: MOMENTS.index(kill.moment)) for part in parts]
     if faults:
-        found += [[fault] for fault in FAULTS if fnmatch.fnmatch(f"fault/{fault.name}", only) for _ in range(count)]
+        found += [[fault] for fault in FAULTS if asked(f"fault/{fault.name}", only) for _ in range(count)]
     chance.shuffle(found)
     yield from found
 
@@ -166,44 +174,65 @@ def table(tally: Tally) -> str:
     for fault in FAULTS:
         codes = ", ".join(f"{code}: {count}" for (name, code), count in sorted(tally.codes.items()) if name == fault.name)
         lines.append(f"| {fault.name} | {tally.done[fault.cell]} | {codes} |")
-    told = Counter(code for (name, code), count in tally.codes.items() if name.startswith("kill") for _ in range(count))
-    lines += ["", "exit codes of killed runs: " + ", ".join(f"{code}: {count}" for code, count in sorted(told.items()))]
+    for target in TARGETS:
+        codes = ", ".join(f"{code}: {count}" for (name, code), count in sorted(tally.codes.items()) if name == f"kill {target}")
+        lines += [f"exit codes where {target} was killed: {codes or '-'}"]
     lines += [f"{tally.repeats} undisturbed repeats, {tally.files} files compared each; failures: {len(tally.failures)}"]
     return "\n".join(lines)
 
 
+def tell(tally: Tally, seed: int, out: Path | None) -> None:
+    """Print the figures, and write them as JSON where asked."""
+    print(table(tally), flush=True)
+    if out is None:
+        return
+    done = {"/".join(cell): count for cell, count in sorted(tally.done.items())}
+    codes = {f"{name}: {code}": count for (name, code), count in sorted(tally.codes.items())}
+    told = {"seed": seed, "done": done, "codes": codes, "repeats": tally.repeats, "failures": tally.failures}
+    out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def stopped(number: int, frame: object) -> None:
+    """End at SIGTERM as at Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def run(campaign: Campaign, work: Sequence[Sequence[Kill | Fault]], only_round: int | None, seconds: float) -> bool:
+    """Run the rounds; whether somebody interrupted them."""
+    end = time.monotonic() + seconds
+    try:
+        for number in range(len(work)) if only_round is None else [only_round]:
+            if time.monotonic() > end:
+                print(f"time is over: {number} of {len(work)} rounds")
+                break
+            campaign.round(number, work[number])
+            print(f"round {number}: {', '.join(map(str, work[number]))}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted; the last round counts as far as it was compared", flush=True)
+        return True
+    return False
+
+
 def main() -> int:
-    """Run what is asked; 1 where anything failed."""
+    """Run what is asked; 1 where anything failed, 130 where it was interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="repeats a campaign; printed")
     parser.add_argument("--count", type=int, default=10, help="kills of each target at each moment, and runs of each fault")
-    parser.add_argument("--only", default="*", help="glob on TARGET/MOMENT and fault/NAME")
+    parser.add_argument("--only", nargs="+", default=["*"], help="globs on TARGET/MOMENT and fault/NAME")
     parser.add_argument("--round", type=int, help="only this round")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further round after so long")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    signal.signal(signal.SIGTERM, stopped)
     print(f"seed {options.seed}", flush=True)
-    end = time.monotonic() + options.seconds
     with tempfile.TemporaryDirectory(prefix="campaign-", ignore_cleanup_errors=True) as folder:
         campaign = Campaign(Path(folder), options.seed)
-        faults = campaign.shim is not None
-        if not faults:
+        if campaign.shim is None:
             print("no C compiler here (cc): faults of system calls are left out")
-        work = list(rounds(options.seed, options.count, options.only, faults))
-        for number, todo in enumerate(work) if options.round is None else [(options.round, work[options.round])]:
-            if time.monotonic() > end:
-                print(f"time is over: {number} of {len(work)} rounds")
-                break
-            campaign.round(number, todo)
-            print(f"round {number}: {', '.join(map(str, todo))}", flush=True)
-    print(table(campaign.tally))
-    if options.out is not None:
-        done = {"/".join(cell): count for cell, count in sorted(campaign.tally.done.items())}
-        codes = {f"{name}: {code}": count for (name, code), count in sorted(campaign.tally.codes.items())}
-        told = {"seed": options.seed, "done": done, "codes": codes, "repeats": campaign.tally.repeats, "failures": campaign.tally.failures}
-        options.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    return 1 if campaign.tally.failures else 0
+        work = list(rounds(options.seed, options.count, options.only, campaign.shim is not None))
+        interrupted = run(campaign, work, options.round, options.seconds)
+    tell(campaign.tally, options.seed, options.out)
+    return 1 if campaign.tally.failures else 130 if interrupted else 0
 
 
 if __name__ == "__main__":

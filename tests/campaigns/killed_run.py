@@ -61,17 +61,23 @@ def killed(place: Place, kill: Kill, chance: random.Random, *, early: bool = Fal
     if kill.moment == "rendering":
         shutil.rmtree(place.rendered, ignore_errors=True)
     child = place.start({"SARM_CAMPAIGN_ORDER": str(order), "PYTHONPATH": str(HOOK)})
-    reached = _wait_for(order / "reached", child)
-    known = _descendants(child.pid)
-    if reached:
-        for pid in _victims(kill, child.pid, int((order / "reached").read_text()), order, chance):
-            _kill(pid)
-    (order / "let-go").touch()
     try:
-        code = child.wait(timeout=LONGEST_SECONDS)
-    except subprocess.TimeoutExpired:
-        code = -999
-    hangs = _still_there(known)
+        reached = _wait_for(order / "reached", child)
+        known = _descendants(child.pid)
+        if reached:
+            for pid in _victims(kill, child.pid, int((order / "reached").read_text()), order, chance):
+                _kill(pid)
+        (order / "let-go").touch()
+        try:
+            code = child.wait(timeout=LONGEST_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = -999
+        hangs = _still_there(known)
+    except KeyboardInterrupt:
+        # Leave nothing behind of a campaign that was interrupted.
+        for pid in (child.pid, *_descendants(child.pid)):
+            _kill(pid)
+        raise
     return Outcome(reached, code, hangs, f"occurrence {nth}, {'before' if asked['before'] else 'after'} the call")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import json
 import os
@@ -35,6 +36,8 @@ def copy_code(folder: Path) -> Path:
     code = folder / "code"
     for part in ("sarm", "replication", "tables/published", "tables/templates", "slurm"):
         shutil.copytree(ROOT / part, code / part, ignore=shutil.ignore_patterns("__pycache__"))
+    # What is imported hundreds of times is compiled once.
+    compileall.compile_dir(code, quiet=2)
     return code
 
 
@@ -76,21 +79,21 @@ class Place:
         words = ["table1", "--profile", str(self.profile), "--yes", "--workers", str(self.workers)]
         command = [sys.executable, "-m", "replication.cli", *words, "--store", str(self.store), "--out", str(self.rendered)]
         paths = [*filter(None, [environment.get("PYTHONPATH", "")]), str(self.folder.parent / "code")]
-        base = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        # Compiled files of this campaign lie beside it: what is imported hundreds of times is compiled once.
-        compiled = self.folder.parent / "compiled"
-        own = {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(temporary), "PYTHONPYCACHEPREFIX": str(compiled), "NO_COLOR": "1"}
+        own = {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(temporary), "NO_COLOR": "1"}
         with (self.folder / "said.txt").open("w", encoding="utf-8") as said:
-            return subprocess.Popen(command, stdout=said, stderr=said, text=True, env={**base, **environment, **own}, cwd=self.folder)
+            return subprocess.Popen(command, stdout=said, stderr=said, text=True, env={**os.environ, **environment, **own}, cwd=self.folder)
 
     def run(self, environment: Mapping[str, str] = {}) -> int:
         """Run to the end; gives the exit code."""
         child = self.start(environment)
         try:
             return child.wait(timeout=LONGEST_SECONDS)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as why:
             child.kill()
-            return child.wait()
+            code = child.wait()
+            if isinstance(why, KeyboardInterrupt):
+                raise
+            return code
 
     def said(self) -> str:
         """What the last run said."""

@@ -13,7 +13,7 @@ from folders import SUPPORT
 from make_believe_jobs import CountConfig, MeetConfig
 
 from replication.launch.local import LocalLauncher
-from replication.launch.torchrun import Talk, segments
+from replication.launch.torchrun import Fallen, Talk, fallen, segments
 from sarm.job import Job
 from sarm.resources import Resources
 from sarm.store.artifacts import ArtifactStore
@@ -63,6 +63,24 @@ def test_the_exit_code_is_the_first_processes(
     if state:
         (tmp_path / "state.json").write_text(state)
     assert Talk(tmp_path).code(torchruns) == code
+
+
+@pytest.mark.parametrize(
+    ("codes", "found"),
+    [
+        ((-9,), Fallen(0, 9)),
+        ((7, -9), Fallen(1, 9)),
+        ((-15, -11), Fallen(1, 11)),
+        ((-15,), None),
+        ((1, 2), None),
+        ((), None),
+    ],
+)
+def test_the_process_that_a_signal_ended_is_found_in_what_torchrun_says(codes: tuple[int, ...], found: Fallen | None) -> None:
+    # As torch 2.11 to 2.13 write it.
+    entry = "[{rank}]:\n  time      : now\n  host      : x\n  rank      : {rank} (local_rank: {rank})\n  exitcode  : {code} (pid: 47)\n"
+    said = "".join(entry.format(rank=rank, code=code) for rank, code in enumerate(codes))
+    assert fallen(f"sarm.jobs FAILED\nFailures:\n{said}  error_file: <N/A>\n") == found
 
 
 def test_a_job_that_one_process_does_is_refused_in_two(store: ArtifactStore) -> None:
@@ -115,7 +133,12 @@ def test_a_stop_is_agreed_checkpointed_and_continued(store: ArtifactStore, monke
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("failing", "trouble", "code", "message"),
-    [(1, "usage", 2, "process 1: this one does not fit"), (0, "crash", 1, "ValueError: this one does not fit"), (1, "die", 1, "died")],
+    [
+        (1, "usage", 2, "process 1: this one does not fit"),
+        (0, "crash", 1, "ValueError: this one does not fit"),
+        (1, "die", 7, "process 1 of 2 was killed by signal 9"),
+        (0, "die", 7, "process 0 of 2 was killed by signal 9"),
+    ],
 )
 def test_a_process_that_fails_takes_the_others_with_it_and_is_named(
     store: ArtifactStore, failing: int, trouble: Any, code: int, message: str
