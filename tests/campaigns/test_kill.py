@@ -16,7 +16,7 @@ from sarm.store.staging import checkpoint_time
 @pytest.mark.parametrize("only", ["parent/committing", "group/claiming", "fault/disk full*", "fault/store*"])
 def test_a_repeat_after_a_kill_or_a_fault_of_the_disk_gives_the_same_files(only: str) -> None:
     command = [sys.executable, str(ROOT / "tests" / "campaigns" / "kill.py"), "--count", "1", "--seed", "1", "--only", only]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0 and "failures: 0" in done.stdout, done.stdout + done.stderr
 
 
