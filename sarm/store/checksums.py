@@ -45,7 +45,7 @@ def fingerprint(path: Path, digest: Callable[[Path], str] = sha256_of) -> str:
     """SHA-256 of a file; of a folder, over the sorted relative names and the SHA-256 of each file, links to files followed.
 
     Names with a leading dot (`.git`, `.cache`) are left out. `digest` may be a cached `sha256_of`.
-    Raises UsageProblem when the path does not exist or the folder holds no file.
+    Raises UsageProblem when the path does not exist, the folder holds no file, or a link in it leads nowhere or to a folder.
     """
     if path.is_file():
         return digest(path)
@@ -57,6 +57,10 @@ def fingerprint(path: Path, digest: Callable[[Path], str] = sha256_of) -> str:
     linked = [name for name in names if (path / name).is_dir()]
     if linked:
         raise UsageProblem(f"{path / linked[0]} is a link to a folder; give the path of a folder that holds its own files")
+    # A half-moved cache of the hub is full of them.
+    gone = next((name for name in names if not (path / name).exists()), None)
+    if gone is not None:
+        raise UsageProblem(f"{path / gone} is a link that leads to no file; bring the file, or remove the link")
     total = hashlib.sha256()
     for name in names:
         total.update(f"{name}\0{digest(path / name)}\n".encode())

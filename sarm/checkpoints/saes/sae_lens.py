@@ -33,7 +33,7 @@ def read_sae_lens(folder: Path) -> ImportedSAE:
     tensors = read_tensor_file(file)
     architecture, k = _architecture(raw)
     if architecture not in ACTIVATION:
-        raise UsageProblem(f"{what}: architecture {architecture!r} is not one of {', '.join(ACTIVATION)}; it cannot be converted")
+        raise UsageProblem(f"{what}/cfg.json: architecture {architecture!r} is not one of {', '.join(ACTIVATION)}; it cannot be converted")
     _refuse_lost_scales(raw, tensors, what)
     names = {"W_enc", "W_dec", "b_enc", "b_dec", *(("threshold",) if architecture == "jumprelu" else ())}
     known_tensors(tensors, names, layout="SAELens", file=file)
@@ -80,12 +80,12 @@ def _refuse_lost_scales(raw: Mapping[str, Any], tensors: Mapping[str, Tensor], w
     normalization = _normalization(raw)
     if normalization not in NORMALIZATION:
         raise UsageProblem(
-            f"{what}: normalize_activations = {normalization!r} scales the input by numbers that the files do not hold; "
+            f"{what}/cfg.json: normalize_activations = {normalization!r} scales the input by numbers that the files do not hold; "
             "fold them in SAELens before saving (fold_activation_norm_scaling_factor, fold_activation_whitening)"
         )
     # Where the file holds the scales, they say themselves whether they do anything.
     if raw.get("finetuning_scaling_factor") and not tensors.keys() & {"scaling_factor", "finetuning_scaling_factor"}:
-        raise UsageProblem(f"{what}: finetuning_scaling_factor is on, which scales latents only on decoding; it cannot be converted")
+        raise UsageProblem(f"{what}/cfg.json: finetuning_scaling_factor is on and scales latents on decoding alone; it cannot be converted")
     if raw.get("reshape_activations", "none") != "none":
         raise UsageProblem(f"{what}: reshape_activations = {raw['reshape_activations']!r}; only SAEs of the residual stream can be used")
 

@@ -108,7 +108,10 @@ def prepare_data(config: DataConfig, context: JobContext) -> None:
         tally = _write(config, context, raw)
     except DataError as error:
         raise UsageProblem(str(error)) from error
-    except (pyarrow.ArrowException, UnicodeError) as error:
+    except (pyarrow.ArrowException, UnicodeError, OSError) as error:
+        # A damaged Parquet file gives an OSError of pyarrow's own, without the number that one of the system has.
+        if isinstance(error, OSError) and not isinstance(error, pyarrow.ArrowException) and error.errno is not None:
+            raise
         raise UsageProblem(f"{_origin(config, context)}: {_first_line(error)}; save it as UTF-8 JSONL or as Parquet") from error
     for reason, count in sorted(tally.dropped.items()):
         context.log(f"left out {count} of {tally.read} rows: {reason}")
@@ -314,4 +317,5 @@ def _origin(config: DataConfig, context: JobContext) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    # pyarrow quotes bytes of the file.
+    return "".join(one if one.isprintable() else "?" for one in (str(error).splitlines() or [type(error).__name__])[0])

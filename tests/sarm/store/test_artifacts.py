@@ -134,3 +134,11 @@ def test_a_fingerprint_follows_content_and_names_and_is_remembered(
 def test_the_store_imports_no_torch() -> None:
     code = "import sys, sarm.store.artifacts, sarm.jobs.process.lifecycle, sarm.jobs.process.registry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["nowhere/blob", "config.json"])
+def test_a_folder_with_a_link_that_leads_nowhere_is_refused_by_its_name(tmp_path: Path, target: str) -> None:
+    (tmp_path / "model.safetensors").write_text("x")
+    (tmp_path / "config.json").symlink_to(target)
+    with pytest.raises(UsageProblem, match=r"config\.json is a link that leads to no file"):
+        fingerprint(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,20 @@ def test_broken_parquet_is_refused(tmp_path: Path) -> None:
     source.write_bytes(b"no parquet")
     with pytest.raises(UsageProblem, match=r"rows\.parquet"):
         prepare_data(config("text"), context(tmp_path, source))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_parquet_with_flipped_bits_is_refused_in_one_printable_line_or_read(tmp_path: Path, seed: int) -> None:
+    source = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "one"}, {"text": "two"}]), source)
+    data, chance = bytearray(source.read_bytes()), random.Random(seed)
+    for place in chance.sample(range(4, len(data) - 8), 16):
+        data[place] ^= 1 << chance.randrange(8)
+    source.write_bytes(bytes(data))
+    try:
+        prepare_data(config("text"), context(tmp_path, source))
+    except UsageProblem as problem:
+        assert "rows.parquet" in str(problem) and str(problem).isprintable()
 
 
 def test_a_missing_file_is_a_problem_of_this_machine(tmp_path: Path) -> None:
