@@ -150,11 +150,11 @@ def edit(file: str, **changes: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("write", "change", "message"),
     [
-        (lambda f: write_sae_lens(f, "topk"), edit("cfg.json", architecture="gated"), "architecture 'gated'"),
+        (lambda f: write_sae_lens(f, "topk"), edit("cfg.json", architecture="gated"), r"cfg\.json: architecture 'gated'"),
         (lambda f: write_sae_lens(f, "topk"), edit("cfg.json", k=None), "k = 0 does not go"),
-        (lambda f: write_sae_lens(f, "topk"), edit("cfg.json", normalize_activations="expected_average_only_in"), "do not hold"),
+        (lambda f: write_sae_lens(f, "topk"), edit("cfg.json", normalize_activations="expected_average_only_in"), r"cfg\.json: .*not hold"),
         (lambda f: write_sae_lens(f, "topk"), edit("cfg.json", reshape_activations="hook_z"), "residual stream"),
-        (lambda f: write_sae_lens(f, "topk-before-6"), edit("cfg.json", finetuning_scaling_factor=True), "finetuning_scaling_factor"),
+        (lambda f: write_sae_lens(f, "topk-before-6"), edit("cfg.json", finetuning_scaling_factor=True), r"cfg\.json: finetuning"),
         (lambda f: write_sae_lens(f, "topk-before-6"), edit("cfg.json", activation_fn_str="tanh-relu"), "standard with tanh-relu"),
         (lambda f: write_sae_lens(f, "topk-before-6"), edit("cfg.json", hook_name="blocks.3.hook_mlp_out"), "hook_mlp_out"),
         (write_sparsify, edit("cfg.json", transcode=True), "transcode is on"),
