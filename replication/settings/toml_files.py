@@ -19,5 +19,6 @@ def read_toml(what: str, name_or_file: str, shipped: Mapping[str, Path]) -> tupl
         raise unknown(f"{what} (or TOML file)", name_or_file, shipped)
     try:
         return path, tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageProblems([f"{path}: not a TOML file: {error}"]) from error
+    # A number of thousands of digits is a plain ValueError, nesting without an end a RecursionError.
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageProblems([f"{path}: not a TOML file: {str(error).splitlines()[0]}"]) from error
