@@ -20,10 +20,18 @@ KEY_LENGTH = 12
 ADDED = "added"
 
 
+def printable(text: str) -> str:
+    """A message without what files of others may bring into it: control signs and half surrogates become `?`, line ends stay."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+
+
 class JobError(Exception):
-    """A job cannot go on. `exit_code` is the documented one; the message is one line with the next step."""
+    """A job cannot go on. `exit_code` is the documented one; the message is one line with the next step, fit for a terminal."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageProblem(JobError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,15 @@ def read_toml(what: str, name_or_file: str, shipped: Mapping[str, Path]) -> tupl
             raise UsageProblems([f"no such {what} file: {path}"])
         raise unknown(f"{what} (or TOML file)", name_or_file, shipped)
     try:
-        return path, tomllib.loads(path.read_text(encoding="utf-8"))
+        return path, tomllib.loads(path.read_text(encoding="utf-8"), parse_float=_finite)
     # A number of thousands of digits is a plain ValueError, nesting without an end a RecursionError.
     except (OSError, ValueError, RecursionError) as error:
         raise UsageProblems([f"{path}: not a TOML file: {str(error).splitlines()[0]}"]) from error
+
+
+def _finite(written: str) -> float:
+    """A number as written in TOML, where `inf`, `nan` and what is too large for a float are no size, rate or limit of anything."""
+    value = float(written)
+    if not math.isfinite(value):
+        raise ValueError(f"{written} is no finite number")
+    return value

@@ -58,7 +58,11 @@ def load_tokenizer(folder: Path) -> Any:
     known = {"config": PretrainedConfig.from_dict(raw)} if "backbone" in raw else {}
     _require_package(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **known)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **known)
+        # What the library takes as it stands and stumbles over in the first row.
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise ValueError(f"model_max_length is {tokenizer.model_max_length!r}")
+        return tokenizer
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise EnvironmentProblem(f"{folder.name}: the tokenizer needs a package that is not here ({reason}); install it") from error

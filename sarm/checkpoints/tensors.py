@@ -140,8 +140,9 @@ class TensorFolder:
         for ours, theirs in wanted:
             by_file.setdefault(self._file_of[theirs], []).append((ours, theirs))
         for file, names in by_file.items():
-            if not file.exists():
-                raise EnvironmentProblem(f"{self._folder.name}/{file.name}: the index names it but it is missing; fetch the model again")
+            if not file.is_file():
+                told = "is no file" if file.exists() else "is missing"
+                raise EnvironmentProblem(f"{self._folder.name}/{file.name}: the index names it but it {told}; fetch the model again")
             try:
                 self._refuse_unnamed(file)
                 _read_file(file, names, take)

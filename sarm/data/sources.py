@@ -248,8 +248,9 @@ def _messages(values: Sequence[Any], key: str, place: Place) -> tuple[Message, .
             _refuse(place, f"{where}.{lost}", "holds text that the model would not see; put it into `content`, or remove it")
         if content is None:
             _refuse(place, f"{where}.content", "is null; mend the message")
+        spoken = SPEAKERS.get(role, role) if isinstance(role, str) else role
         try:
-            messages.append(Message.model_validate({"role": SPEAKERS.get(role, role), "content": content}))
+            messages.append(Message.model_validate({"role": spoken, "content": content}))
         except ValidationError as error:
             first = error.errors()[0]
             _refuse(place, f"{where}.{first['loc'][0]}", f"{first['msg'].removeprefix('Value error, ')}; mend the message")

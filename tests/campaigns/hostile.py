@@ -35,10 +35,12 @@ from forked_command import Ended, command, in_fork  # noqa: E402 - the paths abo
 from hostile_containers import CANARY  # noqa: E402 - as above
 
 ACCEPTED = (0, 2, 3, 4, 5, 6, 7)
+# DIFFERS, INCONCLUSIVE, MISSING.
+VERDICTS = (3, 4, 5)
 LONGEST_SECONDS = 60.0
 LONGEST_LINE = 2000
 ALL = 1000
-NO_NUMBER = re.compile(r"(?<![\w.-])-?(nan|inf|infinity)(?![\w-])", re.IGNORECASE)
+NO_NUMBER = re.compile(r"(?<![\w.'-])-?(nan|inf|infinity)(?![\w-])", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202e]")
 # What transformers and others load where they need it.
 LAZILY_LOADED = (
@@ -239,7 +241,8 @@ def faults(ended: Ended, case: Case) -> list[str]:
         found.append(f"exit code {ended.code}")
     if "Traceback" in both or "traceback in" in both:
         found.append("a traceback")
-    if ended.code and case.names and not any(name in ended.err for name in case.names):
+    # A verdict on numbers that were read names cells, not files.
+    if ended.code and ended.code not in VERDICTS and case.names and not any(name in ended.err for name in case.names):
         found.append(f"{case.names[0]} is not named")
     if any(len(line) > LONGEST_LINE for line in ended.err.splitlines()):
         found.append("a line without an end")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sarm.job import IntegrityProblem, Job, JobConfig, JobRequest, added
+from sarm.job import IntegrityProblem, Job, JobConfig, JobRequest, UsageProblem, added
 from sarm.jobs.process.registry import Registry
 from sarm.store.manifest import FileRecord, Manifest, RunFacts
 
@@ -132,3 +132,11 @@ def test_an_added_field_is_held_to_its_constraints_and_described(tmp_path: Path)
         After(width=0)
     assert After.model_fields["width"].description == "Metres."
     assert json.dumps(After.model_json_schema())
+
+
+@pytest.mark.parametrize("brought", ["\x1b[31m", "\ud800", "\x00", "\r"])
+def test_what_a_file_brings_into_a_message_cannot_reach_the_terminal(brought: str) -> None:
+    told = str(UsageProblem(f"a.json: model is {brought}\nb.json: Größe is fine"))
+    told.encode("utf-8")
+    assert all(sign.isprintable() for line in told.splitlines() for sign in line)
+    assert told.splitlines()[1] == "b.json: Größe is fine"

@@ -41,7 +41,10 @@ def read_object(path: Path) -> dict[str, Any]:
         raise ResultsError(f"{path}: no such file", exit_code=USAGE) from error
     except IsADirectoryError as error:
         raise ResultsError(f"{path}: is a folder; name a results file in it", exit_code=USAGE) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read ({error.strerror or error})", exit_code=USAGE) from error
+    # A number of thousands of digits is a plain ValueError, nesting without an end a RecursionError.
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: not JSON ({error})") from error
     if not isinstance(data, dict):
         raise ResultsError(f"{path}: a results file is one JSON object")

@@ -68,6 +68,9 @@ def read_authors(path: Path) -> AuthorsFigure:
 
 def _set(rows: list[dict[str, float]], name: str, label: str) -> AuthorsSet:
     columns = {key: np.array([row[key] for row in rows], dtype=np.float64) for key in ("reward", "reward_steered", "active")}
+    for key, values in columns.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: {key} of row {int(np.argmin(np.isfinite(values)))} is no finite number")
     items = np.array([int(row["question_id"]) for row in rows], dtype=np.int64)
     return AuthorsSet(name, label, items, columns["reward"], columns["reward_steered"], columns["active"])
 

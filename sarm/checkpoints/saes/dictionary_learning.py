@@ -45,7 +45,7 @@ def read_dictionary_learning(folder: Path) -> ImportedSAE:
     trainer = read_settings(folder / "config.json").get("trainer", {})
     name = str(trainer.get("dict_class", ""))
     if name not in CLASSES:
-        raise UsageProblem(f"{what}: dict_class {name!r} cannot be converted; known: {', '.join(CLASSES)}")
+        raise UsageProblem(f"{what}/config.json: dict_class {name!r} cannot be converted; known: {', '.join(CLASSES)}")
     tensors = read_tensor_file(folder / "ae.pt")
     known_tensors(tensors, NAMES[name], layout="dictionary_learning", file=folder / "ae.pt", kind=name)
     k = _k(trainer.get("k"), tensors.get("k"), what) if CLASSES[name] == "relu_topk" else 0
@@ -60,7 +60,7 @@ def read_dictionary_learning(folder: Path) -> ImportedSAE:
     # The library leaves a decoder alone whose columns are all but 1, and so do we: the division would only add rounding.
     if name == "AutoEncoder" and not torch.allclose(norms := sae.decoder.weight.norm(dim=0), torch.ones_like(norms)):
         sae.fold_decoder_norms()
-    return ImportedSAE(sae=sae, layer=_layer(trainer, what), layout="dictionary_learning")
+    return ImportedSAE(sae=sae, layer=_layer(trainer, f"{what}/config.json"), layout="dictionary_learning")
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> Parts:

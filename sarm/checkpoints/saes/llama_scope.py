@@ -28,14 +28,14 @@ NORMALIZATION: dict[str, Normalization] = {"none": "none", "dataset-wise": "none
 def read_llama_scope(folder: Path) -> ImportedSAE:
     """The SAE of a folder. Raises UsageProblem for GLU encoders, batch-wise scales and transcoders."""
     what = folder.name
-    raw = read_settings(folder / "hyperparams.json")
+    raw, settings = read_settings(folder / "hyperparams.json"), f"{what}/hyperparams.json"
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise EnvironmentProblem(f"{what}: none of {', '.join(WEIGHTS)} is there; fetch the SAE again")
-    _refuse_unknown(raw, what)
+    _refuse_unknown(raw, settings)
     tensors = read_tensor_file(path)
     known_tensors(tensors, {"encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"}, layout="Llama Scope", file=path)
-    activation, k, threshold = _activation(raw, what)
+    activation, k, threshold = _activation(raw, settings)
     parts = Parts(
         encoder=tensors.get("encoder.weight"),
         decoder=tensors.get("decoder.weight"),
@@ -59,7 +59,7 @@ def read_llama_scope(folder: Path) -> ImportedSAE:
             sae.decoder.weight.mul_(scale_in / scale_out)
     if raw.get("sparsity_include_decoder_norm", True):
         sae.fold_decoder_norms()
-    return ImportedSAE(sae=sae, layer=layer_of_hook(str(raw.get("hook_point_in", "")), what), layout="Llama Scope")
+    return ImportedSAE(sae=sae, layer=layer_of_hook(str(raw.get("hook_point_in", "")), settings), layout="Llama Scope")
 
 
 def _no_bias(raw: Mapping[str, Any]) -> torch.Tensor | None:

@@ -55,7 +55,7 @@ def read_sae_lens(folder: Path) -> ImportedSAE:
     if architecture == "topk" and raw.get("rescale_acts_by_decoder_norm"):
         sae.fold_decoder_norms()
     hook = str((raw.get("metadata") or {}).get("hook_name") or raw.get("hook_name") or raw.get("hook_point") or "")
-    return ImportedSAE(sae=sae, layer=layer_of_hook(hook, what), layout="SAELens")
+    return ImportedSAE(sae=sae, layer=layer_of_hook(hook, f"{what}/cfg.json"), layout="SAELens")
 
 
 def _architecture(raw: Mapping[str, Any]) -> tuple[str, int]:
@@ -87,7 +87,8 @@ def _refuse_lost_scales(raw: Mapping[str, Any], tensors: Mapping[str, Tensor], w
     if raw.get("finetuning_scaling_factor") and not tensors.keys() & {"scaling_factor", "finetuning_scaling_factor"}:
         raise UsageProblem(f"{what}/cfg.json: finetuning_scaling_factor is on and scales latents on decoding alone; it cannot be converted")
     if raw.get("reshape_activations", "none") != "none":
-        raise UsageProblem(f"{what}: reshape_activations = {raw['reshape_activations']!r}; only SAEs of the residual stream can be used")
+        shape = raw["reshape_activations"]
+        raise UsageProblem(f"{what}/cfg.json: reshape_activations = {shape!r}; only SAEs of the residual stream can be used")
 
 
 def export_sae_lens(folder: Path, sae: TopKSAE, *, layer: int, model_name: str) -> None:

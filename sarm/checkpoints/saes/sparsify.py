@@ -26,10 +26,10 @@ def read_sparsify(folder: Path) -> ImportedSAE:
     raw = read_settings(folder / "cfg.json")
     for setting in ("transcode", "skip_connection"):
         if raw.get(setting):
-            raise UsageProblem(f"{what}: {setting} is on; it predicts other states than it reads, so it is no SAE")
+            raise UsageProblem(f"{what}/cfg.json: {setting} is on; it predicts other states than it reads, so it is no SAE")
     activation = str(raw.get("activation", "topk"))
     if activation != "topk":
-        raise UsageProblem(f"{what}: activation {activation!r} cannot be converted; only topk can")
+        raise UsageProblem(f"{what}/cfg.json: activation {activation!r} cannot be converted; only topk can")
     file = folder / "sae.safetensors"
     tensors = read_tensor_file(file)
     known_tensors(tensors, {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}, layout="sparsify", file=file)

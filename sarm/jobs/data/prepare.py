@@ -38,7 +38,7 @@ from sarm.data.sources import (
     text_document,
     unread_columns,
 )
-from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
+from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem, printable
 from sarm.store.json_lines import as_line, count_rows, read_lines
 
 DATA_FILES = (".jsonl", ".json", ".parquet")
@@ -318,4 +318,4 @@ def _origin(config: DataConfig, context: JobContext) -> str:
 
 def _first_line(error: BaseException) -> str:
     # pyarrow quotes bytes of the file.
-    return "".join(one if one.isprintable() else "?" for one in (str(error).splitlines() or [type(error).__name__])[0])
+    return printable((str(error).splitlines() or [type(error).__name__])[0])

@@ -86,7 +86,7 @@ def test_no_neighbour_hides_a_conflict(option: str, other: str, first: bool, joi
     assert Cluster.model_validate({**SMALL.model_dump(), "options": [f"--{option}"]}).options == (f"--{option}",)
 
 
-@pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000, "\x00", "nan nan"])
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000, "\x00", "nan nan", "inf", "nan", "1e400"])
 def test_a_value_that_toml_cannot_hold_is_refused_by_the_file(tmp_path: Path, value: str) -> None:
     (tmp_path / "mine.toml").write_text(f"gpu_flag = {value}\n", encoding="utf-8")
     with pytest.raises(UsageProblems, match=r"mine\.toml: not a TOML file"):

@@ -57,6 +57,9 @@ def test_deeper_shards_are_never_read(tmp_path: Path) -> None:
     torch.testing.assert_close(cut.layers[1].mlp.up_proj.weight, tensors["model.layers.1.mlp.up_proj.weight"].bfloat16())
     with pytest.raises(EnvironmentProblem, match=r"model-00002-of-00002\.safetensors: the index names it but it is missing"):
         load_truncated_backbone(tmp_path, layer=3, dtype=torch.float32)
+    (tmp_path / "model-00002-of-00002.safetensors").mkdir()
+    with pytest.raises(EnvironmentProblem, match=r"model-00002-of-00002\.safetensors: the index names it but it is no file"):
+        load_truncated_backbone(tmp_path, layer=3, dtype=torch.float32)
 
 
 def test_layer_beyond_the_model_is_refused(tmp_path: Path) -> None:

@@ -169,6 +169,8 @@ def test_the_common_beginning_of_two_conversations_is_the_prompt() -> None:
         ({"prompt": [user("Q"), assistant("A")], "chosen": "x", "rejected": "y"}, DataError),
         ({"prompt": [{"role": "wizard", "content": "Q"}], "chosen": "x", "rejected": "y"}, DataError),
         ({"prompt": [{"role": "user"}], "chosen": "x", "rejected": "y"}, DataError),
+        ({"prompt": [{"role": ["user"], "content": "Q"}], "chosen": "x", "rejected": "y"}, DataError),
+        ({"prompt": "Q", "chosen": [user("Q"), {"role": {"name": "assistant"}, "content": "x"}], "rejected": "y"}, DataError),
         ({"prompt": ["Q"], "chosen": "x", "rejected": "y"}, DataError),
     ],
 )

@@ -215,6 +215,13 @@ def test_one_row_alone_can_be_compared(tmp_path: Path) -> None:
         only_row(report, "sarm-9b")
 
 
+def test_a_results_file_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    (tmp_path / "round.json").symlink_to(tmp_path / "round.json")
+    with pytest.raises(ResultsError, match=r"round\.json: cannot be read") as caught:
+        load_results(tmp_path / "round.json")
+    assert caught.value.exit_code == 2
+
+
 def test_a_missing_results_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="no such file"):
         load_results(tmp_path / "none.json")
