@@ -11,11 +11,12 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from sarm.backbone.decoder import truncated_backbone
-from sarm.checkpoints.config_files import read_model_settings, read_settings, settings_understood
+from sarm.checkpoints.config_files import read_model_settings, read_settings, refuse_endless_labels, settings_understood
 from sarm.checkpoints.leftovers import known_of, refuse_unknown
 from sarm.checkpoints.loading import CPU, fill, without_weights
 from sarm.checkpoints.tensors import TensorFolder
 from sarm.job import EnvironmentProblem, UsageProblem
+from sarm.store.json_files import place_of
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -54,6 +55,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise EnvironmentProblem(f"{folder.name}: no tokenizer files; copy the tokenizer beside the weights")
     path = folder / "config.json"
     raw = read_settings(path) if path.exists() else {}
+    refuse_endless_labels(raw, place_of(path))
     # Our own model types: what transformers would make of them itself, but for a warning that tells nothing.
     known = {"config": PretrainedConfig.from_dict(raw)} if "backbone" in raw else {}
     _require_package(folder)

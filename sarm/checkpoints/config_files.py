@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,8 @@ from sarm.store.json_files import place_of, read_object, understood
 
 # What peft and transformers put beside a model whose weights it changes.
 ADAPTER = "adapter_config.json"
+# transformers writes a name for each label that a config counts, before it looks at any weight.
+MOST_LABELS = 1_000_000
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -25,15 +27,27 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_model_settings(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a model, which is there. Raises UsageProblem for weights that are quantised, or adapted by others."""
+    """The `config.json` of a model, which is there.
+
+    Raises UsageProblem for weights that are quantised, or adapted by others, and for labels without an end.
+    """
     raw = read_settings(folder / "config.json")
     refuse_quantized_settings(raw, place_of(folder / "config.json"))
+    refuse_endless_labels(raw, place_of(folder / "config.json"))
     if (folder / ADAPTER).exists():
         raise UsageProblem(
             f"{folder.name}/{ADAPTER}: an adapter lies beside the weights, and they alone would be read; merge it into them "
             "(merge_and_unload of peft) or move it away"
         )
     return raw
+
+
+def refuse_endless_labels(raw: Mapping[str, Any], where: str) -> None:
+    """Raises UsageProblem where a config, or one inside it, counts more labels than any model has: their names would fill the memory."""
+    for inside in (raw, *(value for value in raw.values() if isinstance(value, Mapping))):
+        labels = inside.get("num_labels")
+        if isinstance(labels, int) and labels > MOST_LABELS:
+            raise UsageProblem(f"{where}: num_labels has {len(str(labels))} digits, more than any model has; mend it or fetch it again")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ def test_a_file_that_is_no_json_object_is_named(content: bytes, complaint: str, 
         with pytest.raises(UsageProblem, match=rf"lm/{name}: {complaint}.*; fetch it again"):
             read(folder)
     assert read_settings(folder / "tokenizer_config.json")["eos_token"] == "<|eot_id|>"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_labels_without_an_end_are_refused_before_their_names_fill_the_memory(inside: bool, tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "lm")
+    raw = read_settings(folder / "config.json")
+    many = {"text_config": {"num_labels": 10**30}} if inside else {"num_labels": 10**8}
+    (folder / "config.json").write_text(json.dumps({**raw, **many}))
+    for read in (load_config, load_tokenizer):
+        with pytest.raises(UsageProblem, match=r"lm/config\.json: num_labels has \d+ digits"):
+            read(folder)
 
 
 def test_a_key_that_is_wrong_is_named(tmp_path: Path) -> None:
