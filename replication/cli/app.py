@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +18,10 @@ from replication.cli.option_groups import grouped
 from replication.cli.options import DEFAULT_STORE
 from replication.cli.slurm import slurm_app
 from sarm.data.preferences import DataError
-from sarm.job import JobError
+from sarm.job import JobError, printable
 from sarm.judges.loopback import without_proxies_to_loopback
 from sarm.metrics.credits import ScoringError
+from sarm.store.tracebacks import keep_traceback
 
 USAGE = 2
 INTERRUPTED = 130
@@ -66,19 +65,8 @@ def _report_error(error: Exception) -> int:
     if isinstance(error, DataError | ScoringError):
         typer.echo(f"replicate: {error}", err=True)
         return USAGE
-    first = str(error).splitlines()[0] if str(error) else ""
-    typer.echo(f"replicate: {type(error).__name__}: {first}; traceback in {_keep_traceback()}", err=True)
-    return 1
-
-
-def _keep_traceback() -> Path:
-    """Write the current traceback where it can be found: into the store's logs, or else among the temporary files."""
+    first = printable(str(error).splitlines()[0]) if str(error) else ""
     name = f"replicate-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-traceback.txt"
-    for folder in (Path(os.environ.get("SARM_STORE") or DEFAULT_STORE) / ".logs", Path(tempfile.gettempdir())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(traceback.format_exc(), encoding="utf-8")
-        except OSError:
-            continue
-        return folder / name
-    return Path(os.devnull)
+    kept = keep_traceback(Path(os.environ.get("SARM_STORE") or DEFAULT_STORE), name)
+    typer.echo(f"replicate: {type(error).__name__}: {first}; traceback in {kept}", err=True)
+    return 1

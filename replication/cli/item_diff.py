@@ -28,6 +28,7 @@ def compare_items(
 ) -> int:  # fmt: skip
     """Print the comparison; gives the exit code. Raises UsageProblems, ResultsError and DataError."""
     from replication.report.results.score_files import benchmark_of, read_rewards  # noqa: PLC0415 - not needed by --help
+    from replication.report.verdicts.diff_formats import add_to_step_summary  # noqa: PLC0415 - as above
     from replication.report.verdicts.item_formats import items_text  # noqa: PLC0415 - as above
     from replication.report.verdicts.items import items_diff, items_exit_code  # noqa: PLC0415 - as above
 
@@ -46,10 +47,8 @@ def compare_items(
     names = {"experiment": experiment.name, "row": row, "ours": where, "against": against}
     found = items_diff(ours, theirs, benchmark=benchmark, names=names)  # type: ignore[arg-type]
     typer.echo(items_text(found, form, everything=everything), nl=False)  # type: ignore[arg-type]
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if form == "github" and summary:
-        with Path(summary).open("a", encoding="utf-8") as out:
-            out.write(items_text(found, "md", everything=everything))
+    if form == "github":
+        add_to_step_summary(items_text(found, "md", everything=everything))
     return items_exit_code(found, fail_on)
 
 

@@ -64,7 +64,7 @@ def diff(
 ) -> None:
     """Our numbers against a reference, a verdict for each cell. Exit codes: 5 missing, 3 differs, 4 inconclusive, as --fail-on says."""
     from replication.report.verdicts.diff import diff_of, exit_code, only_row  # noqa: PLC0415 - statistics are not needed by --help
-    from replication.report.verdicts.diff_formats import diff_text  # noqa: PLC0415 - as above
+    from replication.report.verdicts.diff_formats import add_to_step_summary, diff_text  # noqa: PLC0415 - as above
 
     named = _fail_on(fail_on)
     (wanted,) = experiments_named([experiment])[:1]
@@ -80,10 +80,8 @@ def diff(
     report = _judged(wanted, against=against, results=results, row=row, chosen=asked.chosen, store=store)
     found = diff_of(only_row(report, row) if row else report, against)
     typer.echo(diff_text(found, output_format), nl=False)
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if output_format == "github" and summary:
-        with Path(summary).open("a", encoding="utf-8") as out:
-            out.write(diff_text(found, "md"))
+    if output_format == "github":
+        add_to_step_summary(diff_text(found, "md"))
     raise typer.Exit(exit_code(found, named))
 
 

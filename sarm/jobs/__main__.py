@@ -11,9 +11,7 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -27,6 +25,7 @@ from sarm.jobs.process.lifecycle import JobProcess
 from sarm.jobs.process.ranks import Follower, Leader, rank_and_size
 from sarm.jobs.process.registry import Registry, load
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.tracebacks import keep_traceback
 from sarm.store.whole_files import write_whole
 
 STOP_FILE_SECONDS = 0.5
@@ -139,7 +138,8 @@ def _guarded(options: argparse.Namespace, store: ArtifactStore, state: StateFile
         stderr.write(f"{problem}\n")
         return problem.exit_code
     except Exception as error:
-        stderr.write(f"{type(error).__name__}: {error}; traceback in {_keep_traceback(store)}\n")
+        kept = keep_traceback(store.root, f"process-{os.getpid()}-traceback.txt")
+        stderr.write(f"{type(error).__name__}: {error}; traceback in {kept}\n")
         return 1
 
 
@@ -205,19 +205,6 @@ def _take_stdout() -> TextIO:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
-
-
-def _keep_traceback(store: ArtifactStore) -> Path:
-    """Write the current traceback into the store's logs, or among the temporary files where the store cannot be written."""
-    name = f"process-{os.getpid()}-traceback.txt"
-    for folder in (store.root / ".logs", Path(tempfile.gettempdir())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(traceback.format_exc(), encoding="utf-8")
-        except OSError:
-            continue
-        return folder / name
-    return Path(os.devnull)
 
 
 def _leave(code: int) -> None:

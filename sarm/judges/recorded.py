@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
 from sarm.judges.questions import Answer, Question, Usage
 from sarm.store.checksums import sha256_of
+from sarm.store.json_lines import once
 from sarm.store.whole_files import write_whole
 
 
@@ -53,7 +54,7 @@ def write_answers(path: Path, answers: Mapping[str, Answer]) -> None:
 def read_answers(path: Path) -> dict[str, Answer]:
     """Answers of a file by question key, also where it holds nothing but their texts. Raises UsageProblem for anything else."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+        raw = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
         rows = _RECORDED.validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -62,14 +63,6 @@ def read_answers(path: Path) -> dict[str, Answer]:
     except (ValueError, RecursionError) as error:
         raise UsageProblem(f"{path.name}: not JSON that can be used ({error}); give the answers.json that a run has left") from error
     return {key: Answer(row, Usage(0, 0)) if isinstance(row, str) else row.taken() for key, row in rows.items()}
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)[:12]!r} stands twice in one object")
-    return found
 
 
 class RecordedJudge:

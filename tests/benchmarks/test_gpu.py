@@ -16,13 +16,6 @@ import pytest
 import torch
 from folders import ROOT
 
-BENCHMARKS = ROOT / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def benchmarks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
 
 def script(name: str) -> Any:
     return importlib.import_module(name)
@@ -148,7 +141,7 @@ def test_the_flop_count_is_that_of_the_products_written_out() -> None:
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), *options]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, cwd=ROOT, env=environment)
 
 

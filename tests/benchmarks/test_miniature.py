@@ -14,13 +14,6 @@ from folders import ROOT
 from replication.report.cells import Cell, Measurement, Report, Row, Table
 from replication.report.verdicts.rules import load_rules
 
-BENCHMARKS = ROOT / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def benchmarks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
 
 def script(name: str) -> Any:
     return importlib.import_module(name)

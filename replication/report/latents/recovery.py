@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from replication.report.agreement import (
@@ -24,6 +24,7 @@ from replication.report.agreement import (
 from replication.report.cells import Listing, PlantedNumber
 from sarm.explain.contexts import Origin
 from sarm.explain.planted import PlantedConcepts, label_matrix
+from sarm.store.json_files import read_facts, understood_facts
 from sarm.store.json_lines import read_lines
 
 # Sentences at their own mark; replies at the end of turn, where a reward is pooled.
@@ -75,9 +76,11 @@ class Recovered(NamedTuple):
 
 def read_pool(folder: Path, concepts: Path) -> Pool:
     """The pool of an artifact of `collect_contexts`, labelled by a miniature's `concepts.json`."""
-    facts = json.loads((folder / "collection.json").read_text(encoding="utf-8"))
-    labels = PlantedConcepts(json.loads(concepts.read_text(encoding="utf-8")), facts["texts"])
-    tensors = load_file(folder / "pool.safetensors")
+    facts = read_facts(folder / "collection.json", "texts", "threshold")
+    with understood_facts(concepts):
+        labels = PlantedConcepts(read_facts(concepts), facts["texts"])
+    with understood_facts(folder / "pool.safetensors", also=(SafetensorError, OSError)):
+        tensors = load_file(folder / "pool.safetensors")
     rows = [row for _, row in read_lines(folder / "pool.jsonl")]
     texts, tokens = [row.pop("context") for row in rows], [row.pop("token") for row in rows]
     origins = [Origin(**row) for row in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from replication.report.agreement import Booleans, Floats, areas, bounds_of, den
 from replication.report.cells import Listing, PlantedNumber
 from replication.report.steering.experiment import Mask, Steering
 from sarm.explain.contexts import hash_of
+from sarm.store.json_files import read_facts
 
 # From this area on we call a latent one for the concept. Our own bound, set before any result was seen.
 BOUND = 0.8
@@ -48,7 +48,7 @@ class PlantedRefusal(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """Whether the rule found a latent for the concept, or what it found instead, or that there is none."""
+        """Whether the rule found a latent for the concept, or what it found instead, or that no latent was found."""
         one, best, name = self.steered, self.best, self.steered.concept
         if one.low >= BOUND:
             return f"The rule found a latent for {name}: latent {one.latent}, AUROC {one.show()}."
@@ -56,7 +56,8 @@ class PlantedRefusal(NamedTuple):
             f"no planted concept has enough prompts to tell what latent {one.latent} agrees with"
         )  # fmt: skip
         if best.high < BOUND:
-            return f"No latent for {name} exists: the best on held-out prompts, {best.latent}, has AUROC {best.show()} < {BOUND}; {found}."
+            there = f"the best on held-out prompts, {best.latent}, has AUROC {best.show()} < {BOUND}"
+            return f"No latent for {name} was found: {there}; {found}."
         if one.high >= BOUND:
             return f"Not decided whether the rule's latent {one.latent} is one for {name}: AUROC {one.show()} includes {BOUND}; {found}."
         if best.low >= BOUND:
@@ -73,7 +74,7 @@ def planted_refusal(data: Steering, concepts: Path, *, seed: int) -> PlantedRefu
 
     One half of the prompts, by hash, chooses the best latent, and the concept that the steered one agrees with; the other half measures.
     """
-    labels = json.loads(concepts.read_text(encoding="utf-8"))
+    labels = read_facts(concepts, "safety", "items")
     carried_by = _labels(data, labels)
     prompts = [str(row["prompt"]) for row in data.target.rows]
     held_out = np.array([hash_of(f"planted/{prompt}") % 2 == 1 for prompt in prompts], dtype=np.bool_)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
@@ -106,6 +108,14 @@ def _github(found: Diff) -> str:
 def workflow_command(command: str, title: str, message: str) -> str:
     """An annotation in GitHub's form."""
     return f"::{command} title={_property(title)}::{_data(message)}"
+
+
+def add_to_step_summary(text: str) -> None:
+    """Append Markdown to the file that GitHub's `GITHUB_STEP_SUMMARY` names; nothing outside a workflow."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as out:
+            out.write(text)
 
 
 def _data(text: str) -> str:

@@ -77,7 +77,7 @@ def test_the_exit_code_is_the_first_processes(
     ],
 )
 def test_the_process_that_a_signal_ended_is_found_in_what_torchrun_says(codes: tuple[int, ...], found: Fallen | None) -> None:
-    # As torch 2.11 to 2.13 write it.
+    # As torch 2.13 writes it.
     entry = "[{rank}]:\n  time      : now\n  host      : x\n  rank      : {rank} (local_rank: {rank})\n  exitcode  : {code} (pid: 47)\n"
     said = "".join(entry.format(rank=rank, code=code) for rank, code in enumerate(codes))
     assert fallen(f"sarm.jobs FAILED\nFailures:\n{said}  error_file: <N/A>\n") == found

@@ -56,7 +56,8 @@ def test_where_no_latent_is_refusal_the_report_says_so(tmp_path: Path) -> None:
     path = tmp_path / "concepts.json"
     path.write_text(json.dumps(labels))
     found = planted_refusal(data, path, seed=0)
-    assert found is not None and found.sentence.startswith("No latent for reply:refusal exists") and found.best.low < 0.5 < found.best.high
+    assert found is not None and found.sentence.startswith("No latent for reply:refusal was found")
+    assert found.best.low < 0.5 < found.best.high
 
 
 def test_too_few_prompts_and_real_data_give_a_reason(tmp_path: Path) -> None:

@@ -341,9 +341,13 @@ def test_forms_seen_in_the_field(answer: str, expected: float) -> None:
 )
 def test_reading_takes_time_in_proportion_to_the_answer(atom: str) -> None:
     def seconds(length: int) -> float:
-        start = time.process_time()
-        read(atom * (length // len(atom)) + "!9x")
-        return time.process_time() - start
+        """The quickest of five readings: what else the machine does makes some slower and none quicker."""
+        text, found = atom * (length // len(atom)) + "!9x", []
+        for _ in range(5):
+            start = time.process_time()
+            read(text)
+            found.append(time.process_time() - start)
+        return min(found)
 
     # Twenty times as long: far from the four hundred times of a reading that looks at all pairs of places.
     assert seconds(40_000) < 100 * max(seconds(2_000), 0.002)
