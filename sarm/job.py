@@ -18,11 +18,17 @@ from sarm.resources import Resources
 KEY_LENGTH = 12
 # How a field of a config says that it came later than the keys that are in people's stores.
 ADDED = "added"
+# Of a message.
+LONGEST_LINE, FIRST_PART, LAST_PART = 1500, 800, 400
 
 
 def printable(text: str) -> str:
-    """A message without what files of others may bring into it: control signs and half surrogates become `?`, line ends stay."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+    """A message without what files of others may bring into it: control signs and half surrogates become `?`, line ends stay.
+
+    Of a line without an end the first and the last part are kept: what is wrong, and the next step.
+    """
+    lines = "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text).split("\n")
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:FIRST_PART]} ... {line[-LAST_PART:]}" for line in lines)
 
 
 class JobError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
 from sarm.judges.questions import Answer, Question, Usage
 from sarm.store.checksums import sha256_of
-from sarm.store.json_lines import once
+from sarm.store.json_lines import parsed
 from sarm.store.whole_files import write_whole
 
 
@@ -54,7 +55,7 @@ def write_answers(path: Path, answers: Mapping[str, Answer]) -> None:
 def read_answers(path: Path) -> dict[str, Answer]:
     """Answers of a file by question key, also where it holds nothing but their texts. Raises UsageProblem for anything else."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+        raw = parsed(path.read_bytes().removeprefix(codecs.BOM_UTF8))
         rows = _RECORDED.validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

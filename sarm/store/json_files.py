@@ -6,14 +6,13 @@ A file that is damaged is refused in one line with its folder, its name and the 
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sarm.job import EnvironmentProblem, IntegrityProblem, JobError, UsageProblem
-from sarm.store.json_lines import once
+from sarm.store.json_lines import parsed
 
 FETCH_AGAIN = "fetch it again"
 MAKE_AGAIN = "it was changed after it was made: run the same command with --fresh"
@@ -37,7 +36,7 @@ def read_object(path: Path, *, cure: str = FETCH_AGAIN, problem: type[JobError] 
     except OSError as error:
         raise EnvironmentProblem(f"{where}: cannot be read ({error.strerror or error}); {cure}") from error
     try:
-        value = json.loads(content.removeprefix(codecs.BOM_UTF8).decode("utf-8"), object_pairs_hook=once)
+        value = parsed(content.removeprefix(codecs.BOM_UTF8))
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
         raise problem(f"{where}: not JSON ({reason}); {cure}") from error

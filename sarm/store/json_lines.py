@@ -130,9 +130,7 @@ def _value(path: Path, number: int, content: bytes) -> Any:
     if b"\0" in content:
         raise LinesError(f"{where}: holds NUL bytes (a torn file, or UTF-16); copy it again, or save it as UTF-8")
     try:
-        value = json.loads(content.decode("utf-8").rstrip(), object_pairs_hook=once)
-        if b"\\u" in content:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        value = parsed(content)
     except UnicodeDecodeError as error:
         raise LinesError(f"{where}: is not UTF-8 (byte {error.start}: {content[error.start]:#04x}); save it as UTF-8") from error
     except UnicodeEncodeError as error:
@@ -145,7 +143,19 @@ def _value(path: Path, number: int, content: bytes) -> Any:
     return value
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def parsed(content: bytes) -> Any:
+    """The JSON value in bytes of UTF-8.
+
+    Raises ValueError for anything else, where a key stands twice, and for half of a surrogate pair, which no file can hold again;
+    RecursionError where it is nested too deeply.
+    """
+    value = json.loads(content.decode("utf-8").rstrip(), object_pairs_hook=_once)
+    if b"\\u" in content:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object from its pairs. Raises ValueError where a key stands twice: neither of two values is taken."""
     found = dict(pairs)
     if len(found) < len(pairs):

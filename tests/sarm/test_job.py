@@ -140,3 +140,10 @@ def test_what_a_file_brings_into_a_message_cannot_reach_the_terminal(brought: st
     told.encode("utf-8")
     assert all(sign.isprintable() for line in told.splitlines() for sign in line)
     assert told.splitlines()[1] == "b.json: Größe is fine"
+
+
+def test_a_line_without_an_end_keeps_what_is_wrong_and_the_next_step() -> None:
+    told = str(UsageProblem(f"a.json: type {'x' * 100_000} is unknown; fetch it again\nand b.json"))
+    first, second = told.splitlines()
+    assert len(first) < 1500 and first.startswith("a.json: type xxx") and first.endswith("xxx is unknown; fetch it again")
+    assert second == "and b.json"

@@ -16,6 +16,7 @@ from replication.report.steering.check import Check, passed
 from replication.report.steering.checks import EQUIVALENCE, SMALLEST_DISTANCE, SMALLEST_SHIFT
 from replication.report.steering.paired_shifts import Floats, Interval, Ints, kolmogorov_smirnov, standardised_shift, wasserstein
 from sarm.job import EnvironmentProblem, IntegrityProblem
+from sarm.store.json_files import MISREAD
 
 # Name in the file -> row of tables/published/figure3.toml.
 SETS = {"safety_chosen": "safety", "complement": "complement"}
@@ -62,7 +63,7 @@ def read_authors(path: Path) -> AuthorsFigure:
         published = load_published("figure3")
         sets = tuple(_set(raw["sets"][name], row, published.row(row).label) for name, row in SETS.items())
         return AuthorsFigure(latent=int(raw["latent"]), source=str(raw["source"]), sets=sets)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*MISREAD, RecursionError) as error:
         raise IntegrityProblem(f"{path.name}: not the authors' rewards ({error}); bring the file anew") from error
 
 
@@ -71,6 +72,8 @@ def _set(rows: list[dict[str, float]], name: str, label: str) -> AuthorsSet:
     for key, values in columns.items():
         if not np.isfinite(values).all():
             raise ValueError(f"{name}: {key} of row {int(np.argmin(np.isfinite(values)))} is no finite number")
+    if not np.isin(columns["active"], (0, 1)).all():
+        raise ValueError(f"{name}: active is 0 or 1, and here also {columns['active'].max():g} or {columns['active'].min():g}")
     items = np.array([int(row["question_id"]) for row in rows], dtype=np.int64)
     return AuthorsSet(name, label, items, columns["reward"], columns["reward_steered"], columns["active"])
 

@@ -55,7 +55,8 @@ def read_dictionary_learning(folder: Path) -> ImportedSAE:
         k=k,
         normalization="none",
         subtracts_bias=name not in WITHOUT_INPUT_BIAS,
-        what=what,
+        what=f"{what}/config.json",
+        weights=f"{what}/ae.pt",
     )
     # The library leaves a decoder alone whose columns are all but 1, and so do we: the division would only add rounding.
     if name == "AutoEncoder" and not torch.allclose(norms := sae.decoder.weight.norm(dim=0), torch.ones_like(norms)):

@@ -36,7 +36,7 @@ def read_gemma_scope(folder: Path) -> ImportedSAE:
         latent_bias=tensors.get("b_enc"),
         threshold=tensors.get("threshold"),
     )
-    sae = encoder_from(parts, activation="jumprelu", k=0, normalization="none", subtracts_bias=False, what=what)
+    sae = encoder_from(parts, activation="jumprelu", k=0, normalization="none", subtracts_bias=False, what=f"{what}/params.npz")
     found = next((match for part in reversed(folder.resolve().parts) if (match := LAYER_FOLDER.fullmatch(part))), None)
     return ImportedSAE(sae=sae, layer=int(found[1]) + 1 if found else None, layout="Gemma Scope")
 

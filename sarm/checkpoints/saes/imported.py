@@ -61,12 +61,17 @@ def encoder_from(
     normalization: Normalization,
     subtracts_bias: bool,
     what: str,
+    weights: str = "",
     dtype: torch.dtype = torch.float32,
     device: torch.device = CPU,
 ) -> SparseEncoder:
-    """An encoder with these tensors. Raises UsageProblem that names a missing or wrongly shaped one."""
+    """An encoder with these tensors. Raises UsageProblem that names a missing or wrongly shaped one.
+
+    `what` is where the settings stand, for messages, and `weights` where the tensors do, if that is another file.
+    """
+    weights = weights or what
     if parts.encoder is None or parts.encoder.ndim != 2:
-        raise UsageProblem(f"{what}: the encoder's weight is missing or no matrix; this is not an SAE")
+        raise UsageProblem(f"{weights}: the encoder's weight is missing or no matrix; this is not an SAE")
     n_latents, hidden_size = parts.encoder.shape
     try:
         with without_weights():
@@ -87,7 +92,11 @@ def encoder_from(
         "latent_bias": parts.latent_bias,
         **({"threshold": parts.threshold} if activation == "jumprelu" else {}),
     }
-    fill(sae.to(dtype), _held(state, sae, what), {name: name for name in state}, what=what, asks="the encoder", device=device)
+    return _filled(sae.to(dtype), state, what=weights, device=device)
+
+
+def _filled(sae: SparseEncoder, state: Mapping[str, Tensor | None], *, what: str, device: torch.device) -> SparseEncoder:
+    fill(sae, _held(state, sae, what), {name: name for name in state}, what=what, asks="the encoder", device=device)
     return sae
 
 

@@ -49,7 +49,8 @@ def read_llama_scope(folder: Path) -> ImportedSAE:
         k=k,
         normalization=NORMALIZATION[raw.get("norm_activation", "token-wise")],
         subtracts_bias=bool(raw.get("use_decoder_bias", True)) and bool(raw.get("apply_decoder_bias_to_pre_encoder", True)),
-        what=what,
+        what=settings,
+        weights=f"{what}/{path.name}",
     )
     with torch.no_grad():
         if raw.get("norm_activation") == "dataset-wise":

@@ -50,7 +50,8 @@ def read_sae_lens(folder: Path) -> ImportedSAE:
         k=k,
         normalization=NORMALIZATION[_normalization(raw)],
         subtracts_bias=bool(raw.get("apply_b_dec_to_input", True)),
-        what=what,
+        what=f"{what}/cfg.json",
+        weights=f"{what}/{file.name}",
     )
     if architecture == "topk" and raw.get("rescale_acts_by_decoder_norm"):
         sae.fold_decoder_norms()

@@ -40,7 +40,15 @@ def read_sparsify(folder: Path) -> ImportedSAE:
         latent_bias=tensors.get("encoder.bias"),
     )
     k = int(raw.get("k", 0))
-    sae = encoder_from(parts, activation="relu_topk", k=k, normalization="none", subtracts_bias=True, what=what)
+    sae = encoder_from(
+        parts,
+        activation="relu_topk",
+        k=k,
+        normalization="none",
+        subtracts_bias=True,
+        what=f"{what}/cfg.json",
+        weights=f"{what}/{file.name}",
+    )
     return ImportedSAE(sae=sae, layer=layer_of_hook(what, what) if what.startswith("layers.") else None, layout="sparsify")
 
 

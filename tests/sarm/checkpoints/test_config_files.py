@@ -16,7 +16,10 @@ from sarm.job import UsageProblem
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"", "not JSON"), (b"{", "not JSON"), (b"\xff\xfe{}", "not JSON"), (b"[1]", "a JSON object is expected"), (b"3", "a JSON object")],
+    [
+        *((content, "not JSON") for content in (b"", b"{", b"\xff\xfe{}", b'{"a": "\\ud800"}', b'{"a": 1, "a": 2}')),
+        *((content, "a JSON object is expected") for content in (b"[1]", b"3")),
+    ],
 )
 def test_a_file_that_is_no_json_object_is_named(content: bytes, complaint: str, tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "lm")

@@ -235,7 +235,9 @@ def test_recorded_answers_keep_all_that_makes_an_answer_what_it_is(tmp_path: Pat
     assert read_answers(path) == {question(0).key: Answer("7", Usage(0, 0))}
 
 
-@pytest.mark.parametrize("content", ['{"a": "1", "a": "2"}', '{"a": {"text": "1"}}', '{"a": ["1"]}', "[" * 100_000, "\udcff"])
+@pytest.mark.parametrize(
+    "content", ['{"a": "1", "a": "2"}', '{"a": {"text": "1"}}', '{"a": ["1"]}', '{"a": "\\ud800"}', "[" * 100_000, "\udcff"]
+)
 def test_recorded_answers_that_are_not_clear_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "answers.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))

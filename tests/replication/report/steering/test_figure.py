@@ -64,9 +64,12 @@ def test_a_latent_that_never_fires_and_rewards_that_do_not_vary_are_drawn_too(tm
     assert draw(data, tmp_path / "flat", profile="mini", seed=0, comparable=False, formats=("png",))[0].is_file()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", None])
-def test_a_reward_of_the_authors_that_is_no_number_is_refused_by_the_file(tmp_path: Path, value: object) -> None:
-    rows = [{"question_id": 1, "reward": value, "reward_steered": 1.0, "active": 1}]
+@pytest.mark.parametrize(
+    "wrong",
+    [*({"reward": value} for value in (float("nan"), float("inf"), "nan", None)), {"question_id": 2**63}, {"active": 2}, {"active": 0.5}],
+)
+def test_a_value_of_the_authors_that_cannot_be_is_refused_by_the_file(tmp_path: Path, wrong: dict[str, object]) -> None:
+    rows = [{"question_id": 1, "reward": 1.0, "reward_steered": 1.0, "active": 1, **wrong}]
     path = tmp_path / "rewards.json"
     content = {"latent": 1, "source": "made up", "sets": {"safety_chosen": rows, "complement": rows}}
     path.write_text(json.dumps(content), encoding="utf-8")

@@ -203,7 +203,7 @@ def test_missing_extra_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match=r"'latent_bias' has shape \[3\], the encoder asks for \[24\]"):
         read_foreign_sae(folder)
     edit_tensors(weights, lambda found: found.pop("b_enc").sum())
-    with pytest.raises(UsageProblem, match="no tensor for 'latent_bias'"):
+    with pytest.raises(UsageProblem, match=r"sae_weights\.safetensors: no tensor for 'latent_bias'"):
         read_foreign_sae(folder)
     edit_tensors(weights, lambda found: found.pop("W_enc").sum())
     with pytest.raises(UsageProblem, match="encoder's weight is missing"):
