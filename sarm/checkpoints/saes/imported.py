@@ -67,7 +67,7 @@ def encoder_from(
 ) -> SparseEncoder:
     """An encoder with these tensors. Raises UsageProblem that names a missing or wrongly shaped one.
 
-    `what` is where the settings stand, for messages, and `weights` where the tensors do, if that is another file.
+    `what` is where the settings stand, for messages, `weights` where the tensors do, if that is another file.
     """
     weights = weights or what
     if parts.encoder is None or parts.encoder.ndim != 2:
@@ -85,14 +85,18 @@ def encoder_from(
             )
     except ValueError as error:
         raise UsageProblem(f"{what}: {error}") from error
-    state = {
+    state = _by_our_names(parts, activation)
+    return _filled(sae.to(dtype), state, what=weights, device=device)
+
+
+def _by_our_names(parts: Parts, activation: Activation) -> dict[str, Tensor | None]:
+    return {
         "encoder.weight": parts.encoder,
         "decoder.weight": parts.decoder,
         "pre_bias": parts.pre_bias,
         "latent_bias": parts.latent_bias,
         **({"threshold": parts.threshold} if activation == "jumprelu" else {}),
     }
-    return _filled(sae.to(dtype), state, what=weights, device=device)
 
 
 def _filled(sae: SparseEncoder, state: Mapping[str, Tensor | None], *, what: str, device: torch.device) -> SparseEncoder:
