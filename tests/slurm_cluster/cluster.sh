@@ -121,7 +121,8 @@ start() {
   local node
   for node in "${nodes[@]}"; do slurmd -c -N "$node"; done
   local tries=0
-  until [[ $(sinfo --noheader --Node --format=%T 2> /dev/null | grep -c idle) == "${#nodes[@]}" ]]; do
+  # A node has a line for each of its partitions.
+  until [[ $(sinfo --noheader --Node --format='%N %T' 2> /dev/null | sort -u | grep -c ' idle$') == "${#nodes[@]}" ]]; do
     if (( ++tries > 60 )); then
       echo "the nodes did not come up within 30 seconds; see $dir/log" >&2
       tail -n 5 "$dir"/log/*.log >&2
@@ -134,14 +135,22 @@ start() {
 stop() {
   scancel --quiet --user="$(id -un)" 2> /dev/null || true
   scontrol shutdown > /dev/null 2>&1 || true
-  local file pid
+  local file pid tries
   for file in "$dir"/run/*.pid; do
     [[ -s $file ]] || continue
     pid=$(< "$file")
     # Only what still is one of the daemons: the number may belong to another process by now.
     case "$(cat "/proc/$pid/comm" 2> /dev/null || true)" in
-      munged | slurmctld | slurmd) kill "$pid" 2> /dev/null || true ;;
+      munged | slurmctld | slurmd) ;;
+      *) rm -f "$file"; continue ;;
     esac
+    kill "$pid" 2> /dev/null || true
+    # Its port is free for the next start only once it has ended; where nobody reaps it, it stays behind as a zombie.
+    for (( tries = 0; tries < 100; ++tries )); do
+      grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status" || break
+      sleep 0.1
+    done
+    grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status" && kill -KILL "$pid" 2> /dev/null
     rm -f "$file"
   done
 }
