@@ -25,8 +25,8 @@ from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.engine.group import ProcessGroup, join
 from sarm.engine.zero import ZeroUpdate
+from sarm.job import Resources
 from sarm.jobs.train.reward import PairLosses, set_trainable
-from sarm.resources import Resources
 from sarm.reward.models import SARM
 from sarm.reward.shared_prefix import pack
 from sarm.sae.model import TopKSAE

@@ -27,9 +27,8 @@ from sarm.backbone.packed_tokens import Packed
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.data.tokens import ConversationTokenizer
-from sarm.job import JobContext
+from sarm.job import JobContext, Resources
 from sarm.jobs.train.reward import RewardTraining
-from sarm.resources import Resources
 from sarm.reward import shared_prefix
 from sarm.reward.models import SARM, DenseRewardModel, PooledOutput, RewardModel
 from sarm.reward.pair_batches import PairRows

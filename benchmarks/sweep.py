@@ -22,9 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sarm.config.train import SAETrainingConfig
 from sarm.data.miniature.word_tokenizer import build_tokenizer, tokenizer_settings
-from sarm.job import JobContext
+from sarm.job import JobContext, Resources
 from sarm.jobs.train.sae import train_saes
-from sarm.resources import Resources
 
 WORDS = [f"{first}{second}{third}" for first in "bdfgkl" for second in "aeiou" for third in "mnrst"]
 APART, TOGETHER = "nine runs, one after the other", "one pass for all nine"

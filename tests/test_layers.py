@@ -18,7 +18,6 @@ import sarm
 # and of these only what the docstring of its `__init__.py` says. Files of a room that holds no other import each other without a circle.
 FLOORS: Mapping[str, tuple[str, ...]] = {
     "sarm": (
-        "resources",
         "job",
         "config store",
         "data engine",
@@ -60,6 +59,14 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "hub_fetch pipeline",
         "cli",
     ),
+    "replication.cli": (
+        "doctor options",
+        "item_diff running slurm",
+        "files judgement",
+        "store",
+        "app",
+        "__main__",
+    ),
     "replication.launch": ("interface torchrun", "local slurm", "status"),
     "replication.report": (
         "answers cells counts statistics",
@@ -72,7 +79,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
 }
 # What the tower that decides may take from `sarm`: whole rooms without torch, and the shape of comparison data.
 SHARED = (
-    *("sarm", "sarm.job", "sarm.resources", "sarm.config.", "sarm.store.", "sarm.metrics.", "sarm.data.preferences"),
+    *("sarm", "sarm.job", "sarm.config.", "sarm.store.", "sarm.metrics.", "sarm.data.preferences"),
     "sarm.judges.loopback",
     "sarm.judges.settings",
     # What a context of the miniature carries: the report measures by the labels that the planted judge reads.

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import typer
 
-from replication.cli import experiments, files, judgement, runs, store
-from replication.cli.option_groups import grouped
-from replication.cli.options import DEFAULT_STORE
+from replication.cli import files, judgement, store
+from replication.cli.options.declared import DEFAULT_STORE
+from replication.cli.options.groups import grouped
+from replication.cli.running import experiments, runs
 from replication.cli.slurm import slurm_app
 from sarm.data.preferences import DataError
 from sarm.job import JobError, printable

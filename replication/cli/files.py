@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from replication.cli.option_groups import Without
-from replication.cli.options import (
+from replication.cli.options.declared import (
     DEFAULT_STORE,
     MISSING_RESULTS,
     ExperimentArgument,
@@ -23,13 +22,13 @@ from replication.cli.options import (
     StoreOption,
     typed_command,
 )
+from replication.cli.options.groups import Without
 from replication.recipes.requested import experiments_named, settings_for
 from replication.usage_problems import UsageProblems
 from sarm.config.score import ConversationScoringConfig
 from sarm.config.weights import WeightComparisonConfig
-from sarm.job import Job
+from sarm.job import Job, Resources
 from sarm.metrics.credits import Metric
-from sarm.resources import Resources
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.json_files import read_facts
 
@@ -158,7 +157,7 @@ def compare_weights(
 
 def run_alone(job: Job, artifacts: ArtifactStore) -> None:
     """Run one job unless the store has it; exits with the launcher's code when it fails."""
-    from replication.cli.progress import watching  # noqa: PLC0415 - as above
+    from replication.cli.running.progress import watching  # noqa: PLC0415 - as above
     from replication.launch.local import LocalLauncher  # noqa: PLC0415 - not needed by --help
 
     if artifacts.has(job):
@@ -177,7 +176,7 @@ def fetch(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Pin hub revisions, then bring weights and data into the store: for a machine with a network."""
-    from replication.cli.progress import watching  # noqa: PLC0415 - huggingface_hub is not needed by --help
+    from replication.cli.running.progress import watching  # noqa: PLC0415 - huggingface_hub is not needed by --help
     from replication.hub_fetch import downloads, fetch_planned, pin  # noqa: PLC0415 - as above
     from replication.plan.steps import brought_in, plan  # noqa: PLC0415 - as above
     from replication.recipes.jobs_needed import hub_sources_of  # noqa: PLC0415 - as above

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from replication.cli.options import MISSING_RESULTS
+from replication.cli.options.declared import MISSING_RESULTS
 from replication.recipes.requested import Chosen, settings_for
 from replication.usage_problems import UsageProblems, nearest
 from sarm.job import IntegrityProblem

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from replication.cli.item_diff import compare_items
-from replication.cli.options import (
+from replication.cli.options.declared import (
     DEFAULT_STORE,
     MISSING_RESULTS,
     RENDERED,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from replication.cli.options import DEFAULT_STORE, AllowDirtyOption, StoreOption
+from replication.cli.options.declared import DEFAULT_STORE, AllowDirtyOption, StoreOption
 from replication.data_folders import slurm_folder
 from sarm.job import IntegrityProblem
 from sarm.store.artifacts import ArtifactStore

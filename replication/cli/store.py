@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from replication.cli.options import DEFAULT_STORE, JsonOption, StoreOption
+from replication.cli.options.declared import DEFAULT_STORE, JsonOption, StoreOption
 from replication.recipes.requested import ALL, Chosen, experiments_named, settings_for
 from replication.usage_problems import UsageProblems
 from sarm.config.weights import SAEExportConfig

@@ -23,8 +23,7 @@ from sarm.config.related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.config.score import ScoringConfig
 from sarm.config.train import PretrainingConfig, RewardTrainingConfig, SAETrainingConfig
 from sarm.config.weights import WeightsConfig
-from sarm.job import Job
-from sarm.resources import Resources
+from sarm.job import Job, Resources
 
 # Dense bfloat16 peaks of the data sheets; real training reaches the stated share of them.
 PEAK_FLOPS: Mapping[str, float] = {"A100": 312e12, "RTX 3090": 71e12, "H200": 790e12}

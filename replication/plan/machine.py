@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 
 from replication.settings.clusters import Cluster
-from sarm.resources import Resources
+from sarm.job import Resources
 
 SECONDS = 20
 

@@ -13,7 +13,7 @@ from replication.settings.profiles import Shape
 from sarm.config.latents import ContextConfig, SteeringConfig
 from sarm.config.related import HarvestConfig
 from sarm.config.score import ScoringConfig
-from sarm.resources import Resources
+from sarm.job import Resources
 
 # A CUDA context; on the CPU an interpreter with torch and transformers (measured: 0.48 GB before the first tensor).
 CONTEXT_GB = 0.5

@@ -10,8 +10,7 @@ from replication.plan.cost import Cost
 from replication.plan.machine import Machine, room
 from replication.plan.steps import Plan, Step
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
-from sarm.job import Job
-from sarm.resources import Resources
+from sarm.job import Job, Resources
 
 MOST_PROCESSES = 64
 Changes = dict[str, Any]

@@ -9,7 +9,7 @@ from replication.plan.sizes import DTYPE_BYTES, GB, backward_bytes, kept_bytes, 
 from replication.plan.update_memory import GRADIENT_BYTES, ROOT_BYTES, Trained, UpdateBytes, update_bytes
 from replication.settings.profiles import Shape
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
-from sarm.resources import Resources
+from sarm.job import Resources
 
 # A pair so many times longer than the mean is in every data set of ours, up to what is cut off.
 LONGEST_PAIR = 6

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from replication.plan.memory import COPY_BYTES, MOMENT_BYTES
-from sarm.resources import Resources
+from sarm.job import Resources
 
 # DeepSpeed's defaults, in values: what is reduced at once, what of stage 3's weights is whole at once, what stage 3 updates at once.
 BUCKET, LIVE, SUB_GROUP = 500_000_000, 1_000_000_000, 1_000_000_000

@@ -31,8 +31,7 @@ from sarm.config.related import HarvestConfig, Items, SaferConfig, SparseRMConfi
 from sarm.config.score import BaselineConfig, ScoringConfig
 from sarm.config.train import PretrainingConfig, RewardTrainingConfig, SAETrainingConfig
 from sarm.config.weights import WeightsConfig
-from sarm.job import Job, JobConfig, unsuited
-from sarm.resources import Resources
+from sarm.job import Job, JobConfig, Resources, unsuited
 from sarm.store.json_files import read_object
 
 Config = TypeVar("Config", bound=JobConfig)

@@ -16,8 +16,7 @@ from replication.data_folders import slurm_folder
 from replication.frozen import Frozen
 from replication.settings.toml_files import read_toml
 from replication.usage_problems import UsageProblems, nearest
-from sarm.job import Job
-from sarm.resources import Resources
+from sarm.job import Job, Resources
 
 # Whose they are differs from user to user, and the command line or SBATCH_ACCOUNT and the like override no #SBATCH line.
 PERSONAL = ("account", "partition", "qos", "mail-user", "reservation")

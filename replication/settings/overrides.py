@@ -17,7 +17,7 @@ from sarm.config.latents import ContextConfig, ExplanationConfig, SteeringConfig
 from sarm.config.related import HarvestConfig, SaferConfig, SparseRMConfig
 from sarm.config.score import BaselineConfig, JudgeConfig, ScoringConfig
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
-from sarm.resources import Resources
+from sarm.job import Resources
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "sae": SAETrainingConfig,

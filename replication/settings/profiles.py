@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from replication.frozen import Frozen
 from sarm.config.weights import SAELayout
-from sarm.resources import Resources
+from sarm.job import Resources
 
 Slot = Literal["small", "large"]
 BenchmarkName = Literal["rewardbench2", "rmbench", "evaluation"]

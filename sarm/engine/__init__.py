@@ -1,4 +1,4 @@
 """How training runs: devices, optimizer steps, groups of processes, checkpoints that resume exactly.
 
-May import: job, resources, store.
+May import: job, store.
 """

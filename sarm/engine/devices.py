@@ -6,8 +6,7 @@ import os
 
 import torch
 
-from sarm.job import EnvironmentProblem, UsageProblem
-from sarm.resources import Resources
+from sarm.job import EnvironmentProblem, Resources, UsageProblem
 
 
 def use_threads(resources: Resources) -> None:

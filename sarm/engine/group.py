@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, distributed
 
 from sarm.engine.devices import device_of
-from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
-from sarm.resources import Resources
+from sarm.job import EnvironmentProblem, IntegrityProblem, Resources, UsageProblem
 
 # Rank 0 alone converts and gathers checkpoints while the others wait in a collective.
 PATIENCE = timedelta(hours=2)

@@ -13,8 +13,7 @@ from sarm.engine.checkpointer import Checkpoint
 from sarm.engine.group import ProcessGroup
 from sarm.engine.update import PLAIN, PlainUpdate, Update
 from sarm.engine.zero import ZeroUpdate
-from sarm.job import UsageProblem
-from sarm.resources import Resources
+from sarm.job import Resources, UsageProblem
 from sarm.sae.small_moments import SmallMomentsAdam
 
 BETAS = (0.9, 0.999)

@@ -81,7 +81,8 @@ def command(arguments: Sequence[str], *, environment: dict[str, str]) -> Callabl
     """`replicate` with these arguments, as `in_fork` runs it."""
 
     def work() -> int:
-        from replication.cli import app, endpoint
+        from replication.cli import app
+        from replication.cli.options import endpoint
         from replication.launch import local
 
         os.environ.update(environment)

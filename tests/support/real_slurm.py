@@ -13,8 +13,7 @@ from replication.launch.slurm.calls import Slurm
 from replication.launch.slurm.status import JobStatus, job_statuses
 from replication.launch.slurm.submission import SlurmLauncher
 from replication.settings.clusters import Cluster
-from sarm.job import Job, topological_order
-from sarm.resources import Resources
+from sarm.job import Job, Resources, topological_order
 from sarm.store.artifacts import ArtifactStore
 
 COMMAND = "replicate table1 --launcher slurm"

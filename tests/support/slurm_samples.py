@@ -13,8 +13,7 @@ from replication.launch.slurm.submission import Chain
 from replication.settings.clusters import Cluster, on_cluster
 from sarm.config.score import ScoringConfig
 from sarm.config.train import SAETrainingConfig
-from sarm.job import Job
-from sarm.resources import Resources
+from sarm.job import Job, Resources
 
 COMMAND = "replicate table1 --launcher slurm"
 MAKE_BELIEVE = "make_believe_jobs:MAKE_BELIEVE"

@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Pr
 
 from sarm.data.miniature.word_tokenizer import CHAT_TEMPLATE, build_tokenizer, tokenizer_settings
 from sarm.data.preferences import Message, Preference
-from sarm.job import JobContext
-from sarm.resources import Resources
+from sarm.job import JobContext, Resources
 
 WORDS = (
     *[

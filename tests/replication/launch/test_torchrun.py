@@ -14,8 +14,7 @@ from make_believe_jobs import CountConfig, MeetConfig
 
 from replication.launch.local import LocalLauncher
 from replication.launch.torchrun import Fallen, Talk, fallen, segments
-from sarm.job import Job
-from sarm.resources import Resources
+from sarm.job import Job, Resources
 from sarm.store.artifacts import ArtifactStore
 
 COMMAND = "replicate table1 --profile mini"

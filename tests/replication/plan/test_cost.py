@@ -31,8 +31,7 @@ from replication.settings.profile_files import load_profile
 from replication.settings.protocols import PROTOCOLS
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
 from sarm.config.weights import WeightsConfig
-from sarm.job import Job
-from sarm.resources import Resources
+from sarm.job import Job, Resources
 from sarm.store.artifacts import ArtifactStore
 
 

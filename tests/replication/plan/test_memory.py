@@ -25,7 +25,7 @@ from sarm.data.sentences import TextSequence
 from sarm.engine.group import join
 from sarm.engine.update import PlainUpdate, Update
 from sarm.engine.zero import ZeroUpdate
-from sarm.resources import Resources
+from sarm.job import Resources
 from sarm.reward.models import SARM
 from sarm.reward.pair_batches import micro_batch_losses
 from sarm.reward.shared_prefix import pack

@@ -13,8 +13,7 @@ from slurm_samples import SMALL, chain_text
 from replication.data_folders import slurm_folder
 from replication.settings.clusters import MEMORY, PERSONAL, WRITTEN, Cluster, load_cluster
 from replication.usage_problems import UsageProblems
-from sarm.job import Job
-from sarm.resources import Resources
+from sarm.job import Job, Resources
 
 OFFERED = ("exclusive", "exclude=node[1-3]", "comment='a -b c'", "mem-bind=local", "hint=nomultithread", "licenses=x@y:2", "nice=100")
 ASKING_TWICE = ("--mem=0", "--mem 4G", "--mem-per-cpu=4G", "--mem-per-gpu=64G", "--exclusive --mem=0", "--mem-per-g=1G")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fake_launcher import FakeLauncher, commit, rewardbench2
 
-from replication.cli.endpoint import Endpoint, refuse_other_addresses
+from replication.cli.options.endpoint import Endpoint, refuse_other_addresses
 from replication.plan.steps import ordered, plan
 from replication.recipes.jobs_needed import recipe
 from replication.recipes.setting import Setting

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from sarm.engine.devices import device_of, torch_dtype, use_threads
-from sarm.job import EnvironmentProblem
-from sarm.resources import Resources
+from sarm.job import EnvironmentProblem, Resources
 
 
 def test_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sarm.engine.group import join
 from sarm.engine.update import PlainUpdate, Update
 from sarm.engine.zero import ZeroUpdate
-from sarm.resources import Resources
+from sarm.job import Resources
 
 
 class Sum(nn.Module):

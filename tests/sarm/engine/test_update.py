@@ -13,8 +13,7 @@ from sarm.engine.checkpointer import Checkpoint
 from sarm.engine.group import ALONE
 from sarm.engine.update import PlainUpdate
 from sarm.engine.zero import zero_config
-from sarm.job import UsageProblem
-from sarm.resources import Resources
+from sarm.job import Resources, UsageProblem
 from sarm.reward.update import layout_of, reward_update
 
 ROWS = torch.randn(5, 8, 6, generator=torch.Generator().manual_seed(7))

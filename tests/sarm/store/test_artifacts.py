@@ -10,8 +10,7 @@ import pytest
 from make_believe_artifacts import JOB, build, flip
 from make_believe_jobs import CountConfig, SumConfig
 
-from sarm.job import IntegrityProblem, Job, JobRequest, UsageProblem
-from sarm.resources import Resources
+from sarm.job import IntegrityProblem, Job, JobRequest, Resources, UsageProblem
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.checksums import fingerprint
 

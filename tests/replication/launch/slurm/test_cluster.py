@@ -30,8 +30,7 @@ from replication.plan import steps
 from replication.recipes.requested import Chosen, experiments_named, settings_for
 from replication.settings.clusters import load_cluster, on_cluster
 from replication.settings.profiles import shipped_profiles
-from sarm.job import Job
-from sarm.resources import Resources
+from sarm.job import Job, Resources
 from sarm.store.artifacts import ArtifactStore
 
 pytestmark = pytest.mark.slow

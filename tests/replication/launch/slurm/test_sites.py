@@ -14,8 +14,7 @@ from real_slurm import NODES, count, ended, launch, wait
 from replication.launch.slurm.calls import call, configuration
 from replication.launch.slurm.records import submissions
 from replication.launch.slurm.status import submission_logs
-from sarm.job import EnvironmentProblem, Job
-from sarm.resources import Resources
+from sarm.job import EnvironmentProblem, Job, Resources
 from sarm.store.artifacts import ArtifactStore
 
 pytestmark = pytest.mark.slow

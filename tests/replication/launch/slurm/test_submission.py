@@ -27,8 +27,7 @@ from replication.plan.tasks import Task, tasks_of
 from replication.settings.clusters import Cluster, load_cluster, on_cluster, shipped_clusters, slurm_needs
 from replication.usage_problems import UsageProblems
 from sarm.config.weights import WeightsConfig
-from sarm.job import EnvironmentProblem, Job, topological_order
-from sarm.resources import Resources
+from sarm.job import EnvironmentProblem, Job, Resources, topological_order
 from sarm.store.artifacts import ArtifactStore, MissingArtifact
 
 # --- clusters ---------------------------------------------------------------------------------------------------------------

@@ -18,9 +18,8 @@ from sarm.data.miniature.language import ATTRIBUTE_VERBS, ATTRIBUTES, STRANGERS,
 from sarm.data.miniature.planted_tasks import TASKS, draw_problem
 from sarm.data.preferences import Message, Preference, TextDocument, read_jsonl
 from sarm.data.tokens import ConversationTokenizer
-from sarm.job import JobContext, UsageProblem
+from sarm.job import JobContext, Resources, UsageProblem
 from sarm.jobs.data.miniature import make_miniature
-from sarm.resources import Resources
 
 SMALL = {
     "corpus_documents": 400,

@@ -15,9 +15,8 @@ from folders import DATA
 
 from sarm.config.data import DataConfig
 from sarm.data.preferences import Preference, TextDocument, read_jsonl
-from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
+from sarm.job import EnvironmentProblem, Interrupted, JobContext, Resources, UsageProblem
 from sarm.jobs.data.prepare import prepare_data
-from sarm.resources import Resources
 
 Row = dict[str, Any]
 

@@ -10,11 +10,10 @@ import pytest
 from make_believe_jobs import MAKE_BELIEVE, PieceConfig
 from tiny import job_context
 
-from sarm.job import Interrupted, Job, JobConfig, JobContext, JobError, JobRequest, UsageProblem
+from sarm.job import Interrupted, Job, JobConfig, JobContext, JobError, JobRequest, Resources, UsageProblem
 from sarm.jobs.process import ranks
 from sarm.jobs.process.lifecycle import refuse_processes
 from sarm.jobs.process.ranks import Follower, GroupBroken, Leader
-from sarm.resources import Resources
 
 
 class Paper:

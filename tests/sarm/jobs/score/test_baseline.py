@@ -11,10 +11,9 @@ import pytest
 
 from sarm.config.score import BaselineConfig
 from sarm.data.preferences import Message, Preference, ScoredPreference, read_jsonl
-from sarm.job import Interrupted, JobContext, UsageProblem
+from sarm.job import Interrupted, JobContext, Resources, UsageProblem
 from sarm.jobs.score.baseline import fit, score_baseline, text_features
 from sarm.metrics.pairs import pairwise_scores
-from sarm.resources import Resources
 from sarm.store.json_lines import write_lines
 
 PROMPT = (Message(role="user", content="Q"),)

@@ -19,9 +19,8 @@ from sarm.checkpoints.reward_models.layouts import load_reward_model, save_rewar
 from sarm.config.score import ScoringConfig
 from sarm.data.tokens import ConversationTokenizer
 from sarm.engine.group import ProcessGroup
-from sarm.job import Interrupted, Job
+from sarm.job import Interrupted, Job, Resources
 from sarm.jobs.score.benchmark import Batches, all_rewards
-from sarm.resources import Resources
 from sarm.scoring.completions import encode_completions
 from sarm.store.artifacts import ArtifactStore
 

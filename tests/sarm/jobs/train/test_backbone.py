@@ -13,10 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sarm.config.data import MiniatureConfig
 from sarm.config.train import PretrainingConfig
-from sarm.job import Interrupted, JobContext
+from sarm.job import Interrupted, JobContext, Resources
 from sarm.jobs.data.miniature import make_miniature
 from sarm.jobs.train.backbone import learning_rate, packed_rows, pretrain_backbone, read_texts, split_texts
-from sarm.resources import Resources
 
 TINY = PretrainingConfig(
     num_hidden_layers=2,

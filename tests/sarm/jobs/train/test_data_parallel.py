@@ -22,8 +22,7 @@ from replication.launch.local import LocalLauncher
 from sarm.checkpoints.reward_models.layouts import load_reward_model
 from sarm.checkpoints.saes.files import save_sae
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
-from sarm.job import Job
-from sarm.resources import Resources
+from sarm.job import Job, Resources
 from sarm.sae.model import TopKSAE
 from sarm.store.artifacts import ArtifactStore
 

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from replication.cli.experiment_text import field_text, registry_text, values_text
-from replication.cli.options import (
+from replication.cli.options.declared import (
     DEFAULT_STORE,
     ExperimentArgument,
     ExperimentOptions,
@@ -25,7 +24,8 @@ from replication.cli.options import (
     SetOption,
     StoreOption,
 )
-from replication.cli.runs import cluster_for, settings_of
+from replication.cli.running.experiment_text import field_text, registry_text, values_text
+from replication.cli.running.runs import cluster_for, settings_of
 from replication.recipes.requested import experiments_named, settings_for
 from sarm.store.artifacts import ArtifactStore
 
@@ -68,7 +68,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """What a run would do: each job, why it runs or is reused, and what it costs. Starts nothing."""
-    from replication.cli import progress  # noqa: PLC0415 - not needed by --help
+    from replication.cli.running import progress  # noqa: PLC0415 - not needed by --help
     from replication.plan import calibration, machine, refusals, steps, view  # noqa: PLC0415 - not needed by --help
 
     artifacts = ArtifactStore(store)

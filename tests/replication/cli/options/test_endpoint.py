@@ -18,8 +18,8 @@ from chat_server import KEY, ChatServer, chat_server, completion
 from folders import ROOT
 from tiny_profile import write_profile
 
-from replication.cli.endpoint import Endpoint
-from replication.cli.runs import settings_of
+from replication.cli.options.endpoint import Endpoint
+from replication.cli.running.runs import settings_of
 from replication.recipes.requested import Chosen
 from replication.recipes.setting import Setting
 from replication.settings.experiments import EXPERIMENTS

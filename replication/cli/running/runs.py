@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replication.cli.endpoint import Endpoint, ExplainerOptions, JudgeOptions, refuse_other_addresses, with_endpoint
-from replication.cli.from_scores import rebuild_tables
-from replication.cli.option_groups import Without
-from replication.cli.options import ExperimentOptions, PartOptions, RunOptions, typed_command
+from replication.cli.options.declared import ExperimentOptions, PartOptions, RunOptions, typed_command
+from replication.cli.options.endpoint import Endpoint, ExplainerOptions, JudgeOptions, refuse_other_addresses, with_endpoint
+from replication.cli.options.groups import Without
+from replication.cli.running.from_scores import rebuild_tables
 from replication.recipes.requested import ALL, Chosen, settings_for
 from replication.recipes.setting import Setting
 from replication.settings.experiments import EXPERIMENTS, Axis, Experiment, ablation, ablation_names, sweep, sweep_values
@@ -130,7 +130,7 @@ def settings_of(
 def run(experiments: Sequence[Experiment], chosen: Chosen, how: RunOptions, endpoint: Endpoint) -> None:
     """Do what is missing and render; exits with the launcher's code. Under Slurm what is missing is submitted."""
     from replication import pipeline  # noqa: PLC0415 - rendering and statistics are not needed by --help
-    from replication.cli import progress  # noqa: PLC0415 - rendering and statistics are not needed by --help
+    from replication.cli.running import progress  # noqa: PLC0415 - rendering and statistics are not needed by --help
     from replication.plan import steps  # noqa: PLC0415 - rendering and statistics are not needed by --help
 
     if how.offline:

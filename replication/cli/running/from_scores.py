@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from replication.cli.options import MISSING_RESULTS
+from replication.cli.options.declared import MISSING_RESULTS
 from replication.data_folders import AUTHORS_REWARDS
 from replication.recipes.requested import ALL, authors_rewards
 from replication.usage_problems import UsageProblems
@@ -41,7 +41,7 @@ def rebuild_tables(context: typer.Context, experiments: Sequence[Experiment], *,
 def _authors_figure(scores: Path | None, out: Path, *, needed: bool) -> None:
     """Draw the steered figure from the authors' rewards, in `--scores` or else in `SARM_DATA`; without them exit code 5 where needed."""
     from replication import pipeline  # noqa: PLC0415 - rendering is not needed by --help
-    from replication.cli import progress  # noqa: PLC0415 - rendering is not needed by --help
+    from replication.cli.running import progress  # noqa: PLC0415 - rendering is not needed by --help
     from replication.report.results.reading import ResultsError  # noqa: PLC0415 - as above
 
     path = authors_rewards(os.environ, scores)
@@ -61,7 +61,7 @@ def _authors_figure(scores: Path | None, out: Path, *, needed: bool) -> None:
 
 def _rebuild(context: typer.Context, experiments: Sequence[Experiment], *, scores: Path, out: Path) -> None:
     from replication import pipeline  # noqa: PLC0415 - rendering is not needed by --help
-    from replication.cli import progress  # noqa: PLC0415 - rendering is not needed by --help
+    from replication.cli.running import progress  # noqa: PLC0415 - rendering is not needed by --help
     from replication.report.results.reading import ResultsError, read_results  # noqa: PLC0415 - as above
 
     paths = [scores / f"{experiment.name}.results.json" for experiment in experiments]

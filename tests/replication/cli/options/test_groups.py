@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from replication.cli.option_groups import Without, grouped
+from replication.cli.options.groups import Without, grouped
 
 
 @dataclass(frozen=True)
