@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from browser import Browser, open_browser
 from hypothesis import settings
 
 # A machine that is shared is slow at times, which is no failure.
@@ -21,3 +22,10 @@ def signals_as_in_a_terminal() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A headless Chromium with an empty profile; without one the test is skipped and says why (tests/support/browser.py)."""
+    with open_browser() as opened:
+        yield opened
