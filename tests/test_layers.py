@@ -62,7 +62,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "replication.cli": (
         "doctor options",
         "item_diff running slurm",
-        "files judgement",
+        "fetch files judgement",
         "store",
         "app",
         "__main__",

@@ -1,4 +1,4 @@
-"""Commands on files and finished results: render, score, reward, compare-weights, fetch, audit."""
+"""Commands on files and finished results: render, score, reward, compare-weights, audit."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ from replication.cli.options.declared import (
     MISSING_RESULTS,
     ExperimentArgument,
     ExperimentOptions,
-    ExperimentsArgument,
     JsonOption,
-    PaperOptions,
     StoreOption,
     typed_command,
 )
-from replication.cli.options.groups import Without
 from replication.recipes.requested import experiments_named, settings_for
 from replication.usage_problems import UsageProblems
 from sarm.config.score import ConversationScoringConfig
@@ -168,43 +165,6 @@ def run_alone(job: Job, artifacts: ArtifactStore) -> None:
         raise typer.Exit(code)
 
 
-def fetch(
-    *,
-    experiments: ExperimentsArgument,
-    asked: Annotated[PaperOptions, Without("seeds")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
-    store: StoreOption = DEFAULT_STORE,
-) -> None:
-    """Pin hub revisions, then bring weights and data into the store: for a machine with a network."""
-    from replication.cli.running.progress import watching  # noqa: PLC0415 - huggingface_hub is not needed by --help
-    from replication.hub_fetch import downloads, fetch_planned, pin  # noqa: PLC0415 - as above
-    from replication.plan.steps import brought_in, plan  # noqa: PLC0415 - as above
-    from replication.recipes.jobs_needed import hub_sources_of  # noqa: PLC0415 - as above
-    from replication.settings.profiles import unpinned_of  # noqa: PLC0415 - as above
-
-    artifacts = ArtifactStore(store)
-    settings = settings_for(experiments_named(experiments), asked.chosen, artifacts, os.environ)
-    sources = [one for setting in settings for one in hub_sources_of(setting)]
-    if dry_run:
-        for repository, what in unpinned_of(sources):
-            typer.echo(f"pin {what} {repository}")
-        planned = plan(settings, artifacts)
-        for line in downloads([planned]):
-            typer.echo(line)
-        for repository in dict.fromkeys(one.repository for one, _ in sources if one.gated):
-            typer.echo(f"{repository} is gated: accept its licence on the hub and set HF_TOKEN", err=True)
-        typer.echo(f"{planned.cost.download_gb:.1f} GB to download (as far as sizes are known)", err=True)
-        return
-    for repository, commit in pin(sources, artifacts).items():
-        typer.echo(f"{repository} pinned to {commit}", err=True)
-    planned = plan(settings_for(experiments_named(experiments), asked.chosen, artifacts, os.environ), artifacts)
-    with watching(len(brought_in(planned.steps))) as watch:
-        code = fetch_planned(planned, artifacts, watch=watch, command=typed_command())
-    if not code:
-        typer.echo("all is in the store, at the commits of revisions.json and with the checksums of fetched.json", err=True)
-    raise typer.Exit(code)
-
-
 def audit(as_json: JsonOption = False) -> None:
     """Consistency of the paper's own numbers. Arithmetic on printed digits: no model, no GPU."""
     from replication.report.audit.consistency import audit_findings  # noqa: PLC0415 - not needed by --help
@@ -219,6 +179,5 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "score": score,
     "reward": reward,
     "compare-weights": compare_weights,
-    "fetch": fetch,
     "audit": audit,
 }

@@ -116,7 +116,7 @@ class Estimator:
         """The estimator that knows the backbones of a recipe."""
         profile = recipe.setting.profile
         shapes = {
-            training.model.inputs["backbone"].key: profile.backbones[training.row.slot].shape
+            training.model.inputs["backbone"].key: profile.backbones[training.row.slot].sizes
             for training in recipe.trainings
             if training.model is not None and "backbone" in training.model.inputs
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from replication.recipes.setting import Setting
 from replication.settings.experiments import Row
+from replication.settings.model_sizes import contradictions
 from replication.settings.profiles import (
     Backbone,
     BenchmarkName,
@@ -21,6 +23,9 @@ from replication.settings.profiles import (
     HubData,
     MiniatureData,
     PunktDownload,
+    Slot,
+    TokenizerChanges,
+    unknown_sizes,
 )
 from replication.settings.protocols import HARNESS, Choice
 from replication.settings.value_sources import geometry, plain_values, sourced_values
@@ -31,8 +36,7 @@ from sarm.config.related import HarvestConfig, Items, SaferConfig, SparseRMConfi
 from sarm.config.score import BaselineConfig, ScoringConfig
 from sarm.config.train import PretrainingConfig, RewardTrainingConfig, SAETrainingConfig
 from sarm.config.weights import WeightsConfig
-from sarm.job import Job, JobConfig, Resources, unsuited
-from sarm.store.json_files import read_object
+from sarm.job import EnvironmentProblem, Job, JobConfig, Resources, unsuited
 
 Config = TypeVar("Config", bound=JobConfig)
 SHAPES: Mapping[BenchmarkName, str] = {"rewardbench2": "rewardbench2", "rmbench": "rmbench"}
@@ -93,20 +97,34 @@ def validated_config(config: type[Config], where: str, fields: Mapping[str, Any]
         raise UsageProblems([f"{where}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()]) from error
 
 
-def backbone_job(setting: Setting, row: Row, backbone: Backbone) -> Job:
-    source, shape, changes = backbone.source, backbone.shape, backbone.tokenizer
-    label = f"backbone {row.slot} for {backbone.stands_for}"
+def backbone_job(setting: Setting, slot: Slot, backbone: Backbone) -> Job:
+    """The job that brings in or makes a slot's backbone. Raises EnvironmentProblem where its sizes are not known before it is fetched."""
+    if backbone.shape is None and isinstance(backbone.source, HubBackbone):
+        rows = f" --rows {shlex.quote(setting.rows)}" if setting.rows else ""
+        command = f"replicate fetch {setting.experiment.name} --profile {shlex.quote(setting.profile_option)}{rows}"
+        raise EnvironmentProblem(f"profile {setting.profile.name}, backbones.{slot}: {unknown_sizes(backbone.source, command)}")
+    return weights_job(setting, slot, backbone)
+
+
+def weights_job(setting: Setting, slot: Slot, backbone: Backbone) -> Job:
+    """The same for a model whose sizes nobody has to know."""
+    source, changes = backbone.source, backbone.tokenizer
+    label = f"backbone {slot} for {backbone.stands_for}"
     if isinstance(source, HubBackbone):
-        hub = WeightsConfig(origin="hub", repository=source.repository, revision=source.revision, **changes.model_dump())
-        return job_of(setting, hub, label=label)
+        return job_of(setting, hub_weights(source, changes), label=label)
     if isinstance(source, FolderBackbone):
-        _check_shape(row.slot, backbone, Path(source.path))
+        _check_shape(slot, backbone, Path(source.path))
         folder = WeightsConfig(origin="folder", revision=setting.digest(existing_path(source.path)), **changes.model_dump())
         return job_of(setting, folder, label=label, source=source.path)
     pretraining = PretrainingConfig(
-        **source.model_dump(exclude={"kind"}), **shape.model_dump(exclude={"head_dim", "vocab_size"})
+        **source.model_dump(exclude={"kind"}), **backbone.sizes.model_dump(exclude={"head_dim", "vocab_size"})
     )
     return job_of(setting, pretraining, label=label, inputs={"data": miniature_job(setting)})
+
+
+def hub_weights(source: HubBackbone, changes: TokenizerChanges) -> WeightsConfig:
+    """What is fetched of a hub model."""
+    return WeightsConfig(origin="hub", repository=source.repository, revision=source.revision, **changes.model_dump())
 
 
 def existing_path(path: str) -> Path:
@@ -121,13 +139,9 @@ def _check_shape(slot: str, backbone: Backbone, folder: Path) -> None:
     file = existing_path(str(folder)) / "config.json"
     if not file.is_file():
         raise UsageProblems([f"backbones.{slot}.source.path: {folder} holds no config.json; give a folder in Hugging Face layout"])
-    stated = read_object(file)
-    checked = ("num_hidden_layers", "hidden_size", "vocab_size")
-    wrong = [name for name in checked if name in stated and stated[name] != getattr(backbone.shape, name)]
+    wrong = contradictions(backbone.shape, file) if backbone.shape is not None else []
     if wrong:
-        raise UsageProblems(
-            [f"backbones.{slot}.shape.{name} = {getattr(backbone.shape, name)}, but {file} says {stated[name]}" for name in wrong]
-        )
+        raise UsageProblems([f"backbones.{slot}.shape.{line}" for line in wrong])
 
 
 def miniature_job(setting: Setting) -> Job:

@@ -25,6 +25,7 @@ from replication.recipes.jobs import (
     state_score_job,
     states_job,
     validated_config,
+    weights_job,
 )
 from replication.recipes.judges import Judged, judges_of
 from replication.recipes.released import hub_sources_for, released_job, rows_of_others, start_jobs, start_of, why_no_start, why_not_released
@@ -148,6 +149,15 @@ def hub_sources_of(setting: Setting) -> list[HubSource]:
     return hub_sources_for(setting, selected_rows(setting))
 
 
+def unsized_weights(setting: Setting) -> list[Job]:
+    """The jobs that fetch backbones whose sizes nobody knows before: what else an experiment needs cannot be planned without."""
+    if setting.source == "released":
+        return []
+    slots = dict.fromkeys(row.slot for row in selected_rows(setting))
+    needed = [(slot, setting.profile.backbones[slot]) for slot in slots if slot in setting.profile.backbones]
+    return [weights_job(setting, slot, one) for slot, one in needed if one.shape is None and one.source.kind == "hub"]
+
+
 def _matches(profile: Profile, row: Row, pattern: str) -> bool:
     backbone = profile.backbones.get(row.slot)
     named = backbone is not None and pattern.lower() in backbone.stands_for.lower()
@@ -205,7 +215,7 @@ def _trained(setting: Setting, row: Row, seed: int, data: Mapping[BenchmarkName,
     missing = _why_missing(setting.profile, row, backbone) or (why_no_start(row) if start is not None else "")
     if backbone is None or missing:
         return Training(row=row, seed=seed, missing=missing)
-    weights = backbone_job(setting, row, backbone)
+    weights = backbone_job(setting, row.slot, backbone)
     sae: Job | None = None
     if start is not None:
         weights, sae = start_jobs(setting, row, backbone, start, weights)

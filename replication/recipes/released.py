@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from replication.recipes.jobs import existing_path, job_of, validated_config
+from replication.recipes.jobs import existing_path, hub_weights, job_of, validated_config
 from replication.recipes.setting import Setting
 from replication.settings.experiments import Row
 from replication.settings.profiles import Backbone, HubBackbone, HubSource, Profile, Start, TokenizerChanges
@@ -50,8 +50,7 @@ def why_not_released(setting: Setting, row: Row) -> str:
 
 def _weights(setting: Setting, source: HubBackbone | object, tokenizer: TokenizerChanges, *, label: str) -> Job:
     if isinstance(source, HubBackbone):
-        hub = WeightsConfig(origin="hub", repository=source.repository, revision=source.revision, **tokenizer.model_dump())
-        return job_of(setting, hub, label=label)
+        return job_of(setting, hub_weights(source, tokenizer), label=label)
     path = str(getattr(source, "path", ""))
     folder = WeightsConfig(origin="folder", revision=setting.digest(existing_path(path)), **tokenizer.model_dump())
     return job_of(setting, folder, label=label, source=path)
@@ -76,7 +75,7 @@ def start_jobs(setting: Setting, row: Row, backbone: Backbone, start: Start, wei
     Raises UsageProblems where the row's SAE lies in a folder that does not exist.
     """
     layer = geometry(row, backbone)["layer"].value
-    place = {"layer": layer, "hidden_size": backbone.shape.hidden_size, "stated_layer": start.layer, "file": start.file}
+    place = {"layer": layer, "hidden_size": backbone.sizes.hidden_size, "stated_layer": start.layer, "file": start.file}
     label = f"SAE {row.slot} layer {layer}, imported"
     if start.layout == "checkpoint":
         if start.file:

@@ -10,14 +10,17 @@ from pathlib import Path
 from replication.data_folders import AUTHORS_REWARDS
 from replication.frozen import Frozen
 from replication.lock_files import read_pins
+from replication.recipes.jobs import hub_weights
 from replication.recipes.setting import Setting, Source
 from replication.settings.experiments import EXPERIMENTS, Experiment
 from replication.settings.model_locations import split_locations, with_locations, with_pins
+from replication.settings.model_sizes import Fetched
 from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
-from replication.settings.profiles import Profile
+from replication.settings.profiles import Backbone, HubBackbone, Profile
 from replication.settings.protocols import PROTOCOLS
 from replication.usage_problems import UsageProblems, unknown
+from sarm.job import Job
 from sarm.store.artifacts import ArtifactStore
 
 ALL = "all"
@@ -86,12 +89,25 @@ def _read_options(
         problems += wrong.problems
     try:
         pins = read_pins(store)
-        profile = with_pins(with_locations(load_profile(chosen.profile, environment=environment, pins=pins), places), pins)
+        loaded = load_profile(chosen.profile, environment=environment, pins=pins, fetched=fetched_into(store))
+        profile = with_pins(with_locations(loaded, places), pins)
     except UsageProblems as wrong:
         problems += wrong.problems
     if problems:
         raise UsageProblems(problems)
     return seeds, overrides, profile
+
+
+def fetched_into(store: ArtifactStore) -> Fetched:
+    """Where a store has the files of a hub model."""
+
+    def folder(backbone: Backbone) -> Path | None:
+        if not isinstance(backbone.source, HubBackbone):
+            return None
+        job = Job(hub_weights(backbone.source, backbone.tokenizer))
+        return store.path(job) if store.has(job) else None
+
+    return folder
 
 
 def scoring_assignments(*, subset: str, limit: int, batch_tokens: int) -> tuple[str, ...]:

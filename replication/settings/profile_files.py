@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from replication.settings.model_sizes import Fetched, nothing_fetched, with_sizes
 from replication.settings.overrides import SECTIONS, resources_problems, section_problems
 from replication.settings.profiles import COMMIT, Profile, pin_name, shipped_profiles
 from replication.settings.toml_files import read_toml
@@ -18,21 +19,30 @@ PATH_KEYS = ("path",)
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
-def load_profile(name_or_file: str, *, environment: Mapping[str, str], pins: Mapping[str, str] | None = None) -> Profile:
+def load_profile(
+    name_or_file: str, *, environment: Mapping[str, str], pins: Mapping[str, str] | None = None, fetched: Fetched = nothing_fetched
+) -> Profile:
     """The profile of that name or file.
 
-    `environment` expands ${VARIABLES} in paths; `pins` (`pin_name` -> commit) replaces revisions that are no commits.
+    `environment` expands ${VARIABLES} in paths; `pins` (`pin_name` -> commit) replaces revisions that are no commits; sizes that it does
+    not state are those of the `config.json` of its folders and of what is `fetched`.
     Raises UsageProblems with one line for each mistake: file, key, what, nearest valid name.
     """
     path, raw = read_toml("profile", name_or_file, shipped_profiles())
     problems: list[str] = []
     raw = _expand(raw, base=path.resolve().parent, environment=environment, pins=pins or {}, problems=problems)
     problems += _schema_problems(raw) + _setting_problems(raw)
-    if not problems:
-        problems += _cross_problems(Profile.model_validate(raw))
     if problems:
-        raise UsageProblems([f"{path}: {problem}" for problem in dict.fromkeys(problems)])
-    return Profile.model_validate(raw)
+        raise _told(path, problems)
+    profile, problems = with_sizes(Profile.model_validate(raw), fetched)
+    problems += _cross_problems(profile)
+    if problems:
+        raise _told(path, problems)
+    return profile
+
+
+def _told(path: Path, problems: Sequence[str]) -> UsageProblems:
+    return UsageProblems([f"{path}: {problem}" for problem in dict.fromkeys(problems)])
 
 
 def _expand(value: Any, *, base: Path, environment: Mapping[str, str], pins: Mapping[str, str], problems: list[str]) -> Any:
@@ -136,9 +146,13 @@ def _cross_problems(profile: Profile) -> list[str]:
     """What only shows when the parts are seen together."""
     found: list[str] = []
     for slot, backbone in profile.backbones.items():
+        if backbone.shape is None:
+            if backbone.source.kind == "miniature":
+                found.append(f"backbones.{slot}.shape: missing; this key is required where the model is made")
+            continue
+        deepest = backbone.shape.num_hidden_layers
         for paper, counterpart in backbone.layers.items():
-            if counterpart.value > backbone.shape.num_hidden_layers:
-                deepest = backbone.shape.num_hidden_layers
+            if counterpart.value > deepest:
                 found.append(f"backbones.{slot}.layers.{paper}: layer {counterpart.value} is beyond the model's {deepest} layers")
     found += _evaluation_problems(profile)
     if not profile.comparable and not profile.why_not_comparable:

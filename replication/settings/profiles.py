@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from replication.frozen import Frozen
 from sarm.config.weights import SAELayout
-from sarm.job import Resources
+from sarm.job import EnvironmentProblem, Resources
 
 Slot = Literal["small", "large"]
 BenchmarkName = Literal["rewardbench2", "rmbench", "evaluation"]
@@ -35,7 +35,7 @@ class Counterpart(Frozen):
 
 
 class Shape(Frozen):
-    """Sizes of a backbone, before truncation. For hub and folder backbones they must agree with `config.json`."""
+    """Sizes of a backbone, before truncation. A hub or folder backbone has them in its `config.json`: stated ones must agree with it."""
 
     num_hidden_layers: int = Field(ge=1, description="Decoder blocks.")
     hidden_size: int = Field(ge=8, description="Width of the residual stream.")
@@ -93,7 +93,7 @@ class Backbone(Frozen):
 
     stands_for: str = Field(description="The paper's model.")
     source: Annotated[MiniatureBackbone | FolderBackbone | HubBackbone, Field(discriminator="kind")]
-    shape: Shape
+    shape: Shape | None = Field(default=None, description="Its sizes; without them those of its `config.json` (not for the miniature).")
     tokenizer: TokenizerChanges = TokenizerChanges()
     layers: Mapping[int, Counterpart] = Field(description="The paper's layer (blocks kept) -> this backbone's.")
     ks: Mapping[int, Counterpart] = Field(description="The paper's k -> this backbone's.")
@@ -104,6 +104,23 @@ class Backbone(Frozen):
         if not isinstance(value, Mapping):
             return value
         return {key: {"value": entry} if isinstance(entry, int) else entry for key, entry in value.items()}
+
+    @property
+    def sizes(self) -> Shape:
+        """Its sizes, stated or read. Raises EnvironmentProblem where its files are not here."""
+        if self.shape is None:
+            raise EnvironmentProblem(unknown_sizes(self.source))
+        return self.shape
+
+
+FETCH = "replicate fetch EXPERIMENT --profile PROFILE"
+
+
+def unknown_sizes(source: MiniatureBackbone | FolderBackbone | HubBackbone, command: str = FETCH) -> str:
+    """What to do about a backbone without sizes whose files are not here."""
+    if isinstance(source, HubBackbone):
+        return f"{source.repository} is not fetched, and the profile does not state its sizes; run: {command}"
+    return f"{getattr(source, 'path', 'the backbone')} does not exist; mend the profile's path (or the environment variable in it)"
 
 
 class MiniatureData(Frozen):

@@ -51,7 +51,7 @@ def replacements(*, protocol: Protocol, profile: Profile, overrides: Overrides) 
 
 def geometry(row: Row, backbone: Backbone) -> dict[str, Choice]:
     """Layer, width and k of a row on a backbone, each with the paper's value that it stands for."""
-    shape = backbone.shape
+    shape = backbone.sizes
     layer = backbone.layers[row.layer]
     found = {"layer": Choice(value=layer.value, source=f"the paper's layer {row.layer} of {backbone.stands_for}{_miss(layer.inexact)}")}
     if row.encoder != "none":
