@@ -69,12 +69,13 @@ def score_a_model(folder: Path, kept: ExitStack) -> Mapping[str, str]:
 
 
 SBATCH = """#!/bin/bash
+array() { for part in ${1//,/ }; do seq "${part%%-*}" "${part##*-}"; done; }
 number=$(( $(cat "$FAKE/number" 2> /dev/null || echo 4210) + 1 ))
 echo "$number" > "$FAKE/number"
 case " $* " in *" --parsable "*) echo "$number" ;; *) echo "Submitted batch job $number" ;; esac
 name="$(basename "${@: -1}" .sh)" tasks=("$number")
 for word; do
-  case "$word" in --array=*) mapfile -t tasks < <(seq -f "${number}_%g" ${word//[^0-9]/ }) ;; esac
+  case "$word" in --array=*) mapfile -t tasks < <(array "${word#*=}" | sed "s/^/${number}_/") ;; esac
 done
 for task in "${tasks[@]}"; do echo "$task|PENDING|Priority|$name" >> "$FAKE/queue"; done
 """
