@@ -74,9 +74,8 @@ number=$(( $(cat "$FAKE/number" 2> /dev/null || echo 4210) + 1 ))
 echo "$number" > "$FAKE/number"
 case " $* " in *" --parsable "*) echo "$number" ;; *) echo "Submitted batch job $number" ;; esac
 name="$(basename "${@: -1}" .sh)" tasks=("$number")
-for word; do
-  case "$word" in --array=*) mapfile -t tasks < <(array "${word#*=}" | sed "s/^/${number}_/") ;; esac
-done
+tasks_of="$(sed -n 's/^#SBATCH --array=\\([0-9,-]*\\).*/\\1/p' "${@: -1}")"
+[[ -z $tasks_of ]] || mapfile -t tasks < <(array "$tasks_of" | sed "s/^/${number}_/")
 for task in "${tasks[@]}"; do echo "$task|PENDING|Priority|$name" >> "$FAKE/queue"; done
 """
 SLURM = {
