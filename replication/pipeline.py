@@ -72,9 +72,18 @@ def _rendered(one: Recipe, store: ArtifactStore, where: Path, *, command: str) -
     if earlier is not None:
         return earlier
     made = report(one, store, command=command, figures=where)
+    _draw(made, where, one, store)
     files, results = render(made, where), write_results(made, one, store, where, command=command)
     keep_report(where, name, found, files=files, results=results)
     return KeptReport(made, files, results)
+
+
+def _draw(made: Report, where: Path, recipe: Recipe | None = None, store: ArtifactStore | None = None) -> None:
+    """The pictures of a report, beside its tables."""
+    # Loaded here: matplotlib takes a second, and a report that is kept as it was needs none of it.
+    from replication.report.render.pictures.drawn import draw  # noqa: PLC0415
+
+    draw(made, where, recipe=recipe, store=store)
 
 
 def report(one: Recipe, store: ArtifactStore, *, command: str, figures: Path | None = None) -> Report:
@@ -90,7 +99,9 @@ def from_scores(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:
     """
     stored = read_results(path)
     found = with_verdicts(rebuilt(stored, path.parent), reference=stored.published)
-    return found, render(found, rendered / folder_name(stored.profile, stored.protocol, released=found.regime == "evaluation"))
+    where = rendered / folder_name(stored.profile, stored.protocol, released=found.regime == "evaluation")
+    _draw(found, where)
+    return found, render(found, where)
 
 
 def from_authors(path: Path, rendered: Path) -> tuple[Report, tuple[Path, ...]]:

@@ -51,7 +51,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "sarm.checkpoints": ("hub quantized sarm_geometry spread tensors", "config_files leftovers loading", "backbones saes", "reward_models"),
     "sarm.jobs": ("data latents process related score train weights", "__main__"),
     "replication": (
-        "data_folders frozen usage_problems",
+        "data_folders drawing frozen usage_problems",
         "lock_files settings",
         "recipes",
         "plan report",
@@ -75,6 +75,10 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "claims",
         "render results",
         "collecting verdicts",
+    ),
+    "replication.report.render": (
+        "pictures sections view",
+        "page tables",
     ),
 }
 # What the tower that decides may take from `sarm`: whole rooms without torch, and the shape of comparison data.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from replication.recipes.jobs_needed import Training
 from replication.report.cells import Measurement
+from replication.report.statistics import Bounds, normal_quantile, wilson
 from replication.settings.profiles import BenchmarkName
 from sarm.data.preferences import DataError, ScoredPreference, read_jsonl
 from sarm.job import Job
@@ -73,6 +74,19 @@ class Measured:
     def truncated(self) -> int:
         """Completions that were cut to the longest length, over all seeds."""
         return sum(scored.truncated for scored in self.per_seed)
+
+
+def items_interval(ours: Measurement, *, counted: bool) -> Bounds | None:
+    """The 95 % interval over items alone, percent; None where nothing says how sure the number is.
+
+    Wilson's where items have credits of 0 or 1 (but for ties), which `counted` says: an RM-Bench item has nine parts, so its error counts.
+    """
+    if ours.correct is not None and counted:
+        return wilson(ours.correct, ours.n)
+    if ours.standard_error is None:
+        return None
+    half = normal_quantile(0.975) * ours.standard_error
+    return Bounds(low=ours.value - half, high=ours.value + half)
 
 
 def measured_training(trainings: Sequence[Training], name: BenchmarkName, store: ArtifactStore, command: str) -> Measured:

@@ -79,6 +79,17 @@ def prediction_interval(per_seed: Sequence[float], *, alpha: float = 0.05, least
     return Bounds(low=fmean(per_seed) - half, high=fmean(per_seed) + half)
 
 
+def mean_over_seeds(per_seed: Sequence[float], *, alpha: float = 0.05) -> Bounds:
+    """Where the mean of all seeds would lie: mean +- t * s / sqrt(S). Raises StatisticsError below two seeds."""
+    from scipy import stats  # noqa: PLC0415
+
+    seeds = len(per_seed)
+    if seeds < 2:
+        raise StatisticsError(f"an interval over seeds needs 2 seeds, there {'is' if seeds == 1 else 'are'} {seeds}")
+    half = float(stats.t.ppf(1 - alpha / 2, seeds - 1)) * stdev(per_seed) / math.sqrt(seeds)
+    return Bounds(low=fmean(per_seed) - half, high=fmean(per_seed) + half)
+
+
 def compare_with_one_draw(
     per_seed: Sequence[float], *, low: float, high: float, margin: float, alpha: float = 0.05, least_deviation: float = 0.0
 ) -> Comparison:

@@ -51,6 +51,17 @@ class ClaimFile(Frozen):
     claims: tuple[Claim, ...] = Field(alias="claim")
 
 
+class Effect(Frozen):
+    """A number that a claim was judged by, in points of Overall unless its label says otherwise, and where the claim begins to hold."""
+
+    label: str
+    estimate: float
+    low: float = Field(description="Lower end of the interval that the test uses.")
+    high: float
+    above: float | None = Field(default=None, description="The claim holds above this.")
+    below: float | None = Field(default=None, description="The claim holds below this.")
+
+
 class ClaimResult(Frozen):
     """What is known of a claim, and from what."""
 
@@ -66,6 +77,7 @@ class ClaimResult(Frozen):
     power_unpaired: float | None = Field(default=None, description="Of this comparison at the reported effect, items unpaired.")
     protocol: str = Field(default="", description="Of our own results; empty for published numbers.")
     power_paired: float | None = Field(default=None, description="The same if item scores correlate by 0.5 (assumed).")
+    effects: tuple[Effect, ...] = Field(default=(), description="What was measured, one for each comparison; empty for ranks.")
 
 
 def load_claims(folder: Path | None = None) -> ClaimFile:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replication.recipes.jobs_needed import Recipe
-from replication.report.claims.definitions import Claim, ClaimFile, ClaimResult, Outcome
+from replication.report.claims.definitions import Claim, ClaimFile, ClaimResult, Effect, Outcome
 from replication.report.claims.own import Arms, OwnFound, evaluated, judged, rows_needed
 from replication.report.claims.paired_items import credits_in_store
 from replication.report.claims.published import across_protocols
@@ -145,4 +145,7 @@ def _detection(claim: Claim, recipe: Recipe, store: ArtifactStore) -> OwnFound |
     elif found.low > 0:
         outcome = "DIRECTION ONLY"
     detail = f"detection {found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points over a frozen random encoder"
-    return OwnFound(outcome, f"{detail}; more than {claim.least:g} count", found.p_value, found.seeds)
+    effect = Effect(
+        label="detection over a random encoder", estimate=found.estimate, low=found.low, high=found.high, above=claim.least
+    )
+    return OwnFound(outcome, f"{detail}; more than {claim.least:g} count", found.p_value, found.seeds, (effect,))

@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 from statistics import fmean
 from typing import NamedTuple
 
-from replication.report.claims.definitions import Claim, ClaimResult, Outcome
+from replication.report.claims.definitions import Claim, ClaimResult, Effect, Outcome
 from replication.report.claims.paired_items import Credits, differences
 from replication.report.claims.published import outcome_of_interval
 from replication.report.statistics import PairedDifference, holm, normal_tail, two_way_bootstrap
@@ -27,6 +27,7 @@ class OwnFound(NamedTuple):
     detail: str
     p_value: float | None
     seeds: int = 1
+    effects: tuple[Effect, ...] = ()
 
 
 class Sample(NamedTuple):
@@ -111,7 +112,7 @@ def _result(claim: Claim, found: OwnFound, *, p_holm: float | None, alpha: float
         outcome = "SUPPORTED-ANALOGUE" if outcome == "SUPPORTED" else "NOT-SUPPORTED-ANALOGUE"
     return ClaimResult(
         id=claim.id, says=claim.says, place=claim.place, test=claim.test, outcome=outcome, basis="own results", detail=detail,
-        p_value=found.p_value, p_holm=p_holm, protocol=protocol,
+        p_value=found.p_value, p_holm=p_holm, protocol=protocol, effects=found.effects,
     )  # fmt: skip
 
 
@@ -128,6 +129,10 @@ def _tail(found: PairedDifference, *, beyond: float) -> float:
     return normal_tail((found.estimate - beyond) / found.standard_error)
 
 
+def _effect(label: str, found: PairedDifference, *, above: float | None = None, below: float | None = None) -> Effect:
+    return Effect(label=label, estimate=found.estimate, low=found.low, high=found.high, above=above, below=below)
+
+
 def _text(name: str, found: PairedDifference) -> str:
     return f"{name} {found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
@@ -139,18 +144,20 @@ def _worst(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def _difference(claim: Claim, sample: Sample) -> OwnFound:
-    outcomes, parts, p_values = [], [], []
+    outcomes, parts, p_values, effects = [], [], [], []
     for control in claim.controls:
         found = sample.difference(claim.ours, control, alpha=sample.alpha)
         outcomes.append(outcome_of_interval(found.estimate, found.low, found.high, least=claim.least))
         parts.append(f"{_text(f'over {control}', found)}, without Ties {sample.without_ties(claim.ours, control):+.2f}")
         p_values.append(_tail(found, beyond=0.0))
-    return OwnFound(_worst(outcomes), f"{'; '.join(parts)}; at least {claim.least:g} points count", max(p_values))
+        effects.append(_effect(f"over {control}", found, above=claim.least))
+    detail = f"{'; '.join(parts)}; at least {claim.least:g} points count"
+    return OwnFound(_worst(outcomes), detail, max(p_values), effects=tuple(effects))
 
 
 def _non_inferior(claim: Claim, sample: Sample) -> OwnFound:
     outcomes: list[Outcome] = []
-    parts, p_values = [], []
+    parts, p_values, effects = [], [], []
     for control in claim.controls:
         # The lower end of the 90 % interval is the one-sided 95 % bound.
         found = sample.difference(claim.ours, control, alpha=2 * sample.alpha)
@@ -158,24 +165,26 @@ def _non_inferior(claim: Claim, sample: Sample) -> OwnFound:
         outcomes.append("SUPPORTED" if inside else "CONTRADICTED" if outside else "INCONCLUSIVE")
         parts.append(f"{_text(f'over {control}', found)}, without Ties {sample.without_ties(claim.ours, control):+.2f}")
         p_values.append(_tail(found, beyond=-claim.margin))
-    return OwnFound(_worst(outcomes), f"{'; '.join(parts)}; margin -{claim.margin:g}", max(p_values))
+        effects.append(_effect(f"over {control}", found, above=-claim.margin))
+    return OwnFound(_worst(outcomes), f"{'; '.join(parts)}; margin -{claim.margin:g}", max(p_values), effects=tuple(effects))
 
 
 def _steps(claim: Claim, sample: Sample) -> OwnFound:
     outcomes: list[Outcome] = []
-    parts, p_values = [], []
+    parts, p_values, effects = [], [], []
     for lower, upper in pairwise(claim.controls):
         found = sample.difference(upper, lower, alpha=2 * sample.alpha)
         above, below = found.low > claim.least, found.high < claim.least
         outcomes.append("SUPPORTED" if above else "CONTRADICTED" if below else "INCONCLUSIVE")
         parts.append(_text(f"{lower} to {upper}", found))
         p_values.append(_tail(found, beyond=claim.least))
-    return OwnFound(_worst(outcomes), f"{'; '.join(parts)}; each to exceed {claim.least:g}", max(p_values))
+        effects.append(_effect(f"{lower} to {upper}", found, above=claim.least))
+    return OwnFound(_worst(outcomes), f"{'; '.join(parts)}; each to exceed {claim.least:g}", max(p_values), effects=tuple(effects))
 
 
 def _plateau(claim: Claim, sample: Sample) -> OwnFound:
     outcomes: list[Outcome] = []
-    parts, p_values = [], []
+    parts, p_values, effects = [], [], []
     for row in claim.controls:
         found = sample.difference(row, claim.ours, alpha=2 * sample.alpha)
         outside = found.low > claim.margin or found.high < -claim.margin
@@ -184,7 +193,9 @@ def _plateau(claim: Claim, sample: Sample) -> OwnFound:
         parts.append(_text(row, found))
         turned = found._replace(estimate=-found.estimate)
         p_values.append(max(_tail(found, beyond=-claim.margin), _tail(turned, beyond=-claim.margin)))
-    return OwnFound(_worst(outcomes), f"from {claim.ours}: {'; '.join(parts)}; margin {claim.margin:g}", max(p_values))
+        effects.append(_effect(f"{row} from {claim.ours}", found, above=-claim.margin, below=claim.margin))
+    detail = f"from {claim.ours}: {'; '.join(parts)}; margin {claim.margin:g}"
+    return OwnFound(_worst(outcomes), detail, max(p_values), effects=tuple(effects))
 
 
 def _range(claim: Claim, sample: Sample) -> OwnFound:
@@ -196,4 +207,7 @@ def _range(claim: Claim, sample: Sample) -> OwnFound:
     beyond = any(one.low > claim.margin or one.high < -claim.margin for one in found)
     outcome: Outcome = "SUPPORTED" if bound <= claim.margin else "CONTRADICTED" if beyond else "INCONCLUSIVE"
     detail = f"largest difference {spread:.2f}, simultaneous upper bound {bound:.2f} against {claim.margin:g}, {len(claim.controls)} rows"
-    return OwnFound(outcome, detail, None)
+    largest = max(found, key=lambda one: abs(one.estimate))
+    low = max(0.0, min(abs(largest.low), abs(largest.high)) if largest.low * largest.high > 0 else 0.0)
+    effects = (Effect(label=f"largest difference of {len(claim.controls)} rows", estimate=spread, low=low, high=bound, below=claim.margin),)
+    return OwnFound(outcome, detail, None, effects=effects)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from replication.report.audit.consistency import defective_cells
 from replication.report.audit.references import PREPRINT_DATE
-from replication.report.claims.definitions import OWN_RESULTS_ONLY, Claim, ClaimFile, ClaimResult, Outcome, load_claims
+from replication.report.claims.definitions import OWN_RESULTS_ONLY, Claim, ClaimFile, ClaimResult, Effect, Outcome, load_claims
 from replication.report.published import PublishedTable, load_published
 from replication.report.statistics import binomial_error, holm, normal_power, normal_quantile, normal_tail, range_bound
 
@@ -28,6 +28,7 @@ class Found(NamedTuple):
     p_value: float | None = None
     power_unpaired: float | None = None
     power_paired: float | None = None
+    effects: tuple[Effect, ...] = ()
 
 
 class Numbers(NamedTuple):
@@ -90,7 +91,7 @@ def _result(claim: Claim, found: Found, *, p_holm: float | None, alpha: float) -
     return ClaimResult(
         id=claim.id, says=claim.says, place=claim.place, test=claim.test, outcome=outcome,
         basis="none" if outcome == "NOT TESTED" else "published numbers", detail=detail, p_value=found.p_value, p_holm=p_holm,
-        power_unpaired=found.power_unpaired, power_paired=found.power_paired,
+        power_unpaired=found.power_unpaired, power_paired=found.power_paired, effects=found.effects,
     )  # fmt: skip
 
 
@@ -118,6 +119,12 @@ def _powers(numbers: Numbers, left: str, right: str, *, effect: float) -> tuple[
     return tuple(normal_power(effect / error, alpha=numbers.alpha) for error in (unpaired, paired))  # type: ignore[return-value]
 
 
+def _effect(
+    label: str, estimate: float, *, half: float, above: float | None = None, below: float | None = None
+) -> Effect:
+    return Effect(label=label, estimate=estimate, low=estimate - half, high=estimate + half, above=above, below=below)
+
+
 def _best_of_table(claim: Claim, numbers: Numbers) -> Found:
     others = [row.name for row in numbers.table.rows if row.name != claim.row]
     ours = numbers.overall(claim.row)
@@ -130,7 +137,9 @@ def _best_of_table(claim: Claim, numbers: Numbers) -> Found:
         outcome = "SUPPORTED"
     open_ = sum(p > numbers.alpha for p in p_values.values())
     detail = f"{effect:+.1f} points over {numbers.table.row(nearest).label}; {open_} of {len(others)} leads are within item noise"
-    return Found(outcome=outcome, detail=detail, p_value=p_values[nearest], power_unpaired=unpaired, power_paired=paired)
+    half = normal_quantile(1 - numbers.alpha) * numbers.error_of_difference(claim.row, nearest)
+    effects = (_effect(f"over {nearest}", effect, half=half, above=0.0),)
+    return Found(outcome, detail, p_values[nearest], power_unpaired=unpaired, power_paired=paired, effects=effects)
 
 
 def _best_of_board(claim: Claim, numbers: Numbers, board: PublishedTable) -> Found:
@@ -155,7 +164,8 @@ def _non_inferior(claim: Claim, numbers: Numbers) -> Found:
     if effect + normal_quantile(1 - numbers.alpha) * error < -claim.margin:
         outcome = "CONTRADICTED"
     detail = f"difference {effect:+.1f}, lower bound {bound:+.1f} against margin -{claim.margin:g}, items unpaired"
-    return Found(outcome=outcome, detail=detail, p_value=p_value, power_unpaired=unpaired, power_paired=paired)
+    effects = (_effect(f"over {claim.against}", effect, half=effect - bound, above=-claim.margin),)
+    return Found(outcome, detail, p_value, power_unpaired=unpaired, power_paired=paired, effects=effects)
 
 
 def outcome_of_interval(estimate: float, low: float, high: float, *, least: float) -> Outcome:
@@ -174,7 +184,8 @@ def _difference(claim: Claim, numbers: Numbers) -> Found:
     unpaired, paired = _powers(numbers, claim.row, claim.against, effect=effect)
     outcome = outcome_of_interval(effect, effect - half, effect + half, least=claim.least)
     detail = f"difference {effect:+.1f} [{effect - half:+.1f}, {effect + half:+.1f}] points, items unpaired, one run each"
-    return Found(outcome=outcome, detail=detail, p_value=normal_tail(effect / error), power_unpaired=unpaired, power_paired=paired)
+    effects = (_effect(f"over {claim.against}", effect, half=half, above=claim.least),)
+    return Found(outcome, detail, normal_tail(effect / error), power_unpaired=unpaired, power_paired=paired, effects=effects)
 
 
 def _candidates(numbers: Numbers, row: str) -> tuple[float, ...]:
@@ -185,19 +196,21 @@ def _candidates(numbers: Numbers, row: str) -> tuple[float, ...]:
 
 
 def _steps(claim: Claim, numbers: Numbers) -> Found:
-    p_values, parts = [], []
+    p_values, parts, effects = [], [], []
     for lower, upper in pairwise(claim.rows):
         # Where a value is in doubt the weaker step counts.
         step = min(high - low for high in _candidates(numbers, upper) for low in _candidates(numbers, lower))
-        p_values.append(normal_tail((step - claim.least) / numbers.error_of_difference(upper, lower)))
+        error = numbers.error_of_difference(upper, lower)
+        p_values.append(normal_tail((step - claim.least) / error))
         parts.append(f"{lower} to {upper} {step:+.2f}")
+        effects.append(_effect(f"{lower} to {upper}", step, half=normal_quantile(1 - numbers.alpha) * error, above=claim.least))
     worst = max(p_values)
     outcome: Outcome = "SUPPORTED" if worst <= numbers.alpha else "INCONCLUSIVE"
-    return Found(outcome=outcome, detail=f"steps {', '.join(parts)}, each to exceed {claim.least:g}", p_value=worst)
+    return Found(outcome, f"steps {', '.join(parts)}, each to exceed {claim.least:g}", worst, effects=tuple(effects))
 
 
 def _plateau(claim: Claim, numbers: Numbers) -> Found:
-    p_values, parts = [], []
+    p_values, parts, effects = [], [], []
     for row in claim.rows:
         if (row, "Overall") in numbers.defects:
             parts.append(f"{row} is defective")
@@ -206,11 +219,13 @@ def _plateau(claim: Claim, numbers: Numbers) -> Found:
         error = numbers.error_of_difference(row, claim.row)
         p_values.append(normal_tail((claim.margin - abs(effect)) / error))
         parts.append(f"{row} {effect:+.2f}")
+        half = normal_quantile(1 - numbers.alpha) * error
+        effects.append(_effect(f"{row} from {claim.row}", effect, half=half, above=-claim.margin, below=claim.margin))
     detail = f"differences from {claim.row}: {', '.join(parts)}; margin {claim.margin:g}"
     if not p_values:
         return Found(outcome="NOT TESTED", detail=detail)
     supported = len(p_values) == len(claim.rows) and max(p_values) <= numbers.alpha
-    return Found(outcome="SUPPORTED" if supported else "INCONCLUSIVE", detail=detail, p_value=max(p_values))
+    return Found("SUPPORTED" if supported else "INCONCLUSIVE", detail, max(p_values), effects=tuple(effects))
 
 
 def _range(claim: Claim, numbers: Numbers) -> Found:
@@ -223,4 +238,6 @@ def _range(claim: Claim, numbers: Numbers) -> Found:
         outcome = "CONTRADICTED"
     left_out = [row for row in claim.rows if row not in rows]
     detail = f"largest difference {spread:.2f}, simultaneous upper bound {spread + half:.1f} against {claim.margin:g}, items unpaired"
-    return Found(outcome=outcome, detail=detail + (f"; {', '.join(left_out)} left out as defective" if left_out else ""))
+    label = f"largest difference of {len(rows)} rows"
+    effects = (Effect(label=label, estimate=spread, low=max(spread - half, 0.0), high=spread + half, below=claim.margin),)
+    return Found(outcome, detail + (f"; {', '.join(left_out)} left out as defective" if left_out else ""), effects=effects)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from replication.recipes.jobs_needed import Recipe
 from replication.report.cells import Cell, Measurement, Report, Row, Table
+from replication.report.measurements import items_interval
 from replication.report.provenance.public_text import public_text
 from replication.report.results.judges import judge_lines
 from replication.report.results.model import (
@@ -28,7 +29,6 @@ from replication.report.results.model import (
     RewardFile,
 )
 from replication.report.results.selection import best_name, selected
-from replication.report.statistics import normal_quantile, wilson
 from sarm.job import Job, topological_order
 from sarm.metrics.credits import OVERALL
 from sarm.metrics.rewardbench2 import REWARDBENCH2_SUBSETS
@@ -97,19 +97,9 @@ def _metrics(report: Report, published: str) -> Iterator[ResultMetric]:
         if place is not None:
             yield ResultMetric(
                 table=table.name, row=row.name, column=cell.column, model=place.model, benchmark=place.benchmark, name=place.name,
-                value=ours.value, n=ours.n, correct=ours.correct, se=ours.standard_error, ci95=_interval(ours, place.benchmark),
+                value=ours.value, n=ours.n, correct=ours.correct, se=ours.standard_error,
+                ci95=items_interval(ours, counted=place.benchmark != "rmbench"),
             )  # fmt: skip
-
-
-def _interval(ours: Measurement, benchmark: BenchmarkName) -> tuple[float, float] | None:
-    """Wilson's where items have credits of 0 or 1 (but for ties); an RM-Bench item has nine parts, so its own error counts."""
-    if ours.correct is not None and benchmark != "rmbench":
-        bounds = wilson(ours.correct, ours.n)
-        return bounds.low, bounds.high
-    if ours.standard_error is None:
-        return None
-    half = normal_quantile(0.975) * ours.standard_error
-    return ours.value - half, ours.value + half
 
 
 def _copied(recipe: Recipe, store: ArtifactStore, folder: Path, experiment: str, wanted: set[str]) -> Iterator[RewardFile]:

@@ -5,48 +5,23 @@ The same data give the same bytes: no dates, no version, a fixed salt for the id
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from replication.drawing import FORMATS, FigureFormat, save, styled
 from replication.report.steering.authors_figure import AuthorsFigure, read_authors
 from replication.report.steering.controls import Dose, dose_curve
 from replication.report.steering.experiment import STRATUM_NAMES, Steering
 from replication.report.steering.paired_shifts import Floats
 from replication.report.steering.tables import NAME, Figure3
-from sarm.store.whole_files import whole_file
 
-FigureFormat = Literal["png", "svg", "pdf"]
-FORMATS: tuple[FigureFormat, ...] = ("png", "svg", "pdf")
-# None takes out what would differ from run to run.
-METADATA: Mapping[FigureFormat, dict[str, Any]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-}
 BEFORE, AFTER = "#5b6b7f", "#c8553d"
 STRATUM_COLOURS = {"T": "#c8553d", "C1": "#e0a458", "C2": "#2f6690", "C3": "#81a4cd"}
 OTHERS = ("#2f6690", "#81a4cd", "#3a7d44", "#8e7dbe", "#7a7a7a", "#b08968")
-STYLE: Any = {
-    "svg.hashsalt": "replicate",
-    "svg.fonttype": "path",
-    "pdf.fonttype": 42,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
 BINS = 36
 # Panels of distributions are cut there, so that a few far rewards do not flatten all others.
 SHARE_SHOWN = 0.998
@@ -81,15 +56,15 @@ def draw(
     Profile, seed and comparability stand in the title, since a miniature's figure must never be taken for the paper's.
     """
     scale = "" if comparable else " (a miniature)" if profile == "mini" else " (not comparable with the paper)"
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, "backend": "agg"}):
-        return _save(_figure(data, heading=f"Figure 3, profile {profile}{scale}, seed {seed}"), folder, name, formats)
+    with styled():
+        return save(_figure(data, heading=f"Figure 3, profile {profile}{scale}, seed {seed}"), folder, name, formats)
 
 
 def draw_authors(
     figure: AuthorsFigure, folder: Path, *, name: str = "figure3-authors", formats: Sequence[FigureFormat] = FORMATS
 ) -> tuple[Path, ...]:
     """The paper's Figure 3 from the authors' own rewards: safety on the left, the complement on the right."""
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, "backend": "agg"}):
+    with styled():
         drawn = Figure(figsize=(9.5, 3.6), layout="constrained")
         title = f"Figure 3 from the authors' rewards: latent {figure.latent}, multiplier not recorded"
         drawn.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -98,22 +73,7 @@ def draw_authors(
             active = int(one.active.sum())
             title = f"({letter}) {one.label}\n{len(one.before)} items, latent active in {active}"
             _distributions(axes, one.before, one.after, edges, title=title)
-        return _save(drawn, folder, name, formats)
-
-
-def _save(figure: Figure, folder: Path, name: str, formats: Sequence[FigureFormat]) -> tuple[Path, ...]:
-    FigureCanvasAgg(figure)
-    # The layout is found once; every format would find it anew, which takes longer than drawing.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix in formats:
-        path = folder / f"{name}.{suffix}"
-        with whole_file(path) as partial:
-            figure.savefig(partial, format=suffix, dpi=160, metadata=METADATA[suffix])
-        paths.append(path)
-    return tuple(paths)
+        return save(drawn, folder, name, formats)
 
 
 def _figure(data: Steering, *, heading: str) -> Figure:
