@@ -24,7 +24,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "backbone judges metrics sae",
         "explain reward",
         "checkpoints scoring",
-        "api jobs",
+        "api demo jobs",
     ),
     "sarm.data": (
         "chat_templates columns prefetch template_process turn_ends",
@@ -61,7 +61,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     ),
     "replication.cli": (
         "doctor options",
-        "item_diff running slurm",
+        "demo item_diff running slurm",
         "fetch files judgement",
         "store",
         "app",

@@ -17,10 +17,12 @@ from replication.cli.options.declared import (
     ExperimentArgument,
     ExperimentOptions,
     JsonOption,
+    SteerOption,
     StoreOption,
     typed_command,
 )
 from replication.recipes.requested import experiments_named, settings_for
+from replication.settings.steering_files import read_steering_file
 from replication.usage_problems import UsageProblems
 from sarm.config.score import ConversationScoringConfig
 from sarm.config.weights import WeightComparisonConfig
@@ -100,6 +102,7 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     pooling: Annotated[
         Literal["end-of-turn", "last-token"], typer.Option("--pooling", help="Scored token: the last turn's end, or the template's last.")
     ] = "end-of-turn",
+    steer: SteerOption = None,
     gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs to use; 0 runs on the CPU.")] = 0,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -117,6 +120,7 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         max_length=max_length,
         end_of_turn=end_of_turn,
         pooling="last_token" if pooling == "last-token" else "end_of_turn",
+        steering=read_steering_file(steer) if steer is not None else None,
     )
     locations = {"model": str(model.resolve()), "conversations": str(conversations.resolve())}
     job = Job(config=config, resources=Resources(gpus=gpus), locations=locations, label=f"rewards of {conversations.name}")

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sarm.config.dtype import Dtype
+from sarm.config.steering import HeadEdit
 from sarm.job import JobConfig, added
 
 
@@ -121,3 +122,4 @@ class ConversationScoringConfig(JobConfig):
     pooling: Literal["end_of_turn", "last_token"] = added(
         "end_of_turn", description="Token whose state is scored: the end of the last turn, or whatever the template writes last."
     )
+    steering: HeadEdit | None = added(None, description="An edit of the reward head, from a steering file; none scores as trained.")

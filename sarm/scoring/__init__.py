@@ -1,4 +1,4 @@
 """Rewards of many conversations: completions as rows, batches by length, prompts computed once, partial results kept.
 
-May import: backbone, data, job, reward, store.
+May import: backbone, config, data, job, reward, store.
 """

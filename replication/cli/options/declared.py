@@ -27,6 +27,9 @@ FromOption = Annotated[Source, typer.Option("--from", help="train what is missin
 FreshOption = Annotated[bool, typer.Option("--fresh", help="A new attempt beside the old artifacts.")]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="SARM_STORE", help="Folder of the artifacts.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+SteerOption = Annotated[
+    Path | None, typer.Option("--steer", help="Scale the head's weights on some latents: a steering file, saved by replicate demo.")
+]
 AllowDirtyOption = Annotated[
     bool, typer.Option("--allow-dirty", envvar="SARM_ALLOW_DIRTY", help="Run at the paper's scale with code that is in no commit.")
 ]

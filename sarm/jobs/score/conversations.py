@@ -18,6 +18,7 @@ from sarm.data.turn_ends import ON_COMMAND_LINE
 from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import EnvironmentProblem, JobContext
 from sarm.scoring.conversations import NamedRows, conversation_rewards, explained_rewards, head_latents
+from sarm.scoring.edited_head import edited_head
 from sarm.store.json_lines import write_lines
 from sarm.store.whole_files import write_whole
 
@@ -25,8 +26,8 @@ from sarm.store.whole_files import write_whole
 def score_conversations(config: ConversationScoringConfig, context: JobContext) -> None:
     """Locations: `model` (a folder), `conversations` (JSONL of {id?, messages}). Writes `rewards.jsonl` and `conditions.json`.
 
-    Raises UsageProblem when attribution is asked of a model whose reward is not linear in latents, for a wrong row and for a reward that
-    is not finite; EnvironmentProblem for a missing file.
+    Raises UsageProblem when attribution or an edit is asked of a model whose reward is not linear in latents, for a wrong row and for a
+    reward that is not finite; IntegrityProblem for an edit of another model; EnvironmentProblem for a missing file.
     """
     use_threads(context.resources)
     source, folder = context.locations["conversations"], context.locations["model"]
@@ -42,12 +43,13 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
 
     rows = NamedRows([row.ids for row in encoded], names, tokenizer.pad_id, limit="--max-length")
     found: list[dict[str, Any]]
-    if config.attribution:
-        latents = head_latents(model, name=folder.name)
-        explained = explained_rewards(model, rows, latents=latents, top=config.attribution, batch_tokens=config.batch_tokens, told=told)
-        found = [{"reward": one.reward, "attribution": [latent._asdict() for latent in one.latents]} for one in explained]
-    else:
-        found = [{"reward": reward} for reward in conversation_rewards(model, rows, batch_tokens=config.batch_tokens, told=told)]
+    with edited_head(model, config.steering, name=folder.name):
+        if config.attribution:
+            latents = head_latents(model, name=folder.name)
+            explained = explained_rewards(model, rows, latents=latents, top=config.attribution, batch_tokens=config.batch_tokens, told=told)
+            found = [{"reward": one.reward, "attribution": [latent._asdict() for latent in one.latents]} for one in explained]
+        else:
+            found = [{"reward": reward} for reward in conversation_rewards(model, rows, batch_tokens=config.batch_tokens, told=told)]
     scored = enumerate(zip(conversations, encoded, found, strict=True))
     facts = ({"id": one.id or str(at), **reward, "tokens": len(row.ids), "truncated": row.truncated} for at, (one, row, reward) in scored)
     write_lines(context.output / "rewards.jsonl", facts)
