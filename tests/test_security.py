@@ -17,7 +17,8 @@ from tiny_profile import write_profile
 PRODUCT = {str(file.relative_to(ROOT)): file for folder in ("sarm", "replication") for file in sorted((ROOT / folder).rglob("*.py"))}
 # What runs code that stands in a file, whoever wrote it.
 EXECUTING = ("cloudpickle", "dill", "joblib", "marshal", "shelve", "runpy", "code", "yaml")
-# Who may open a connection, and through what: the hub, the judges' endpoints, one file of nltk's, one short question of the doctor's.
+# Who may open a connection, and through what: the hub, the judges' endpoints, one file of nltk's, one short question of the doctor's;
+# and who may answer one.
 CONNECTING = {
     "httpx": {"sarm/judges/connection.py"},
     "openai": {"sarm/judges/connection.py", "sarm/judges/endpoint.py"},
@@ -28,8 +29,11 @@ CONNECTING = {
         "sarm/checkpoints/config_files.py",
         *("sarm/checkpoints/hub.py", "sarm/jobs/data/splitter.py", "sarm/jobs/weights/import_sae.py", "sarm/judges/loopback.py"),
     },
-    # A host's name, and a free port of this machine.
-    "socket": {"sarm/store/staging.py", "replication/launch/torchrun.py"},
+    # A host's name, and ports of this machine.
+    "socket": {"sarm/store/staging.py", "replication/launch/torchrun.py", "sarm/demo/__main__.py"},
+    # Which answer the page of `replicate demo`, and ask nobody.
+    "starlette": {"sarm/demo/__main__.py", "sarm/demo/web.py"},
+    "uvicorn": {"sarm/demo/__main__.py"},
 }
 NEVER_CONNECTING = ("requests", "aiohttp", "urllib3", "http.client", "ftplib", "smtplib", "wandb", "sentry_sdk", "websockets")
 TOKEN = "hf-planted-0123456789"

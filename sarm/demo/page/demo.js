@@ -82,7 +82,7 @@ function show(told) {
   const parts = told.answers.map((one, place) => answerCard(one, LETTERS[place]));
   if (told.answers.length === 2) parts.push(differenceCard(told));
   $("results").replaceChildren(...parts);
-  $("now").textContent = told.answers.map((one, place) => `${LETTERS[place]}: ${plain(one.reward)}`).join("   ");
+  $("now").textContent = told.answers.map((one, place) => `${LETTERS[place]}: ${plain(one.reward)}`).join(" · ");
   $("steer").hidden = !facts || facts.n_latents === null;
   drawSliders();
 }

@@ -10,14 +10,17 @@ import pytest
 import torch
 from asked_models import PROMPT, REPLIES, write_dense, write_explanations, write_sarm
 from pydantic import ValidationError
-from reward_model_folders import LAYOUTS
-from tiny import job_context, read_rows
+from reward_model_folders import LAYOUTS, saved
+from tiny import HIDDEN, job_context, llama_config, read_rows
 
+from sarm.backbone.decoder import truncated_backbone
 from sarm.config.score import ConversationScoringConfig
 from sarm.demo.answers import REMEMBERED, Asked, AskedModel, Edited
 from sarm.demo.explanations import read_explanations
 from sarm.job import EnvironmentProblem, IntegrityProblem, UsageProblem
 from sarm.jobs.score.conversations import score_conversations
+from sarm.reward.models import SARM
+from sarm.sae.model import TopKSAE
 
 
 def opened(folder: Path, **options: Any) -> AskedModel:
@@ -146,3 +149,15 @@ def test_explanations_stand_beside_their_latents_and_those_of_another_model_are_
     (tmp_path / "other" / "explanations.jsonl").write_text('{"latent": 3}\n')
     with pytest.raises(IntegrityProblem, match="has no key 'explanation'"):
         read_explanations(tmp_path / "other")
+
+
+def test_a_head_of_65536_latents_is_answered_with_a_short_list(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    sae = TopKSAE(hidden_size=HIDDEN, n_latents=65_536, k=192)
+    wide = SARM(truncated_backbone(llama_config(), 2), sae, latents="pre_acts").eval()
+    model = opened(saved(tmp_path, wide))
+    told = model.score(Asked(prompt=PROMPT, answers=REPLIES, factors={65_535: 2.0}))
+    for one in told["answers"]:
+        assert len(one["bars"]) in (12, 13) and len(one["bars"]) + one["others"] > 60_000
+        assert parts(one) == pytest.approx(one["reward"], abs=1e-3)
+    assert len(json.dumps(told)) < 20_000
