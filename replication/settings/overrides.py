@@ -105,6 +105,7 @@ JOB_KINDS = (
     "steer_rewards",
     "collect_contexts",
     "explain_latents",
+    "explore_latents",
 )
 
 

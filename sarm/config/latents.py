@@ -116,3 +116,37 @@ class ContextConfig(JobConfig):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
     batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass.")
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
+
+
+class ExplorationConfig(JobConfig):
+    """All latents of each completion of a benchmark, and what each latent is and does there. Inputs: `model`, `benchmark`.
+
+    A model that is no artifact is the location `model`. Conditions of scoring are those of `ScoringConfig`.
+    """
+
+    kind: ClassVar[str] = "explore_latents"
+    version: ClassVar[int] = 1
+
+    benchmark: Literal["rewardbench2", "rmbench", "evaluation"] = Field(description="File of the input: `<benchmark>.jsonl`.")
+    model_digest: str = Field(default="", description="SHA-256 over the files of a model that is no artifact; else empty.")
+    formatting: Literal["end-of-turn", "harness"] = Field(
+        default="end-of-turn", description="Score the closed turn's last token; or, as RewardBench's script, the templated text's."
+    )
+    max_length: int = Field(default=2048, ge=2, description="Longest conversation, tokens.")
+    truncation: Literal["left", "right", "tokenizer", "error"] = Field(default="left", description="Which end of a longer one is cut.")
+    bos: Literal["single", "double-first-masked", "double"] = Field(default="single", description="BOS policy.")
+    dtype: Dtype = Field(default="float32", description="Precision of the forward pass.")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
+    batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass.")
+    date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
+    end_of_turn: str = Field(default="", description="Token that ends a turn; empty takes eos, or what the template closes replies with.")
+    pooling: Literal["end_of_turn", "last_token"] = Field(default="end_of_turn", description="Token whose state is scored.")
+    subset: str = Field(default="", description="Read only the items of this subset; empty reads all.")
+    limit: int = Field(default=0, ge=0, description="Read only the first so many items; 0 reads all.")
+    neighbours: int = Field(default=8, ge=0, description="Latents listed whose decoder columns have the largest cosine with a latent's.")
+    kept: int = Field(
+        default=256, ge=1, description="Contributions kept of a completion whose head reads all pre-activations; the rest is one sum."
+    )
+    edited: int = Field(
+        default=500, ge=0, description="Latents, by head weight, whose edits are computed where the head reads all pre-activations."
+    )

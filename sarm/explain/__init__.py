@@ -1,4 +1,4 @@
-"""What latents stand for: contexts that activate them, prompts for explanations, and planted truth to compare with.
+"""What latents stand for and do: contexts, explanations, planted truth, contributions to rewards and what an edit changes.
 
-May import: config, data, job, judges.
+May import: config, data, job, judges, metrics.
 """

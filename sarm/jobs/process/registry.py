@@ -32,6 +32,7 @@ JOBS: Mapping[str, tuple[type[JobConfig], str]] = {
     "score_conversations": (score.ConversationScoringConfig, "sarm.jobs.score.conversations:score_conversations"),
     "steer_rewards": (latents.SteeringConfig, "sarm.jobs.latents.steer:steer_rewards"),
     "collect_contexts": (latents.ContextConfig, "sarm.jobs.latents.contexts:collect_contexts"),
+    "explore_latents": (latents.ExplorationConfig, "sarm.jobs.latents.explore:explore_latents"),
     "compare_weights": (weights.WeightComparisonConfig, "sarm.jobs.weights.compare:compare_weights"),
     "harvest_states": (related.HarvestConfig, "sarm.jobs.related.states:harvest_states"),
     "train_sparse_rm": (related.SparseRMConfig, "sarm.jobs.related.sparse_rm:train_sparse_rm"),
