@@ -62,7 +62,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "replication.cli": (
         "doctor options",
         "demo item_diff running slurm",
-        "fetch files judgement",
+        "explore fetch files judgement",
         "store",
         "app",
         "__main__",

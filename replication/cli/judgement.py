@@ -219,8 +219,10 @@ def leaderboard(
 def report(
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
     rendered: Annotated[Path, typer.Option("--rendered", help="Folder of rendered tables.")] = RENDERED,
+    store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """All rendered tables, the claims and the audit's findings in one page. Exit code 5 when nothing was rendered."""
+    """All rendered tables, the claims, the explored latents and the audit's findings in one page. Exit code 5 when nothing was rendered."""
+    from replication.report.render.explorer.embedded import explorer_of  # noqa: PLC0415 - as above
     from replication.report.render.page import page  # noqa: PLC0415 - as above
     from replication.report.verdicts.diff import load_results  # noqa: PLC0415 - rendering is not needed by --help
 
@@ -229,7 +231,8 @@ def report(
         typer.echo(f"replicate: nothing was rendered in {rendered}; run: replicate table1", err=True)
         raise typer.Exit(MISSING_RESULTS)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, page([load_results(path) for path in files]))
+    reports = [load_results(path) for path in files]
+    write_whole(out, page(reports, extra=[explorer_of(ArtifactStore(store), reports)]))
     typer.echo(f"{len(files)} reports in {out}", err=True)
 
 
