@@ -78,7 +78,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     ),
     "replication.report.render": (
         "pictures sections view",
-        "page tables",
+        "explorer page tables",
     ),
 }
 # What the tower that decides may take from `sarm`: whole rooms without torch, and the shape of comparison data.
