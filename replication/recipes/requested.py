@@ -17,7 +17,7 @@ from replication.settings.model_locations import split_locations, with_locations
 from replication.settings.model_sizes import Fetched
 from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
-from replication.settings.profiles import Backbone, HubBackbone, Profile
+from replication.settings.profiles import Backbone, HubBackbone, Profile, TokenizerChanges
 from replication.settings.protocols import PROTOCOLS
 from replication.usage_problems import UsageProblems, unknown
 from sarm.job import Job
@@ -99,13 +99,13 @@ def _read_options(
 
 
 def fetched_into(store: ArtifactStore) -> Fetched:
-    """Where a store has the files of a hub model."""
+    """Where a store has the files of a hub model, with the profile's changes to its tokenizer or as it is."""
 
     def folder(backbone: Backbone) -> Path | None:
         if not isinstance(backbone.source, HubBackbone):
             return None
-        job = Job(hub_weights(backbone.source, backbone.tokenizer))
-        return store.path(job) if store.has(job) else None
+        jobs = [Job(hub_weights(backbone.source, changes)) for changes in (backbone.tokenizer, TokenizerChanges())]
+        return next((store.path(job) for job in jobs if store.has(job)), None)
 
     return folder
 

@@ -48,11 +48,13 @@ class Sources:
 
     def absent(self, name: BenchmarkName) -> Mapping[str, str]:
         """Subsets of a benchmark that the profile does not have, and why."""
-        return self.setting.profile.benchmarks[name].absent
+        return self.setting.profile.benchmarks[name].absent if name in self.setting.profile.benchmarks else {}
 
     def of(self, model: str, name: BenchmarkName) -> Measured:
-        """A row or baseline on a benchmark; missing where `--rows` left it out."""
-        return self.measured.get((model, name), Measured(per_seed=(), missing="left out by --rows"))
+        """A row or baseline on a benchmark; missing where `--rows` left it out or the profile has no such benchmark."""
+        profile = self.setting.profile
+        why = "left out by --rows" if name in profile.benchmarks else f"profile {profile.name} has no such benchmark"
+        return self.measured.get((model, name), Measured(per_seed=(), missing=why))
 
 
 def trained_row(sources: Sources, row: RegistryRow, published: PublishedRow | None) -> Row:

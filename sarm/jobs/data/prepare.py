@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple, TextIO, TypeVar
+from pathlib import PurePath
+from typing import Any, TextIO, TypeVar
 
 import pyarrow
-import pyarrow.parquet
 from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 from pydantic import BaseModel, ValidationError
@@ -25,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 from sarm.checkpoints.hub import download, write_record
 from sarm.config.data import DataConfig
 from sarm.data.preferences import DataError, Preference, TextDocument
+from sarm.data.row_files import RawRows, local_rows
 from sarm.data.sources import (
     DivergingHistories,
     EmptyPrompt,
@@ -38,16 +37,10 @@ from sarm.data.sources import (
     text_document,
     unread_columns,
 )
-from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem, printable
-from sarm.store.json_lines import as_line, count_rows, read_lines
+from sarm.job import Interrupted, JobContext, UsageProblem, printable
+from sarm.store.json_lines import as_line
 
-DATA_FILES = (".jsonl", ".json", ".parquet")
-DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
 POLL_EVERY = 256
-# What files and folders are called that hold one split: `train-00000-of-00001.parquet`, `data/test.jsonl`, `validation/part-0.jsonl`.
-SPLIT = re.compile(r"(?:^|[/_.-])(train|training|test|testing|validation|valid|val|dev|eval|evaluation)(?=[/_.-])")
-SPLIT_NAMES = {"training": "train", "testing": "test", "eval": "evaluation", **dict.fromkeys(("valid", "val", "dev"), "validation")}
-
 Item = TypeVar("Item", bound=BaseModel)
 
 FILES = {
@@ -56,13 +49,6 @@ FILES = {
     "rewardbench2": ("rewardbench2.jsonl",),
     "rmbench": ("rmbench.jsonl",),
 }
-
-
-class RawRows(NamedTuple):
-    """Rows with their places, and how many there will be (for the progress display only)."""
-
-    total: int
-    rows: Iterable[tuple[Place, Row]]
 
 
 @dataclass
@@ -104,7 +90,7 @@ def prepare_data(config: DataConfig, context: JobContext) -> None:
     hub says, EnvironmentProblem where the rows cannot be reached, Interrupted when asked to stop.
     """
     try:
-        raw = _hub_rows(config, context) if config.origin == "hub" else _local_rows(context)
+        raw = _hub_rows(config, context) if config.origin == "hub" else local_rows(context.locations.get("source"))
         tally = _write(config, context, raw)
     except DataError as error:
         raise UsageProblem(str(error)) from error
@@ -258,58 +244,6 @@ def _hub_rows(config: DataConfig, context: JobContext) -> RawRows:
     write_record(context.output, record)
     name = f"{config.repository}@{config.revision}"
     return RawRows(len(rows), ((Place(name, number), row) for number, row in enumerate(rows, start=1)))
-
-
-def _local_rows(context: JobContext) -> RawRows:
-    source = context.locations.get("source")
-    if source is None or not source.exists():
-        raise EnvironmentProblem(
-            f"source.path: {source or 'no path given'} does not exist; mend the path in the profile or put the data there"
-        )
-    files = _data_files(source) if source.is_dir() else [source]
-    if not files:
-        raise EnvironmentProblem(f"source.path: {source} holds no {', '.join(DATA_FILES)} file; put the data there")
-    _one_split(source, files)
-    parts = [_file_rows(path, _within(source, path)) for path in files]
-    return RawRows(sum(part.total for part in parts), (row for part in parts for row in part.rows))
-
-
-def _one_split(source: Path, files: Sequence[Path]) -> None:
-    """Raises UsageProblem for a folder whose files are named after several splits: held-out rows must not become training pairs."""
-    splits: dict[str, str] = {}
-    for path in files:
-        found = SPLIT.search(path.relative_to(source).as_posix().lower()) if path != source else None
-        if found:
-            splits.setdefault(SPLIT_NAMES.get(found[1], found[1]), path.relative_to(source).as_posix())
-    if len(splits) > 1:
-        told = ", ".join(f"{split} ({file})" for split, file in sorted(splits.items()))
-        raise UsageProblem(f"source.path: {source.name} holds several splits: {told}; name one file, or a folder with one split")
-
-
-def _within(source: Path, path: Path) -> str:
-    """The name of a file inside the folders below the one that was given, without its suffix; empty for a file at its top."""
-    return path.relative_to(source).with_suffix("").as_posix() if path.parent not in (source, source.parent) else ""
-
-
-def _data_files(folder: Path) -> list[Path]:
-    """Files with rows, sorted by name; hidden ones and the hub's descriptions are none."""
-    names = {path.relative_to(folder): path for path in folder.rglob("*") if path.suffix in DATA_FILES and path.is_file()}
-    hidden = {name for name in names if name.name in DESCRIPTIONS or any(part.startswith(".") for part in name.parts)}
-    return [names[name] for name in sorted(names) if name not in hidden]
-
-
-def _file_rows(path: Path, within: str) -> RawRows:
-    if path.suffix == ".parquet":
-        table = pyarrow.parquet.ParquetFile(path)
-        numbered = enumerate((row for batch in table.iter_batches() for row in batch.to_pylist()), start=1)
-        return RawRows(table.metadata.num_rows, (_placed(path, within, number, row) for number, row in numbered))
-    return RawRows(count_rows(path), (_placed(path, within, number, row) for number, row in read_lines(path)))
-
-
-def _placed(path: Path, within: str, number: int, row: Any) -> tuple[Place, Row]:
-    if not isinstance(row, dict):
-        raise DataError(f"{path}:{number}: row: is no object with keys; give one object a row")
-    return Place(str(path), number, within), row
 
 
 def _origin(config: DataConfig, context: JobContext) -> str:
