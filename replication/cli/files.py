@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,15 +21,20 @@ from replication.cli.options.declared import (
     StoreOption,
     typed_command,
 )
+from replication.cli.row_files import STANDARD_INPUT, readable, refuse_other_suffix, write_rows
 from replication.recipes.requested import experiments_named, settings_for
 from replication.settings.steering_files import read_steering_file
 from replication.usage_problems import UsageProblems
 from sarm.config.score import ConversationScoringConfig
 from sarm.config.weights import WeightComparisonConfig
 from sarm.job import Job, Resources
-from sarm.metrics.credits import Metric
+from sarm.metrics.credits import BenchmarkScores, Metric
 from sarm.store.artifacts import ArtifactStore
+from sarm.store.checksums import fingerprint
 from sarm.store.json_files import read_facts
+from sarm.store.json_lines import read_lines
+
+OutOption = Annotated[Path | None, typer.Option("--out", help="Write to FILE.jsonl, FILE.csv or FILE.parquet.")]
 
 
 def render(
@@ -56,14 +61,17 @@ def render(
 
 
 def score(
-    rewards: Annotated[Path, typer.Argument(help="Per-item rewards, JSONL.")],
+    rewards: Annotated[Path, typer.Argument(help="Per-item rewards, JSONL; - reads standard input.")],
     benchmark: Annotated[Literal["rewardbench2", "rmbench"], typer.Option("--benchmark", help="Whose metrics.")],
     as_json: JsonOption = False,
+    out: OutOption = None,
 ) -> None:
     """Metrics of a file of per-item rewards, ours or anyone's."""
     from replication.report.results.score_files import score_file  # noqa: PLC0415 - not needed by --help
 
-    scores, repeated = score_file(rewards, benchmark)
+    refuse_other_suffix(out)
+    with readable(rewards) as path:
+        scores, repeated = score_file(path, benchmark)
     if as_json:
         content = {
             "benchmark": benchmark,
@@ -73,17 +81,28 @@ def score(
             "repeated_ids": repeated,
         }
         typer.echo(json.dumps(content, indent=2))
-    else:
+    elif out is None:
         for name, metric in scores.metrics.items():
             typer.echo(_metric_line(name, metric))
         for name, reason in scores.missing.items():
             typer.echo(f"{name:<16}{'-':>8}  {reason}")
+    if out is not None:
+        write_rows(out, _metric_rows(scores))
     for label, count in scores.unknown.items():
         typer.echo(f"warning: {count} items of {label!r} belong to no known subset and are left out", err=True)
     if repeated:
         typer.echo(f"note: {repeated} items have an id that another item of their subset has; each is scored by itself", err=True)
     if not scores.metrics:
         raise typer.Exit(MISSING_RESULTS)
+
+
+def _metric_rows(scores: BenchmarkScores) -> list[dict[str, Any]]:
+    """One row a metric; what is missing has its reason, what belongs to no subset its count."""
+    none: dict[str, Any] = {**dict.fromkeys(Metric._fields), "missing": ""}
+    measured = [{**none, **metric._asdict(), "name": name} for name, metric in scores.metrics.items()]
+    missing = [{**none, "name": name, "missing": reason} for name, reason in scores.missing.items()]
+    why = "belongs to no known subset and is left out"
+    return [*measured, *missing, *({**none, "name": label, "n": count, "missing": why} for label, count in scores.unknown.items())]
 
 
 def _metric_line(name: str, metric: Metric) -> str:
@@ -94,7 +113,7 @@ def _metric_line(name: str, metric: Metric) -> str:
 
 def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     model: Annotated[Path, typer.Option("--model", help="Folder of a reward model.")],
-    conversations: Annotated[Path, typer.Option("--input", help="Conversations, JSONL: {id, messages}.")],
+    conversations: Annotated[Path, typer.Option("--input", help="Conversations, JSONL: {id, messages}; - reads standard input.")],
     attribution: Annotated[bool, typer.Option("--attribution", help="Also the top latents and what they contribute.")] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Latents to list with --attribution.")] = 10,
     max_length: Annotated[int, typer.Option("--max-length", min=2, help="Longest conversation, tokens.")] = 4096,
@@ -104,29 +123,43 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     ] = "end-of-turn",
     steer: SteerOption = None,
     gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs to use; 0 runs on the CPU.")] = 0,
+    out: OutOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """A reward for each conversation, as JSONL on stdout. Runs as a job, so the same call again is answered from the store."""
-    missing = [f"{option} {path} does not exist" for option, path in (("--model", model), ("--input", conversations)) if not path.exists()]
+    """A reward for each conversation, as JSONL on stdout or in a file. Runs as a job, so the same call again is answered from the store."""
+    given = [("--model", model), *([("--input", conversations)] if conversations != STANDARD_INPUT else [])]
+    missing = [f"{option} {path} does not exist" for option, path in given if not path.exists()]
     if end_of_turn and pooling == "last-token":
         missing.append("--end-of-turn names the token that is scored, and --pooling last-token asks for another; give one of them")
     if missing:
         raise UsageProblems(missing)
+    refuse_other_suffix(out)
     artifacts = ArtifactStore(store)
-    config = ConversationScoringConfig(
-        model_digest=artifacts.fingerprint(model.resolve()),
-        conversations_digest=artifacts.fingerprint(conversations.resolve()),
-        attribution=top if attribution else 0,
-        max_length=max_length,
-        end_of_turn=end_of_turn,
-        pooling="last_token" if pooling == "last-token" else "end_of_turn",
-        steering=read_steering_file(steer) if steer is not None else None,
-    )
-    locations = {"model": str(model.resolve()), "conversations": str(conversations.resolve())}
-    job = Job(config=config, resources=Resources(gpus=gpus), locations=locations, label=f"rewards of {conversations.name}")
-    run_alone(job, artifacts)
-    typer.echo((artifacts.path(job) / "rewards.jsonl").read_text(encoding="utf-8"), nl=False)
+    with readable(conversations) as source:
+        config = ConversationScoringConfig(
+            model_digest=artifacts.fingerprint(model.resolve()),
+            # Of a copy that is gone afterwards nothing is kept in mind.
+            conversations_digest=(fingerprint if conversations == STANDARD_INPUT else artifacts.fingerprint)(source.resolve()),
+            attribution=top if attribution else 0,
+            max_length=max_length,
+            end_of_turn=end_of_turn,
+            pooling="last_token" if pooling == "last-token" else "end_of_turn",
+            steering=read_steering_file(steer) if steer is not None else None,
+        )
+        locations = {"model": str(model.resolve()), "conversations": str(source.resolve())}
+        job = Job(config=config, resources=Resources(gpus=gpus), locations=locations, label=f"rewards of {source.name}")
+        run_alone(job, artifacts)
+    _give(artifacts.path(job) / "rewards.jsonl", out)
     _tell_scored_token(artifacts.path(job) / "conditions.json", asked=end_of_turn)
+
+
+def _give(rewards: Path, out: Path | None) -> None:
+    """Rewards of an artifact on stdout, or in a file of the format that its suffix says."""
+    if out is None:
+        typer.echo(rewards.read_text(encoding="utf-8"), nl=False)
+        return
+    write_rows(out, [line.value for line in read_lines(rewards)])
+    typer.echo(f"rewards: {out}", err=True)
 
 
 def _tell_scored_token(path: Path, *, asked: str) -> None:
