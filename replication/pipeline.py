@@ -14,7 +14,7 @@ from replication.report.cells import Report
 from replication.report.collecting import collect_any
 from replication.report.provenance.public_text import public_report
 from replication.report.provenance.stamps import KeptReport, keep_report, kept_report, stamp
-from replication.report.render.tables import render, terminal
+from replication.report.render.tables import render
 from replication.report.results.files import write_results
 from replication.report.results.reading import read_results, rebuilt
 from replication.report.verdicts.report import with_verdicts
@@ -22,7 +22,7 @@ from sarm.store.artifacts import ArtifactStore
 
 AUTHORS = "authors"
 
-__all__ = ["Outcome", "folder", "from_authors", "from_scores", "measured", "replicate", "report", "terminal"]
+__all__ = ["Outcome", "folder", "from_authors", "from_scores", "measured", "replicate", "report"]
 
 
 @dataclass(frozen=True)

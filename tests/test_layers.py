@@ -78,7 +78,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     ),
     "replication.report.render": (
         "pictures sections view",
-        "explorer page tables",
+        "explorer page tables terminal",
     ),
 }
 # What the tower that decides may take from `sarm`: whole rooms without torch, and the shape of comparison data.

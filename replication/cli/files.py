@@ -16,6 +16,7 @@ from replication.cli.options.declared import (
     MISSING_RESULTS,
     ExperimentArgument,
     ExperimentOptions,
+    FullOption,
     JsonOption,
     SteerOption,
     StoreOption,
@@ -40,12 +41,18 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="Write to FILE.jso
 def render(
     *,
     experiment: ExperimentArgument,
-    output_format: Annotated[Literal["md", "tex", "html", "csv", "json"], typer.Option("--format", help="Format on stdout.")] = "md",
+    output_format: Annotated[
+        Literal["md", "text", "tex", "html", "csv", "json"], typer.Option("--format", help="Format on stdout; text is the terminal's.")
+    ] = "md",
+    full: FullOption = False,
     asked: ExperimentOptions,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """A table from what the store has, on stdout. Starts nothing; exit code 5 when nothing of it was measured."""
+    if full and output_format != "text":
+        raise UsageProblems([f"--full has a meaning with --format text alone: {output_format} is whole anyway"])
     from replication import pipeline  # noqa: PLC0415 - rendering and statistics are not needed by --help
+    from replication.cli.running import closing  # noqa: PLC0415 - as above
     from replication.recipes.jobs_needed import recipe  # noqa: PLC0415 - as above
     from replication.report.render.tables import as_text  # noqa: PLC0415 - as above
 
@@ -54,7 +61,10 @@ def render(
     origin = ["--from", asked.source] if asked.source != "train" else []
     command = shlex.join(["replicate", experiment, "--profile", asked.profile, *origin])
     report = pipeline.report(recipe(setting), artifacts, command=command)
-    typer.echo(as_text(report, output_format), nl=False)
+    if output_format == "text":
+        closing.show([report], full=full)
+    else:
+        typer.echo(as_text(report, output_format), nl=False)
     if not pipeline.measured(report):
         typer.echo(f"replicate: nothing of {experiment} was measured yet; run: {command}", err=True)
         raise typer.Exit(MISSING_RESULTS)

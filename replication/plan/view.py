@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,6 +112,45 @@ def summary(plan: Plan) -> list[str]:
             + (f"; {cost.download_gb:.0f} GB of downloads" if cost.download_gb else "")
         )
     return lines
+
+
+# What a job of a kind does, for one and for several; a kind that is not here is called by its name.
+DOES: Mapping[str, tuple[str, str]] = {
+    "make_miniature": ("make the miniature's language", "make {} miniature languages"),
+    "pretrain_backbone": ("pretrain 1 backbone", "pretrain {} backbones"),
+    "fetch_weights": ("fetch 1 model", "fetch {} models"),
+    "prepare_data": ("prepare 1 data set", "prepare {} data sets"),
+    "train_sae": ("train 1 SAE", "train {} SAEs"),
+    "train_reward": ("train 1 reward model", "train {} reward models"),
+    "fit_safer": ("fit 1 SAFER score", "fit {} SAFER scores"),
+    "score_states": ("score 1 head on kept states", "score {} heads on kept states"),
+    "train_sparse_rm": ("fit 1 SparseRM head", "fit {} SparseRM heads"),
+    "harvest_states": ("keep the states of 1 model", "keep the states of {} models"),
+    "score_benchmark": ("score 1 benchmark", "score {} benchmarks"),
+    "score_baseline": ("score 1 word counter", "score {} word counters"),
+    "judge_benchmark": ("ask 1 judge", "ask {} judges"),
+    "collect_contexts": ("collect the contexts of 1 model", "collect the contexts of {} models"),
+    "explain_latents": ("explain the latents of 1 model", "explain the latents of {} models"),
+    "steer_rewards": ("steer 1 model", "steer {} models"),
+}
+
+
+def announcement(plan: Plan) -> list[str]:
+    """What a run will do and how long it is expected to take, said once before it starts."""
+    todo, cost = plan.todo, plan.cost
+    counts = Counter(job.kind for job in todo)
+    does = ", ".join(_does(kind, count) for kind, count in counts.items())
+    room = f"{cost.disk_gb:.2g} GB of artifacts" + (f", {cost.checkpoint_gb:.0f} GB of checkpoints" if cost.checkpoint_gb >= 1 else "")
+    downloads = f"; {cost.download_gb:.0f} GB of downloads" if cost.download_gb else ""
+    return [
+        f"{len(todo)} jobs to run, {len(plan.steps) - len(todo)} reused: {does}",
+        f"expected: {_hours(cost, plan)}; largest process {cost.memory_gb:.2g} GB; {room}{downloads}",
+    ]
+
+
+def _does(kind: str, count: int) -> str:
+    one, several = DOES.get(kind, (f"1 {kind}", f"{{}} {kind}"))
+    return one if count == 1 else several.format(count)
 
 
 def _estimate(step: Step, cluster: Cluster | None) -> str:

@@ -36,6 +36,7 @@ AllowDirtyOption = Annotated[
 ExperimentArgument = Annotated[str, typer.Argument(help="Name of an experiment.")]
 ExperimentsArgument = Annotated[list[str], typer.Argument(help="Names of experiments, or all.")]
 
+FullOption = Annotated[bool, typer.Option("--full", help="Print all that a table holds: each cell's verdict and reason, every note.")]
 LauncherName = Literal["local", "slurm", "print"]
 
 
@@ -103,8 +104,15 @@ class RunOptions:
     ] = None
     store: StoreOption = DEFAULT_STORE
     out: Annotated[Path, typer.Option("--out", help="Rendered tables go to a folder of the profile's name below this one.")] = RENDERED
+    full: FullOption = False
 
 
 def typed_command() -> str:
     """What the user typed, to be shown as the command that resumes."""
     return shlex.join(["replicate", *sys.argv[1:]])
+
+
+def whole_command() -> str:
+    """What shows all of what the typed command prints in short; nothing is computed anew for it."""
+    kept = [argument for argument in sys.argv[1:] if argument not in ("--fresh", "--full")]
+    return shlex.join(["replicate", *kept, "--full"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from replication.settings.experiments import Experiment
 
 
-def rebuild_tables(context: typer.Context, experiments: Sequence[Experiment], *, scores: Path | None, out: Path) -> None:
+def rebuild_tables(context: typer.Context, experiments: Sequence[Experiment], *, scores: Path | None, out: Path, full: bool) -> None:
     """The tables of experiments from the per-item rewards in the folder `scores`; the steered figure from the authors' own rewards.
 
     Raises UsageProblems for options that do not go together, ResultsError and DataError for files that cannot be trusted.
@@ -33,15 +32,15 @@ def rebuild_tables(context: typer.Context, experiments: Sequence[Experiment], *,
     if experiments and scores is None:
         raise UsageProblems(["--from scores needs --scores FOLDER, where <experiment>.results.json lies"])
     if steered:
-        _authors_figure(scores, out, needed=not experiments)
+        _authors_figure(scores, out, needed=not experiments, full=full)
     if scores is not None and experiments:
-        _rebuild(context, experiments, scores=scores, out=out)
+        _rebuild(context, experiments, scores=scores, out=out, full=full)
 
 
-def _authors_figure(scores: Path | None, out: Path, *, needed: bool) -> None:
+def _authors_figure(scores: Path | None, out: Path, *, needed: bool, full: bool) -> None:
     """Draw the steered figure from the authors' rewards, in `--scores` or else in `SARM_DATA`; without them exit code 5 where needed."""
     from replication import pipeline  # noqa: PLC0415 - rendering is not needed by --help
-    from replication.cli.running import progress  # noqa: PLC0415 - rendering is not needed by --help
+    from replication.cli.running import closing  # noqa: PLC0415 - rendering is not needed by --help
     from replication.report.results.reading import ResultsError  # noqa: PLC0415 - as above
 
     path = authors_rewards(os.environ, scores)
@@ -55,13 +54,13 @@ def _authors_figure(scores: Path | None, out: Path, *, needed: bool) -> None:
         typer.echo(problem, err=True)
         return
     found, files = pipeline.from_authors(Path(path), out)
-    progress.console_for(sys.stdout).print(pipeline.terminal(found))
+    closing.show([found], full=full)
     typer.echo(f"tables and figures: {', '.join(str(file) for file in files)}", err=True)
 
 
-def _rebuild(context: typer.Context, experiments: Sequence[Experiment], *, scores: Path, out: Path) -> None:
+def _rebuild(context: typer.Context, experiments: Sequence[Experiment], *, scores: Path, out: Path, full: bool) -> None:
     from replication import pipeline  # noqa: PLC0415 - rendering is not needed by --help
-    from replication.cli.running import progress  # noqa: PLC0415 - rendering is not needed by --help
+    from replication.cli.running import closing  # noqa: PLC0415 - rendering is not needed by --help
     from replication.report.results.reading import ResultsError, read_results  # noqa: PLC0415 - as above
 
     paths = [scores / f"{experiment.name}.results.json" for experiment in experiments]
@@ -76,7 +75,7 @@ def _rebuild(context: typer.Context, experiments: Sequence[Experiment], *, score
             continue
         _refuse_other_scale(context, stored, path)
         found, files = pipeline.from_scores(path, out)
-        progress.console_for(sys.stdout).print(pipeline.terminal(found))
+        closing.show([found], full=full)
         typer.echo(f"tables: {', '.join(str(file) for file in files)}", err=True)
 
 

@@ -105,7 +105,7 @@ def _run_or_rebuild(
 ) -> None:
     """Run, or with `--from scores` rebuild the tables. Raises UsageProblems for options that do not go together."""
     if how.source == "scores":
-        rebuild_tables(context, experiments, scores=how.scores, out=how.out)
+        rebuild_tables(context, experiments, scores=how.scores, out=how.out, full=how.full)
         return
     if how.scores is not None:
         raise UsageProblems(["--scores is read only with --from scores"])
@@ -130,7 +130,7 @@ def settings_of(
 def run(experiments: Sequence[Experiment], chosen: Chosen, how: RunOptions, endpoint: Endpoint) -> None:
     """Do what is missing and render; exits with the launcher's code. Under Slurm what is missing is submitted."""
     from replication import pipeline  # noqa: PLC0415 - rendering and statistics are not needed by --help
-    from replication.cli.running import progress  # noqa: PLC0415 - rendering and statistics are not needed by --help
+    from replication.cli.running import closing, progress  # noqa: PLC0415 - rendering and statistics are not needed by --help
     from replication.plan import steps  # noqa: PLC0415 - rendering and statistics are not needed by --help
 
     if how.offline:
@@ -145,14 +145,14 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: RunOptions, endp
         with progress.watching(len(planned.todo)) as watch:
             raise typer.Exit(launcher.launch(planned.todo, artifacts, watch))
     _announce(planned, how)
-    with progress.watching(len(planned.todo)) as watch:
+    expected = {step.job.key: step.cost.cpu_seconds for step in planned.steps if step.action != "reuse"}
+    with progress.watching(len(planned.todo), expected) as watch:
         outcome = pipeline.replicate(settings, artifacts, launcher, watch=watch, rendered=how.out, command=typed_command(), planned=planned)
-    console = progress.console_for(sys.stdout)
-    for report in outcome.reports if not outcome.code else ():
-        console.print(pipeline.terminal(report))
+    closing.show(outcome.reports if not outcome.code else (), full=how.full)
     if not outcome.started:
         typer.echo("all jobs were reused from the store", err=True)
-    typer.echo(f"tables: {', '.join(str(path) for path in outcome.files if path.suffix == '.md')} (and tex, html, json, csv)", err=True)
+    for line in closing.files_and_next(outcome, how, chosen):
+        typer.echo(line, err=True)
     raise typer.Exit(outcome.code)
 
 
@@ -185,12 +185,12 @@ def _no_network() -> None:
 
 def _announce(planned: Plan, how: RunOptions) -> None:
     """What will run, and the question whether to start where it will take long here."""
-    from replication.plan.view import summary  # noqa: PLC0415 - not needed by --help
+    from replication.cli.running.closing import say  # noqa: PLC0415 - as above
+    from replication.plan.view import announcement  # noqa: PLC0415 - not needed by --help
 
     if not planned.todo:
         return
-    for line in summary(planned):
-        typer.echo(line, err=True)
+    say(announcement(planned))
     _confirm(planned.cost.cpu_seconds, yes=how.yes or how.launcher == "slurm" or any(job.resources.gpus for job in planned.todo))
 
 

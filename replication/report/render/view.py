@@ -99,7 +99,7 @@ class ReportView(Frozen):
 def view_of(report: Report) -> ReportView:
     """The strings of a report: numbers with the digits of the published value, footnotes numbered by first use."""
     used = {cell.verdict for table in report.tables for row in table.rows for cell in row.cells}
-    tables = tuple(_table_view(table, common=report.why_not_comparable) for table in report.tables)
+    tables = tuple(table_view(table, common=report.why_not_comparable) for table in report.tables)
     seeded = next((table.seeded for table in tables if table.seeded), "")
     return ReportView(
         report=report,
@@ -116,7 +116,8 @@ def decimals_of(cell: Cell) -> int:
     return len(cell.published.partition(".")[2]) if cell.published else 1
 
 
-def _table_view(table: Table, *, common: str) -> TableView:
+def table_view(table: Table, *, common: str) -> TableView:
+    """The strings of one table; a reason that is `common` to the report needs no footnote."""
     numbers: dict[str, str] = {}
     rows: list[RowView] = []
     previous = ""

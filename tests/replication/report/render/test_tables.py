@@ -1,4 +1,4 @@
-"""Tables as files and on the terminal; golden files are compared whole (SARM_UPDATE_GOLDEN=1 writes them anew)."""
+"""Tables as files; golden files are compared whole (SARM_UPDATE_GOLDEN=1 writes them anew)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from folders import GOLDEN
 
 from replication.report.cells import Cell, Measurement, Provenance, Report, Row, Table
 from replication.report.published import load_published
-from replication.report.render.tables import CSV_COLUMNS, Format, as_text, console_for, plain_text, render, terminal
+from replication.report.render.tables import CSV_COLUMNS, Format, as_text, render
+from replication.report.render.terminal.console import plain_text
 
 COLUMNS = ("Overall", "Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 SCALE = "The miniature has another backbone and other data than the paper."
@@ -93,13 +94,6 @@ def test_the_file_is_the_golden_one(report: Report, name: Format) -> None:
     assert text == path.read_text(encoding="utf-8")
 
 
-def test_the_plain_text_is_the_golden_one(report: Report) -> None:
-    text, path = plain_text(report), GOLDEN / "table1.txt"
-    if os.environ.get("SARM_UPDATE_GOLDEN"):
-        path.write_text(text, encoding="utf-8", newline="\n")
-    assert text == path.read_text(encoding="utf-8")
-
-
 def test_render_writes_each_format(report: Report, tmp_path: Path) -> None:
     paths = render(report, tmp_path / "rendered" / "mini")
     assert [path.name for path in paths] == ["table1.md", "table1.tex", "table1.html", "table1.json", "table1.csv"]
@@ -123,23 +117,6 @@ def test_the_csv_leaves_a_missing_number_empty(report: Report) -> None:
     assert len(rows) == 4 * 7 and tuple(rows[0]) == CSV_COLUMNS
     ties = next(row for row in rows if row["row"] == "sarm-4b" and row["column"] == "Ties")
     assert (ties["ours"], ties["n"], ties["verdict"]) == ("", "", "MISSING")
-
-
-def test_plain_text_keeps_to_a_hundred_columns_without_colour(report: Report) -> None:
-    text = plain_text(report)
-    assert max(len(line) for line in text.splitlines()) <= 100
-    assert "\x1b" not in text and "…" not in text
-
-
-def test_no_color_takes_the_colour_from_a_terminal(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setenv("NO_COLOR", "1")
-    stream = Terminal()
-    console_for(stream).print(terminal(report))
-    assert "\x1b" not in stream.getvalue()
 
 
 def test_the_html_is_well_formed_and_needs_no_other_file(report: Report) -> None:
