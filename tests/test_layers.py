@@ -51,7 +51,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "sarm.checkpoints": ("hub quantized sarm_geometry spread tensors", "config_files leftovers loading", "backbones saes", "reward_models"),
     "sarm.jobs": ("data latents process related score survey train weights", "__main__"),
     "replication": (
-        "data_folders drawing frozen usage_problems",
+        "data_folders drawing frozen terminal usage_problems",
         "lock_files settings",
         "own_profile recipes",
         "plan report",

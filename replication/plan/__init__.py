@@ -1,4 +1,4 @@
 """What a run will do and cost, before anything starts: steps, estimates, memory, refusals.
 
-May import: frozen, recipes, settings, usage_problems.
+May import: frozen, recipes, settings, terminal, usage_problems.
 """

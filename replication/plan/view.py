@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from replication.plan.calibration import Compared
 from replication.plan.cost import PEAK_FLOPS, UTILISATION, Cost
@@ -15,6 +14,8 @@ from replication.plan.refusals import memory_moment, memory_parts
 from replication.plan.steps import Plan, Step
 from replication.plan.totals import Amount, Work, added_cost, further_seed, stages, work_of
 from replication.settings.clusters import Cluster
+from replication.terminal.fitting import wrapped
+from replication.terminal.grid import Column, GridRow, Piece, laid_whole
 
 
 def peaks(cluster: Cluster | None) -> Mapping[str, float]:
@@ -26,34 +27,34 @@ def peaks(cluster: Cluster | None) -> Mapping[str, float]:
 
 def plan_table(plan: Plan, console: Console) -> None:
     """Each job with why it runs or is reused, and what is expected of it; then stages, amounts and sums."""
-    table = _table("action", "job", "key", "estimate")
+    rows: list[GridRow] = []
     for step in plan.steps:
-        table.add_row(step.action, f"{step.job.label}\n  {step.why}", step.job.short_key[:8], _estimate(step, plan.cluster))
-    console.print(table)
+        label, key = Piece(step.job.label), Piece(step.job.short_key[:8])
+        rows.append([Piece(step.action), label, key, Piece(_estimate(step, plan.cluster))])
+        rows.append([Piece(), Piece(f"({step.why})"), Piece(), Piece()])
+    _print(console, ("action", "job", "key", "estimate"), rows)
     console.print()
-    console.print(_stage_table(plan))
+    _print(console, *_stages(plan))
     for line in [*memory_lines(plan), *work_lines(plan), *summary(plan)]:
+        console.print("\n".join(wrapped(line, console.width)), markup=False, highlight=False)
+
+
+def _print(console: Console, heads: Sequence[str], rows: Sequence[GridRow]) -> None:
+    for line in laid_whole([Column(head, breaks=place > 0) for place, head in enumerate(heads)], rows, width=console.width):
         console.print(line)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=column != "job", overflow="fold")
-    return table
-
-
-def _stage_table(plan: Plan) -> Table:
+def _stages(plan: Plan) -> tuple[tuple[str, ...], list[GridRow]]:
     devices = peaks(plan.cluster)
-    table = _table("stage", "jobs", "to run", "tokens", *(f"{name}-h" for name in devices), "GB a process", "disk GB", "download GB")
+    rows: list[GridRow] = []
     for stage in stages(plan):
         cost = stage.cost
         gpus = any(step.job.resources.gpus for step in plan.steps if step.job.kind == stage.kind)
         hours = [f"{cost.hours_at(peak):.1f}" if gpus else "-" for peak in devices.values()]
         sizes = [f"{value:.2f}" if value else "-" for value in (cost.memory_gb, cost.disk_gb, cost.download_gb)]
         tokens = f"{cost.tokens:.2g}" if cost.tokens else "-"
-        table.add_row(stage.kind, str(stage.jobs), str(stage.to_run), tokens, *hours, *sizes)
-    return table
+        rows.append([Piece(text) for text in (stage.kind, str(stage.jobs), str(stage.to_run), tokens, *hours, *sizes)])
+    return ("stage", "jobs", "to run", "tokens", *(f"{name}-h" for name in devices), "GB a process", "disk GB", "download GB"), rows
 
 
 def memory_lines(plan: Plan) -> list[str]:
@@ -174,11 +175,13 @@ def duration(seconds: float) -> str:
 
 def measured_table(found: Sequence[Compared], console: Console) -> None:
     """Predicted beside measured, one line for each kind of job."""
-    table = _table("kind", "jobs", "predicted s", "measured s", "measured / predicted", "predicted GB", "measured GB")
+    rows: list[GridRow] = []
     for one in found:
-        times = [f"{one.predicted_seconds:.1f}", f"{one.measured_seconds:.1f}", f"{one.ratio:.2f}" if one.ratio else "-"]
-        table.add_row(one.kind, str(one.jobs), *times, f"{one.predicted_gb:.2f}" if one.predicted_gb else "-", f"{one.measured_gb:.2f}")
-    console.print(table)
+        times = (f"{one.predicted_seconds:.1f}", f"{one.measured_seconds:.1f}", f"{one.ratio:.2f}" if one.ratio else "-")
+        memory = (f"{one.predicted_gb:.2f}" if one.predicted_gb else "-", f"{one.measured_gb:.2f}")
+        rows.append([Piece(text) for text in (one.kind, str(one.jobs), *times, *memory)])
+    heads = ("kind", "jobs", "predicted s", "measured s", "measured / predicted", "predicted GB", "measured GB")
+    _print(console, heads, rows)
 
 
 def values(plan: Plan) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import typer
 from replication.cli.options.declared import DEFAULT_STORE, RENDERED, RunOptions, typed_command, whole_command
 from replication.recipes.requested import Chosen
 from replication.report.cells import Report
-from replication.report.render.terminal.console import console_for, on_terminal
-from replication.report.render.terminal.fitting import wrapped
+from replication.report.render.terminal.printing import on_terminal
+from replication.terminal.console import console_for
+from replication.terminal.fitting import wrapped
 
 if TYPE_CHECKING:
     from replication.pipeline import Outcome

@@ -68,14 +68,14 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """What a run would do: each job, why it runs or is reused, and what it costs. Starts nothing."""
-    from replication.cli.running import progress  # noqa: PLC0415 - not needed by --help
     from replication.plan import calibration, machine, refusals, steps, view  # noqa: PLC0415 - not needed by --help
+    from replication.terminal.console import console_for  # noqa: PLC0415 - as above
 
     artifacts = ArtifactStore(store)
     settings = settings_of(experiments_named(experiments), asked.chosen, artifacts, fresh=fresh)
     where = cluster_for(cluster, settings) if cluster else None
     planned = steps.plan(settings, artifacts, where)
-    console = progress.console_for(sys.stdout)
+    console = console_for(sys.stdout)
     if measured:
         threads = _threads(max(one.setting.profile.workers for one in planned.recipes))
         found = calibration.compared(planned, artifacts, threads=threads)

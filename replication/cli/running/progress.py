@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from replication.launch.interface import Watch
 from replication.plan.view import duration
-from replication.report.render.terminal.console import console_for
-from replication.report.render.terminal.fitting import shortened
+from replication.terminal.console import console_for
+from replication.terminal.fitting import shortened
 from sarm.job import printable
 
 PLAIN_PROGRESS_SECONDS = 15.0

@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, TypeVar
 from rich.text import Text
 
 from replication.report.cells import Table, Verdict
-from replication.report.render.terminal.fitting import width_for
-from replication.report.render.terminal.grid import Column, GridRow, Piece, laid, width_of
 from replication.report.render.terminal.short_names import short_head, short_name
 from replication.report.render.view import DASH, SHORT, CellView, RowView, TableView
+from replication.terminal.fitting import width_for
+from replication.terminal.grid import Column, GridRow, Piece, laid, width_of
 
 T = TypeVar("T", Column, Piece)
 Spread = Literal["all", "first", "none"]

@@ -10,9 +10,9 @@ from rich.text import Text
 from replication.report.cells import Listing, Report, Row, Table, Verdict
 from replication.report.render.terminal.accuracy_grid import MARKS, STYLES, accuracy_grid
 from replication.report.render.terminal.conclusion import conclusion
-from replication.report.render.terminal.fitting import wrapped
-from replication.report.render.terminal.grid import Column, Piece, laid
 from replication.report.render.view import DASH, MEANING, OVER_ITEMS, SHORT, TableView, cells_of, table_view
+from replication.terminal.fitting import wrapped
+from replication.terminal.grid import Column, Piece, laid
 
 SOURCE = "source-"
 MOST_ROWS = 14

@@ -8,9 +8,9 @@ from rich.text import Text
 
 from replication.report.cells import Report
 from replication.report.render.terminal.accuracy_grid import STYLES
-from replication.report.render.terminal.fitting import wrapped
-from replication.report.render.terminal.grid import Column, GridRow, Piece, laid_whole
 from replication.report.render.view import DASH, SHORT, CellView, ListingView, ReportView, TableView, view_of
+from replication.terminal.fitting import wrapped
+from replication.terminal.grid import Column, GridRow, Piece, laid_whole
 
 
 def whole_view(report: Report, *, width: int) -> Sequence[Text]:

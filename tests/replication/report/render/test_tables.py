@@ -16,7 +16,7 @@ from folders import GOLDEN
 from replication.report.cells import Cell, Measurement, Provenance, Report, Row, Table
 from replication.report.published import load_published
 from replication.report.render.tables import CSV_COLUMNS, Format, as_text, render
-from replication.report.render.terminal.console import plain_text
+from replication.report.render.terminal.printing import plain_text
 
 COLUMNS = ("Overall", "Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 SCALE = "The miniature has another backbone and other data than the paper."

@@ -14,7 +14,7 @@ from synthetic_steering import SAFE, SILENT, steering
 from replication.data_folders import AUTHORS_REWARDS
 from replication.report.cells import Listing, Report
 from replication.report.render.tables import Format, as_text
-from replication.report.render.terminal.console import plain_text
+from replication.report.render.terminal.printing import plain_text
 from replication.report.steering.authors_figure import authors_checks, authors_listing, read_authors
 from replication.report.steering.checks import checks
 from replication.report.steering.figure import draw, draw_authors, draw_figure3

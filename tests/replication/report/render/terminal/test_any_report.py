@@ -12,7 +12,8 @@ from rich.cells import cell_len
 
 from replication.report.cells import Cell, Listing, Measurement, Report, Row, Table, Verdict
 from replication.report.render.terminal.accuracy_grid import MARKS
-from replication.report.render.terminal.console import console_for, on_terminal, plain_text
+from replication.report.render.terminal.printing import on_terminal, plain_text
+from replication.terminal.console import console_for
 
 VERDICTS: tuple[Verdict, ...] = ("MATCH", "EQUIVALENT", "CONSISTENT", "INCONCLUSIVE", "DIFFERS", "DEFECTIVE", "NOT COMPARABLE", "MISSING")
 # Words that no other text of a view has, so that each part that is shown can be looked up.

@@ -13,7 +13,7 @@ from folders import FIXTURES, GOLDEN
 from rich.cells import cell_len
 
 from replication.report.cells import Report
-from replication.report.render.terminal.console import plain_text
+from replication.report.render.terminal.printing import plain_text
 from replication.report.render.terminal.short_names import NAMES
 from replication.settings.experiments import EXPERIMENTS
 

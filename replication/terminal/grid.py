@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
-from replication.report.render.terminal.fitting import cleaned, longest_part, padded, wrapped
+from replication.terminal.fitting import cleaned, longest_part, padded, wrapped
 
 # A word beyond this many cells does not widen its column.
 WIDEST_WORD = 40
@@ -51,7 +51,7 @@ def width_of(columns: Sequence[Column], rows: Sequence[GridRow], *, gap: int) ->
 
 def laid(columns: Sequence[Column], rows: Sequence[GridRow], *, width: int, gap: int = 2, most: int | None = None) -> Laid:
     """The grid in `width` cells, each place in at most `most` lines; the last columns are left out where there is no room for all."""
-    gap = gap if _fitting(columns, rows, width=width, gap=gap, first=0) == len(columns) else 1
+    gap = _gap(columns, rows, width=width, widest=gap)
     count = _fitting(columns, rows, width=width, gap=gap, first=0)
     shown = [row if len(row) == 1 else row[:count] for row in rows]
     lines = _block(columns[:count], shown, width=width, gap=gap, most=most)
@@ -60,7 +60,7 @@ def laid(columns: Sequence[Column], rows: Sequence[GridRow], *, width: int, gap:
 
 def laid_whole(columns: Sequence[Column], rows: Sequence[GridRow], *, width: int) -> tuple[Text, ...]:
     """The whole grid in `width` cells: columns for which there is no room follow in further blocks, each with the first column."""
-    gap = 2 if _fitting(columns, rows, width=width, gap=2, first=1) == len(columns) else 1
+    gap = _gap(columns, rows, width=width, widest=2)
     lines: list[Text] = []
     start = 1
     while start < len(columns) or not lines:
@@ -70,6 +70,14 @@ def laid_whole(columns: Sequence[Column], rows: Sequence[GridRow], *, width: int
         lines += [*([Text("")] if lines else []), *_block([columns[place] for place in places], block, width=width, gap=gap, most=None)]
         start = max(end, start + 1)
     return tuple(lines)
+
+
+def _gap(columns: Sequence[Column], rows: Sequence[GridRow], *, width: int, widest: int) -> int:
+    """Cells between columns: as many as wished, one where that saves breaking lines or leaving columns out."""
+    if width_of(columns, rows, gap=widest) <= width:
+        return widest
+    whole = _fitting(columns, rows, width=width, gap=widest, first=0) == len(columns)
+    return widest if whole and width_of(columns, rows, gap=1) > width else 1
 
 
 def _texts(columns: Sequence[Column], rows: Sequence[GridRow], place: int) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from replication.report.render.terminal.fitting import ELLIPSIS, cleaned, longest_part, shortened, width_for, wrapped
+from replication.terminal.fitting import ELLIPSIS, cleaned, longest_part, shortened, width_for, wrapped
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=30)
 PROSE = st.lists(WORDS, max_size=12).map(" ".join)
