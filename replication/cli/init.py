@@ -85,7 +85,8 @@ def _places(model: str, data: Mapping[str, Path], out: Path | None, artifacts: A
         source = pinned(source, read_pins(artifacts))
         job = plain_weights(source)
         if not artifacts.has(job):
-            raise EnvironmentProblem(f"--model {model}: is not in the store; run: replicate fetch --model {shlex.quote(model)}")
+            command = f"replicate fetch --model {shlex.quote(model)}"
+            raise EnvironmentProblem(f"--model {model}: no folder here, nor a model in the store; run: {command}")
         folder = artifacts.path(job)
     name = _slug(source.repository.rpartition("/")[2] if source else folder.resolve().name)
     return Places(folder, source, data, out or Path(f"{name}.toml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from folders import ROOT
 from hub_server import Hub, Repository, serving
+from own_input import own_input
 from tiny import save_backbone
 
 from replication.lock_files import read_fetched
@@ -66,6 +68,16 @@ def test_one_model_is_fetched_by_its_name(hub: Hub, tmp_path: Path) -> None:
     done = replicate(hub, tmp_path, "fetch", "--model", "owner/model")
     assert done.returncode == 0, done.stderr
     assert set(read_fetched(ArtifactStore(tmp_path / "store"))) == {f"model owner/model@{COMMIT}"}
+    # From there a profile is made, without a network.
+    data = own_input(tmp_path / "data")
+    asked = ("--model", "owner/model", "--pairs", str(data["pairs"]), "--text", str(data["text"]), "--out", "own.toml")
+    made = replicate(hub, tmp_path, "init", *asked)
+    assert made.returncode == 0, made.stderr
+    text = (tmp_path / "own.toml").read_text(encoding="utf-8")
+    assert f'source = {{ kind = "hub", repository = "owner/model", revision = "{COMMIT}" }}' in text and "shape" not in text
+    planned = replicate(hub, tmp_path, "plan", "table1", "--profile", "own.toml")
+    # Nothing of its tokenizer is changed, so that the model is not fetched again.
+    assert planned.returncode == 0 and re.search(r"reuse +backbone small", planned.stdout), planned.stderr
     for arguments, code in ((("--model", "model"), 2), (("table1", "--model", "owner/model"), 2), ((), 2), (("--model", "owner/none"), 7)):
         refused = replicate(hub, tmp_path, "fetch", *arguments)
         assert refused.returncode == code and "Traceback" not in refused.stderr, arguments

@@ -13,6 +13,7 @@ import pytest
 from command_line import replicate
 from folders import ROOT
 from own_input import own_input, raw_texts, write
+from tiny import edit_json
 
 from replication.settings.profile_files import load_profile
 
@@ -54,7 +55,8 @@ def test_a_hub_model_that_is_not_fetched_names_the_command_with_code_7(tmp_path:
     paths = files(tmp_path)
     done = replicate("init", "--model", "owner/model", *options(paths, "pairs", "text"), "--store", str(tmp_path / "store"), cwd=tmp_path)
     assert done.returncode == 7
-    assert done.stderr == "replicate: --model owner/model: is not in the store; run: replicate fetch --model owner/model\n"
+    expected = "--model owner/model: no folder here, nor a model in the store; run: replicate fetch --model owner/model"
+    assert done.stderr == f"replicate: {expected}\n"
 
 
 def test_a_profile_that_is_there_stays_without_force(tmp_path: Path) -> None:
@@ -122,6 +124,19 @@ def test_a_profile_of_a_real_llama_runs_and_without_a_benchmark_too(tmp_path: Pa
     ran = command(tmp_path, *asked, SARM_DATA=DATA)
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "tables" / "real" / "table1.md").is_file()
+
+
+@pytest.mark.slow
+def test_a_tokenizer_whose_eos_ends_no_turn_and_whose_pad_is_one_is_mended_by_the_profile(tmp_path: Path) -> None:
+    paths = own_input(tmp_path)
+    edit_json(paths["model"] / "tokenizer_config.json", eos_token="<|end_of_text|>", pad_token="<|eot_id|>")
+    done = command(tmp_path, "init", *options(paths, *PARTS), "--out", "mended.toml")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "mended.toml").read_text(encoding="utf-8")
+    assert text.count('tokenizer = { end_of_turn = "<|eot_id|>", pad_token = "[PAD]" }') == 2
+    short = ("--rows", "sarm-4b", "--workers", "1", "--set", "reward.max_steps=1", "--set", "sae.vectors=64")
+    ran = command(tmp_path, "table1", "--profile", "mended.toml", "--out", "tables", *short)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.slow

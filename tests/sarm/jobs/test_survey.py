@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from own_input import own_input, raw_pairs, write
 from tiny import edit_json
 
-from sarm.jobs.survey import answer
+from sarm.checkpoints.backbones import load_tokenizer
+from sarm.data.tokens import ConversationTokenizer
+from sarm.job import JobError
+from sarm.jobs.survey import answer, look_at_benchmark, look_at_pairs, look_at_text
 
 Found = dict[str, Any]
 
@@ -180,3 +186,31 @@ def test_files_that_hold_something_else_are_refused_in_one_line(
     found = look(whole, **{option: path})
     assert words in found["problem"] and path.name in found["problem"], found
     assert found["code"] == 2 and "\n" not in found["problem"], found
+
+
+TEXT = st.text(max_size=5)
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXT)
+JSON = st.recursive(LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)), max_leaves=6)
+KEYS = st.sampled_from(["role", "content", "from", "value", "name"])
+MESSAGE = st.dictionaries(KEYS, st.one_of(JSON, st.sampled_from(["user", "assistant"])))
+SIDE = st.one_of(JSON, st.lists(MESSAGE, max_size=3), TEXT)
+ROW = st.one_of(JSON, st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "id", "subset", "text", "domain"]), SIDE))
+
+
+@settings(max_examples=60)
+@given(rows=st.lists(ROW, max_size=3), option=st.sampled_from(["pairs", "text", "benchmark"]))
+def test_whatever_rows_hold_is_found_or_refused_in_one_line(
+    rows: list[Any], option: str, whole: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = write(tmp_path_factory.mktemp("hostile") / "rows.jsonl", rows)
+    look_at = {"pairs": look_at_pairs, "text": look_at_text}.get(option)
+    try:
+        found = look_at(path, opened(whole["model"])) if look_at else look_at_benchmark(path)
+        assert found
+    except JobError as problem:
+        assert "\n" not in str(problem) and problem.exit_code == 2 and "rows.jsonl" in str(problem)
+
+
+@cache
+def opened(folder: Path) -> ConversationTokenizer:
+    return ConversationTokenizer(load_tokenizer(folder))
