@@ -63,7 +63,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "doctor options row_files",
         "demo item_diff running slurm",
         "explore fetch files judgement",
-        "init store",
+        "init report_page store",
         "app",
         "__main__",
     ),
@@ -78,7 +78,8 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     ),
     "replication.report.render": (
         "pictures sections view",
-        "explorer page tables terminal",
+        "explorer parts tables terminal",
+        "page",
     ),
 }
 # What the tower that decides may take from `sarm`: whole rooms without torch, and the shape of comparison data.

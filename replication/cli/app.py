@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from replication.cli import demo, explore, fetch, files, init, judgement, store
+from replication.cli import demo, explore, fetch, files, init, judgement, report_page, store
 from replication.cli.options.declared import DEFAULT_STORE
 from replication.cli.options.groups import grouped
 from replication.cli.running import experiments, runs
@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _room in (experiments, runs, store, files, fetch, init, demo, judgement, explore):
+for _room in (experiments, runs, store, files, fetch, init, demo, judgement, explore, report_page):
     for _name, _command in _room.COMMANDS.items():
         app.command(_name)(grouped(_command))
 app.add_typer(store.store_app, name="store")

@@ -1,4 +1,4 @@
-"""Commands that judge: diff, claims, leaderboard, report.
+"""Commands that judge: diff, claims, leaderboard.
 
 Exit codes of `diff`: 0 no verdict of --fail-on; 5 something is missing, 3 something differs, 4 something is inconclusive, in this order and
 only if --fail-on names it (with --items 5 for an item that one file lacks, 3 for an outcome that differs); before any verdict 2 for what
@@ -19,8 +19,6 @@ import typer
 from replication.cli.item_diff import compare_items
 from replication.cli.options.declared import (
     DEFAULT_STORE,
-    MISSING_RESULTS,
-    RENDERED,
     ExperimentArgument,
     ExperimentOptions,
     JsonOption,
@@ -32,7 +30,6 @@ from replication.recipes.requested import Chosen, experiments_named, settings_fo
 from replication.usage_problems import UsageProblems, nearest
 from sarm.job import IntegrityProblem
 from sarm.store.artifacts import ArtifactStore
-from sarm.store.whole_files import write_whole
 
 if TYPE_CHECKING:
     from replication.recipes.setting import Setting
@@ -134,7 +131,7 @@ def claims(
     from replication.report.claims.published import published_claims  # noqa: PLC0415 - statistics are not needed by --help
 
     published = published_claims()
-    own, missing = _own_results(profile=profile, seeds=seeds, store=store)
+    own, missing = own_results(profile=profile, seeds=seeds, store=store)
     if as_json:
         content = {
             "published": [one.model_dump() for one in published],
@@ -148,7 +145,7 @@ def claims(
         typer.echo(line, err=True)
 
 
-def _own_results(*, profile: str, seeds: str, store: Path) -> tuple[dict[str, tuple[ClaimResult, ...]], list[str]]:
+def own_results(*, profile: str, seeds: str, store: Path) -> tuple[dict[str, tuple[ClaimResult, ...]], list[str]]:
     """For each claim one result a protocol that the store has, and across them; and what is lacking for protocol `paper`."""
     from replication.recipes.jobs_needed import recipe  # noqa: PLC0415 - as above
     from replication.report.claims.definitions import load_claims  # noqa: PLC0415 - as above
@@ -216,24 +213,4 @@ def leaderboard(
     typer.echo(json.dumps([one.model_dump() for one in places], indent=2) if as_json else ranking_text(places).rstrip())
 
 
-def report(
-    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
-    rendered: Annotated[Path, typer.Option("--rendered", help="Folder of rendered tables.")] = RENDERED,
-    store: StoreOption = DEFAULT_STORE,
-) -> None:
-    """All rendered tables, the claims, the explored latents and the audit's findings in one page. Exit code 5 when nothing was rendered."""
-    from replication.report.render.explorer.embedded import explorer_of  # noqa: PLC0415 - as above
-    from replication.report.render.page import page  # noqa: PLC0415 - as above
-    from replication.report.verdicts.diff import load_results  # noqa: PLC0415 - rendering is not needed by --help
-
-    files = sorted(path for path in rendered.glob("*/*.json") if not path.name.endswith(".results.json"))
-    if not files:
-        typer.echo(f"replicate: nothing was rendered in {rendered}; run: replicate table1", err=True)
-        raise typer.Exit(MISSING_RESULTS)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    reports = [load_results(path) for path in files]
-    write_whole(out, page(reports, extra=[explorer_of(ArtifactStore(store), reports)]))
-    typer.echo(f"{len(files)} reports in {out}", err=True)
-
-
-COMMANDS: Mapping[str, Callable[..., None]] = {"diff": diff, "claims": claims, "leaderboard": leaderboard, "report": report}
+COMMANDS: Mapping[str, Callable[..., None]] = {"diff": diff, "claims": claims, "leaderboard": leaderboard}

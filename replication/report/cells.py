@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -60,6 +61,7 @@ class Table(Frozen):
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    rules: Mapping[str, str] = Field(default={}, description="Column -> how its cells are judged, in words; empty where none is.")
 
 
 class Listing(Frozen):
@@ -87,6 +89,7 @@ class Provenance(Frozen):
     key: str
     label: str
     seconds: float
+    gpus: int = Field(default=0, description="GPUs that it was made with, for all of its seconds.")
     code: str = Field(description="Commit, with `+dirty` when the tree had changes.")
 
 
@@ -135,4 +138,5 @@ class Report(Frozen):
     provenance: tuple[Provenance, ...] = ()
     inputs: tuple[Input, ...] = Field(default=(), description="Models and data; two reports of other data are never compared.")
     notes: tuple[str, ...] = ()
+    command: str = Field(default="", description="What makes this report, or takes it from the store; empty where no command does.")
     planted: tuple[PlantedNumber, ...] = Field(default=(), description="How far planted truth was found; empty for real data.")

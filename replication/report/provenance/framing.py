@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 
 from replication.recipes.jobs import scoring_choices
@@ -40,8 +42,26 @@ def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = ()
         deviations=tuple(f"{one.text} ({one.where})" for one in _deviations(setting)),
         provenance=_provenance(recipe, store),
         inputs=inputs_of(recipe, store),
+        command=command_of(setting),
         notes=_conditions(recipe) or tuple(f"Instead of protocol {setting.protocol.name}: {line}" for line in replaced),
     )
+
+
+def command_of(setting: Setting) -> str:
+    """The command of a setting, as a shell takes it; what the defaults of the command line are is left out."""
+    kind, _, part = setting.experiment.name.partition("-")
+    named = {"ablation": ["ablation", "--name", part], "sweep": ["sweep", "--axis", part]}.get(kind, [setting.experiment.name])
+    given = [("--profile", setting.profile.name, "mini"), ("--protocol", setting.protocol.name, "paper"), ("--rows", setting.rows, "")]
+    given += [("--seeds", ",".join(map(str, setting.seeds)), "0"), ("--from", setting.source, "train")]
+    options = [one for name, value, default in given if value != default for one in (name, value)]
+    for section, values in setting.overrides.items():
+        options += [one for name, value in values.items() for one in ("--set", f"{section}.{name}={_typed(value)}")]
+    return shlex.join(["replicate", *named, *options])
+
+
+def _typed(value: object) -> str:
+    """A value as `--set` reads it: TOML where that is more than text."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _deviations(setting: Setting) -> tuple[Deviation, ...]:
@@ -69,4 +89,5 @@ def _provenance(recipe: Recipe, store: ArtifactStore) -> tuple[Provenance, ...]:
 def _origin(job: Job, store: ArtifactStore) -> Provenance:
     manifest = store.manifest(job)
     code = manifest.code.commit + ("+dirty" if manifest.code.dirty else "")
-    return Provenance(kind=job.kind, key=job.short_key, label=job.label, seconds=manifest.seconds, code=code)
+    gpus = int(manifest.resources.get("gpus", 0))
+    return Provenance(kind=job.kind, key=job.short_key, label=job.label, seconds=manifest.seconds, gpus=gpus, code=code)

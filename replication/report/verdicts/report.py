@@ -9,8 +9,8 @@ from replication.report.audit.consistency import defective_cells
 from replication.report.cells import Cell, Report, Row, Table, Verdict
 from replication.report.published import PublishedTable, load_published, published_names
 from replication.report.statistics import benjamini_hochberg
-from replication.report.verdicts.cell import Judgement, VerdictError, verdict
-from replication.report.verdicts.rules import VerdictRules, load_rules
+from replication.report.verdicts.cell import Judgement, Regime, VerdictError, verdict
+from replication.report.verdicts.rules import VerdictRules, load_rules, rule_in_words
 
 __all__ = ["IDENTITY", "Judgement", "VerdictError", "adjusted", "verdict", "with_verdicts"]
 IDENTITY = "Identity of the weights with the published ones is claimed, not proven: no checksum of the published weights is known."
@@ -33,7 +33,7 @@ def with_verdicts(report: Report, *, reference: str = "", folder: Path | None = 
         for row in table.rows:
             judged.update(_row(report, table, row, published=published, defects=defects, rules=rules))
     judged = adjusted(judged, rules=rules)
-    tables = tuple(_rewritten(table, judged) for table in report.tables)
+    tables = tuple(_rewritten(table, judged, report.regime, rules) for table in report.tables)
     notes = report.notes
     if report.regime == "evaluation" and report.comparable and IDENTITY not in notes:
         notes = (*notes, IDENTITY)
@@ -138,7 +138,9 @@ def adjusted(judged: Judged, *, rules: VerdictRules) -> Judged:
     return result
 
 
-def _rewritten(table: Table, judged: Judged) -> Table:
+def _rewritten(table: Table, judged: Judged, regime: Regime, rules: VerdictRules) -> Table:
+    judgeable = {cell.column for row in table.rows for cell in row.cells if cell.published is not None and cell.ours is not None}
+    told = {column: rule_in_words(rules, column, regime) for column in table.columns if column in judgeable and column in rules.margin}
     rows = []
     for row in table.rows:
         cells = []
@@ -146,4 +148,4 @@ def _rewritten(table: Table, judged: Judged) -> Table:
             found = judged[table.name, row.name, cell.column]
             cells.append(cell.model_copy(update={"verdict": found.verdict, "reason": found.reason}))
         rows.append(row.model_copy(update={"cells": tuple(cells)}))
-    return table.model_copy(update={"rows": tuple(rows)})
+    return table.model_copy(update={"rows": tuple(rows), "rules": told})

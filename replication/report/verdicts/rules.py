@@ -38,3 +38,18 @@ class VerdictRules(Frozen):
 def load_rules(folder: Path | None = None) -> VerdictRules:
     """The rule on file. Raises PublishedError with file and key, for example for a margin of zero."""
     return read_published((folder or published_folder()) / "margins.toml", VerdictRules)
+
+
+def rule_in_words(rules: VerdictRules, column: str, regime: Literal["retrained", "evaluation"]) -> str:
+    """How a cell of a column is judged, for a reader. Raises PublishedError where no margin is fixed for it."""
+    if regime == "evaluation":
+        if column == "Overall":
+            return "Same weights claimed: follows the row's subsets."
+        if column == "Ties":
+            return f"Same weights claimed: MATCH up to {rules.ties_budget:g} points apart."
+        return f"Same weights claimed: MATCH up to {rules.noise_budget_items:g} items apart."
+    return (
+        f"Retrained: EQUIVALENT within {rules.margin_of(column):g} points by two one-sided tests, DIFFERS where the difference excludes "
+        f"that margin, CONSISTENT inside the prediction interval of {rules.prediction_seeds} seeds or more; level {rules.alpha:g}, "
+        "Benjamini-Hochberg over the report."
+    )

@@ -193,11 +193,14 @@ def test_the_leaderboard_ranks_with_errors(tmp_path: Path) -> None:
 
 
 def test_a_report_is_one_page_of_all_tables(built: Path, tmp_path: Path) -> None:
-    done = replicate("report", "--out", str(tmp_path / "report.html"), "--rendered", str(built / "rendered"))
+    given = ("--out", str(tmp_path / "report.html"), "--rendered", str(built / "rendered"), "--store", str(built / "store"))
+    done = replicate("report", *given)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert done.returncode == 0 and "6 reports" in done.stderr
     assert all(f'id="{name}-mini-{protocol}"' in page for name in ("table1", "table2", "table3") for protocol in ("paper", "authors"))
-    assert 'id="claims"' in page and 'id="audit"' in page and page.count("<style>") == 1 and "src=" not in page
+    assert 'id="claims"' in page and 'id="audit"' in page
+    assert set(re.findall(r'src="([^:]+:[^;]+);', page)) == {"data:image/svg+xml"}, "the pictures that lie beside the tables"
+    assert "ours, mini, seeds 0, protocol paper" in page and (built / "rendered" / "claims.png").is_file()
 
 
 def test_tables_from_scores_alone(built: Path, tmp_path: Path) -> None:

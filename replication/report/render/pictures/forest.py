@@ -17,6 +17,7 @@ NAME = "claims"
 TITLE = "The claims: effects with their intervals, and where each begins to hold"
 # Marker and colour of an interval by what it rests on.
 LOOKS: Mapping[str, tuple[str, str]] = {"published": (VERMILLION, "D"), "ours": (BLUE, "o")}
+NAMED: Mapping[str, str] = {"published": "from published numbers", "ours": "from our own items"}
 LABEL = 46
 
 
@@ -34,7 +35,7 @@ def branches(published: Sequence[ClaimResult], own: Mapping[str, Sequence[ClaimR
     """Every effect, claim by claim: the published numbers' first, then ours under each protocol."""
     found = []
     for claim in published:
-        found += [Branch(claim.id, "published", "published numbers", claim.outcome, effect) for effect in claim.effects]
+        found += [Branch(claim.id, "published", "published", claim.outcome, effect) for effect in claim.effects]
         for one in own.get(claim.id, ()):
             found += [Branch(claim.id, "ours", f"ours, {one.protocol}", one.outcome, effect) for effect in one.effects]
     return found
@@ -53,7 +54,7 @@ def forest(published: Sequence[ClaimResult], own: Mapping[str, Sequence[ClaimRes
 
 
 def _label(one: Branch) -> str:
-    return plain(f"{one.claim}  {one.effect.label} ({one.source})", longest=120)
+    return plain(f"{one.claim} {one.effect.label} ({one.source})", longest=120)
 
 
 def _holds(effect: Effect) -> str:
@@ -97,8 +98,9 @@ def _figure(found: Sequence[Branch]) -> Figure:
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xlim(low, high)
     axes.set_xlabel("points")
-    legend_entry(axes, "from published numbers", color=VERMILLION, marker="D", linewidth=1.5)
-    legend_entry(axes, "from our own items", color=BLUE, marker="o", linewidth=1.5)
+    for basis, (colour, marker) in LOOKS.items():
+        if any(one.basis == basis for one in found):
+            legend_entry(axes, NAMED[basis], color=colour, marker=marker, linewidth=1.5)
     legend_entry(axes, "margin: the hatched side is where the claim holds", color=GREEN, linewidth=1.6)
     figure.legend(loc="outside lower center", ncols=3, labelcolor=INK)
     return figure

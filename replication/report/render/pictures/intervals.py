@@ -130,7 +130,7 @@ def _figure(names: Sequence[str], lines: Sequence[Line], *, title: str, total: i
         _panel(axes, lines, column)
         labels = ["\n".join(textwrap.wrap(plain(line.label, longest=2 * LABEL), LABEL)) for line in lines] if place == 0 else []
         axes.set_yticks(range(len(lines)), labels or [""] * len(lines))
-    _legend(figure)
+    _legend(figure, several=any(spot.seeds for line in lines for spot in line.ours.values()))
     return figure
 
 
@@ -150,10 +150,11 @@ def _panel(axes: Axes, lines: Sequence[Line], column: str) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _legend(figure: Figure) -> None:
+def _legend(figure: Figure, *, several: bool) -> None:
     axes = figure.axes[0]
     legend_entry(axes, "ours, mean and 95 % interval", color=BLUE, marker="o", linewidth=1.5)
-    legend_entry(axes, "ours, a seed", color=BLUE, marker="|", linestyle="")
+    if several:
+        legend_entry(axes, "ours, a seed", color=BLUE, marker="|", linestyle="")
     legend_entry(axes, "the paper's, with what digits and items allow", color=VERMILLION, marker="D", markerfacecolor="none", linewidth=1.5)
     legend_entry(axes, "chance, best of four", color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
     figure.legend(loc="outside lower center", ncols=4, labelcolor=INK, edgecolor=MUTED)

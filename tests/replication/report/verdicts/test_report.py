@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from swept_report import invented
 
 from replication.data_folders import published_folder
 from replication.report.cells import Cell, Measurement, Report, Row, Table
@@ -16,7 +17,7 @@ from replication.report.statistics import (
     compare_with_one_draw,
 )
 from replication.report.verdicts.report import IDENTITY, VerdictError, verdict, with_verdicts
-from replication.report.verdicts.rules import load_rules
+from replication.report.verdicts.rules import load_rules, rule_in_words
 
 COLUMNS = ("Overall", "Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 RULES = load_rules()
@@ -235,3 +236,22 @@ def test_many_comparisons_weaken_a_single_difference() -> None:
     together = with_verdicts(report_of(rows, table="table3"))
     cell = next(row for row in together.tables[0].rows if row.name == "k-48").cells[-1]
     assert cell.verdict == "INCONCLUSIVE" and "adjusted p" in cell.reason
+
+
+@pytest.mark.parametrize(
+    ("column", "regime", "told"),
+    [
+        ("Math", "retrained", "within 5 points by two one-sided tests"),
+        ("Math", "evaluation", "MATCH up to 2 items apart"),
+        ("Ties", "evaluation", "MATCH up to 0.5 points apart"),
+        ("Overall", "evaluation", "follows the row's subsets"),
+    ],
+)
+def test_a_rule_is_told_in_words_with_its_numbers(column: str, regime: Any, told: str) -> None:
+    assert told in rule_in_words(load_rules(), column, regime)
+
+
+def test_a_report_says_for_each_judged_column_how_it_is_judged() -> None:
+    (table,) = with_verdicts(invented("table2", rows=2)).tables
+    assert set(table.rules) == set(table.columns) and "within 1.5 points" in table.rules["Overall"]
+    assert with_verdicts(invented("table2", seeds=())).tables[0].rules == {}
