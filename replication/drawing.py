@@ -107,7 +107,9 @@ def told(svg: str, *, title: str, description: str) -> str:
         f'<title id="title">{escape(plain(title))}</title>\n<desc id="description">{escape(plain(description))}</desc>\n'
         f"<style>@media screen and (prefers-color-scheme: dark){{{rules}}}</style>\n"
     )
-    marked = re.sub(r"<svg ", '<svg role="img" aria-labelledby="title description" ', svg, count=1)
+    # A hundredth of a point is less than anybody sees, and a third of the file. Digits of texts are left as they are.
+    short = re.sub(r"<[^!?>][^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
+    marked = re.sub(r"<svg ", '<svg role="img" aria-labelledby="title description" ', short, count=1)
     begins = marked.index(">", marked.index("<svg ")) + 1
     return (marked[:begins] + "\n" + head + marked[begins:]).replace("'DejaVu Sans'", FONTS)
 

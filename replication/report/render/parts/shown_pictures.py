@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,8 @@ from replication.report.render.sections import Section, filled
 SVG = "{http://www.w3.org/2000/svg}"
 # A larger file is left beside the tables: the page must stay one that can be sent.
 LARGEST = 600_000
+# Of all pictures in the page together, as they stand in it.
+MOST_CHARACTERS = 1_200_000
 
 
 class Shown(Frozen):
@@ -45,14 +48,24 @@ def shown(file: Path, *, title: str = "") -> Shown | None:
         return None
     found = root.findtext(f"{SVG}title") or title or file.stem
     says = root.findtext(f"{SVG}desc") or f"{found}; its numbers stand in the tables."
+    # The page says these words itself.
+    content = re.sub(rb'<desc id="description">.*?</desc>', b"", content, count=1, flags=re.DOTALL)
     return Shown(name=file.name, title=found, says=says, source=f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}")
 
 
 def pictures(reports: Sequence[Report], found: Mapping[str, Sequence[Shown]]) -> Section:
-    """The pictures of each report (by its address), and a line where there are none."""
-    groups = [
-        Group(address=f"pictures-{address(one)}", title=titled(one), pictures=tuple(found.get(address(one), ()))) for one in reports
-    ]
-    without = [group.title for group in groups if not group.pictures]
-    html = filled("pictures", groups=[group for group in groups if group.pictures], without=without)
+    """The pictures of each report (by its address), as far as the page has room; what is not there is said."""
+    groups, without, room = [], [], MOST_CHARACTERS
+    left: list[str] = []
+    for one in reports:
+        every, kept = found.get(address(one), ()), []
+        for picture in every:
+            if len(picture.source) > room:
+                left.append(f"{picture.name} of {titled(one)}")
+                continue
+            room -= len(picture.source)
+            kept.append(picture)
+        groups += [Group(address=f"pictures-{address(one)}", title=titled(one), pictures=tuple(kept))] if kept else []
+        without += [] if every else [titled(one)]
+    html = filled("pictures", groups=groups, without=without, left=left)
     return Section(anchor="pictures", title="Pictures", html=html)

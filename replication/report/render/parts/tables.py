@@ -21,21 +21,18 @@ LONG_LISTING = 12
 
 
 class Fact(Frozen):
-    """A line of an opened cell; `code` is shown as such."""
+    """A line of an opened cell."""
 
     name: str
     text: str
-    code: bool = False
 
 
 class Place(Frozen):
-    """A cell in the page: its texts, what it is sorted by, and what it opens to (nothing where it is only quoted)."""
+    """A cell in the page: its texts, what it is sorted by, and whether it opens (not where it is only quoted)."""
 
-    id: str
-    column: str
     view: CellView
     sort: str
-    facts: tuple[Fact, ...] = ()
+    opens: bool
 
 
 class Line(Frozen):
@@ -45,13 +42,21 @@ class Line(Frozen):
     places: tuple[Place, ...]
 
 
+class Facts(Frozen):
+    """What the cells of a table open to, each text once: a cell is a list of places in `texts`, name and text by turns."""
+
+    texts: tuple[str, ...]
+    cells: tuple[tuple[int, ...], ...]
+
+
 class Block(Frozen):
-    """A table in the page."""
+    """A table in the page; `facts` has an entry for each cell that opens, row by row."""
 
     address: str
     view: TableView
     lines: tuple[Line, ...]
     counts: str
+    facts: Facts
 
 
 class Part(Frozen):
@@ -77,22 +82,29 @@ def _part(report: Report) -> Part:
 
 
 def _block(report: Report, table: Table, view: TableView) -> Block:
-    where = f"{address(report)}-{table.name}"
-    lines = []
-    for number, (row, shown) in enumerate(zip(table.rows, view.rows, strict=True)):
-        places = [
-            _place(report, table, row, both, f"{where}-{number}-{column}")
-            for column, both in enumerate(zip(cells_of(row, table.columns), shown.cells, strict=True))
-        ]
-        lines.append(Line(view=shown, places=tuple(places)))
-    return Block(address=where, view=view, lines=tuple(lines), counts=counted([cell.verdict for row in table.rows for cell in row.cells]))
+    lines, opened = [], []
+    for row, shown in zip(table.rows, view.rows, strict=True):
+        cells = cells_of(row, table.columns)
+        lines.append(Line(view=shown, places=tuple(_place(cell, one) for cell, one in zip(cells, shown.cells, strict=True))))
+        opened += [tuple(facts_of(report, table, row, cell)) for cell in cells if cell.verdict != "PUBLISHED ONLY"]
+    return Block(
+        address=f"{address(report)}-{table.name}", view=view, lines=tuple(lines), facts=_each_once(opened),
+        counts=counted([cell.verdict for row in table.rows for cell in row.cells]),
+    )  # fmt: skip
 
 
-def _place(report: Report, table: Table, row: Row, shown: tuple[Cell, CellView], name: str) -> Place:
-    cell, view = shown
-    value = f"{cell.ours.value:.10g}" if cell.ours is not None else cell.published or ""
-    facts = () if cell.verdict == "PUBLISHED ONLY" else tuple(facts_of(report, table, row, cell))
-    return Place(id=name, column=cell.column, view=view, sort=value, facts=facts)
+def _place(cell: Cell, view: CellView) -> Place:
+    value = f"{cell.ours.value:.6g}" if cell.ours is not None else cell.published or ""
+    return Place(view=view, sort=value, opens=cell.verdict != "PUBLISHED ONLY")
+
+
+def _each_once(opened: Sequence[Sequence[Fact]]) -> Facts:
+    """Rules, reasons, commands and artifacts are those of many cells: a page of the paper's size holds them once."""
+    texts: dict[str, int] = {}
+    cells = tuple(
+        tuple(texts.setdefault(text, len(texts)) for fact in facts for text in (fact.name, fact.text)) for facts in opened
+    )  # fmt: skip
+    return Facts(texts=tuple(texts), cells=cells)
 
 
 def facts_of(report: Report, table: Table, row: Row, cell: Cell) -> Iterator[Fact]:
@@ -109,7 +121,7 @@ def facts_of(report: Report, table: Table, row: Row, cell: Cell) -> Iterator[Fac
     if cell.column in table.rules:
         yield Fact(name="rule", text=table.rules[cell.column])
     if report.command:
-        yield Fact(name="command", text=command_of(report, row), code=True)
+        yield Fact(name="command", text=command_of(report, row))
 
 
 def _measured(table: Table, cell: Cell) -> Iterator[Fact]:
@@ -126,7 +138,7 @@ def _measured(table: Table, cell: Cell) -> Iterator[Fact]:
         yield Fact(name="95 % interval", text=f"{over_seeds.low:.{digits}f} to {over_seeds.high:.{digits}f}, of the mean over seeds")
         yield Fact(name="seeds", text=", ".join(f"{one:.{digits}f}" for one in ours.per_seed))
     for artifact in ours.artifacts:
-        yield Fact(name="artifact", text=artifact, code=True)
+        yield Fact(name="artifact", text=artifact)
 
 
 def command_of(report: Report, row: Row) -> str:

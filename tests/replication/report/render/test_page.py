@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ from replication.report.render.page import page
 from replication.report.render.parts.addresses import address
 from replication.report.render.parts.front import LETTERS
 from replication.report.render.parts.records import distinct
-from replication.report.render.parts.shown_pictures import shown
+from replication.report.render.parts.shown_pictures import MOST_CHARACTERS, Shown, shown
 from replication.report.render.parts.tables import command_of, facts_of
 from replication.report.render.pictures.drawn import draw
 from replication.report.render.sections import Section
@@ -50,7 +51,7 @@ class Checker(HTMLParser):
         self.targets += [str(facts[name]).removeprefix("#") for name in ("href", "popovertarget") if facts.get(name)]
         self.sources += [str(facts["src"])] if "src" in facts else []
         self.handlers += [name for name in facts if name.startswith("on")]
-        self.scripts += tag == "script"
+        self.scripts += tag == "script" and "type" not in facts
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -112,8 +113,11 @@ def test_a_cell_opens_to_what_is_known_of_it() -> None:
     assert told["rule"] == "a margin of 5 points" and told["command"] == f"{report.command} --rows {row.name}"
     assert told["95 % interval"].endswith("of the mean over seeds") and len(told["seeds"].split(", ")) == 3
     text = page([report])
-    assert text.count("popover id=") == 3 * 7 and "95 % interval</dt>" in text
-    assert "popover" not in page([invented("table1", seeds=())]).partition("<main>")[2].partition("<script>")[0], "quoted cells have none"
+    assert text.count('<button class="open"') == 3 * 7 and '<button class="open"' not in page([invented("table1", seeds=())])
+    held = json.loads(text.partition('class="facts">')[2].partition("</script>")[0])
+    cell = [held["texts"][place] for place in held["cells"][3]]
+    assert list(zip(cell[::2], cell[1::2], strict=True)) == facts and len(held["cells"]) == 3 * 7
+    assert len(set(held["texts"])) == len(held["texts"]), "each text once"
 
 
 @pytest.mark.parametrize("experiment", ["ablation-random", "sweep-k"])
@@ -157,6 +161,12 @@ def test_pictures_come_into_the_page_as_images_with_their_words(tmp_path: Path) 
     text = page([report], drawn={address(report): [picture]}, forest=picture)
     assert Checker(text).sources == [picture.source] * 2 and picture.source.startswith("data:image/svg+xml;base64,")
     assert "No picture lies beside" not in text
+
+
+def test_pictures_for_which_the_page_has_no_room_are_named() -> None:
+    large = Shown(name="figure3-seed2.svg", title="t", says="s", source="data:" + "x" * (MOST_CHARACTERS - 100))
+    text = page([full()], drawn={address(full()): [large, large.model_copy(update={"name": "b.svg"})]})
+    assert text.count('src="data:') == 1 and "Beside the tables alone" in text and "b.svg of" in text
 
 
 TOO_LARGE = f"<svg xmlns='http://www.w3.org/2000/svg'>{' ' * 700_000}</svg>"

@@ -84,7 +84,7 @@ def test_a_cell_opens_and_closes_by_the_keyboard(opened: Browser) -> None:
     assert all(word in card.text for word in ("95 % interval", "artifact", "score_benchmark/", "replicate table1", "items"))
     opened.screenshot("report-cell")
     opened.press(Keys.ESCAPE)
-    assert not card.is_displayed() and opened.run("return document.activeElement.className") == "open"
+    assert not card.is_displayed() and opened.run("return document.activeElement.className") == "open", "the focus is back at the cell"
 
 
 @pytest.mark.parametrize(("width", "scheme", "kind"), [(1300, "light", "screen"), (1300, "dark", "screen"), (400, "light", "screen"),
