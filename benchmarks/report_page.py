@@ -116,10 +116,9 @@ def words(draw: random.Random, signs: int) -> str:
     return found[:signs]
 
 
-def explored(latents: int) -> Exploration:
-    """RewardBench 2 as an exploration of a model with so many latents would have it."""
-    draw, numbers = random.Random(0), np.random.default_rng(0)
-    items = [
+def benchmark_items(draw: random.Random) -> list[Preference]:
+    """As many items and replies as RewardBench 2 has, of texts of a usual length."""
+    return [
         Preference(
             id=str(place), subset=subset, prompt=(Message(role="user", content=words(draw, 400)),), chosen=(words(draw, 1500),),
             rejected=tuple(words(draw, 1500) for _ in range(replies - 1)),
@@ -127,6 +126,12 @@ def explored(latents: int) -> Exploration:
         for subset, (count, replies) in ITEMS.items()
         for place in range(count)
     ]  # fmt: skip
+
+
+def explored(latents: int) -> Exploration:
+    """RewardBench 2 as an exploration of a model with so many latents would have it."""
+    draw, numbers = random.Random(0), np.random.default_rng(0)
+    items = benchmark_items(draw)
     rows, active = sum(1 + len(one.rejected) for one in items), min(ACTIVE, latents)
     head = numbers.normal(0, 0.01, latents).astype(np.float32)
     # Some latents fire nearly everywhere and most hardly ever, as in dictionaries that were trained.
@@ -176,13 +181,17 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
-    """Draw, make the page by turns, and print what both took and weigh."""
+    """Draw, make the page, and print what both took and weigh."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--latents", type=int, default=65_536, help="0: no explorer in the page")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="leave page and pictures in this folder")
-    options = parser.parse_args(arguments)
+    return measured(parser.parse_args(arguments))
+
+
+def measured(options: argparse.Namespace) -> dict[str, float]:
+    """What was printed: seconds of the processor, and megabytes."""
     reports = [Inventor(one, options.seeds).report() for one in EXPERIMENTS.values()]
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)

@@ -44,3 +44,10 @@ def test_disagreeing_losses_are_refused() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300, cwd=ROOT)
     assert "losses of ours differ from the dense loop's by 0.0e+00 at first and 4.0e-02 later" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_report_page_is_weighed_and_the_same_each_time() -> None:
+    told = run("report_page.py", "--seeds", "1", "--latents", "300", "--rounds", "2")
+    weighed = {line[:20].strip(): float(line[20:]) for line in told.splitlines()}
+    assert weighed["reports"] == 7 and 0.5 < weighed["page, MB"] < 5 and 0 < weighed["of it explorer, MB"] < weighed["page, MB"]
