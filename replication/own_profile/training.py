@@ -43,6 +43,9 @@ def sizes(found: Findings, shape: Shape, *, batch_tokens: int) -> Sized:
         values["reward"]["dtype"] = values["scoring"]["dtype"] = "float32"
         why |= dict.fromkeys(("sae.backbone_dtype", "sae.dtype", "reward.dtype", "scoring.dtype"), reason)
     values["contexts"] = {"max_length": min(1024, positions or 1024), "batch_tokens": batch_tokens}
+    if found.benchmark is None or found.benchmark.name != "rmbench":
+        values["contexts"]["texts"] = "evaluation"
+        why["contexts.texts"] = "RM-Bench, in whose replies latents are looked for otherwise, is not there"
     if shape.hidden_size < PAPER_WIDTH:
         values["sparse"] = {"per_side": max(1, round(PAPER_PER_SIDE * shape.hidden_size / PAPER_WIDTH))}
         why["sparse.per_side"] = f"128 of {PAPER_WIDTH} numbers in the paper, the same share of {shape.hidden_size}"

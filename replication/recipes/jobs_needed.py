@@ -34,7 +34,7 @@ from replication.settings.experiments import Row
 from replication.settings.judges import judges_matching
 from replication.settings.profiles import Backbone, BenchmarkName, HubSource, Profile, unpinned_of
 from replication.usage_problems import UsageProblems, nearest
-from sarm.config.latents import SteeringConfig
+from sarm.config.latents import ContextConfig, SteeringConfig
 from sarm.config.train import RewardTrainingConfig
 from sarm.job import Job
 
@@ -175,8 +175,17 @@ def _training(setting: Setting, row: Row, seed: int, data: Mapping[BenchmarkName
     if setting.experiment.product == "steering":
         return _steered(setting, trained, data)
     if setting.experiment.product == "features":
-        return replace(trained, contexts=contexts_job(setting, row, seed, model=model, data=data))
+        return _with_contexts(setting, trained, model, data)
     return trained
+
+
+def _with_contexts(setting: Setting, training: Training, model: Job, data: Mapping[BenchmarkName, Job]) -> Training:
+    """With the contexts of the latents, or with the reason why there are none."""
+    texts = setting.values("contexts").get("texts", ContextConfig.model_fields["texts"].default)
+    if texts in ("rewardbench2", "rmbench") and texts not in data:
+        lacking = f"profile {setting.profile.name} has no benchmark {texts}, in which contexts are looked for"
+        return replace(training, missing=f"{lacking}; set contexts.texts = 'evaluation'")
+    return replace(training, contexts=contexts_job(setting, training.row, training.seed, model=model, data=data))
 
 
 def _epochs(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replication.own_profile.findings import Findings
+from replication.own_profile.findings import BenchmarkFacts, Findings
 from replication.own_profile.training import resources, sizes
 from replication.settings.profiles import Shape
 from replication.usage_problems import UsageProblems
@@ -65,4 +65,8 @@ def test_lengths_and_directions_follow_the_model() -> None:
     assert short.values["sparse"] == {"per_side": 11} and "512 positions" in short.why["reward.max_length"]
     long = sizes(findings(positions=0), LARGE, batch_tokens=1024)
     assert "max_length" not in long.values["reward"] and "sparse" not in long.values
+    assert short.values["contexts"]["texts"] == "evaluation"
+    items = {"name": "rmbench", "items": 4, "subsets": {"chat": 4}, "completions": 24}
+    with_items = findings().model_copy(update={"benchmark": BenchmarkFacts.model_validate(items)})
+    assert "texts" not in sizes(with_items, SMALL, batch_tokens=1024).values["contexts"]
     assert all(name.partition(".")[2] in long.values[name.partition(".")[0]] for name in long.why)

@@ -224,3 +224,16 @@ def test_states_in_the_host_are_for_training_alone(mini: Setting) -> None:
     overrides = parse_overrides(["resources.offload=optimizer", "resources.zero_stage=2"])
     jobs = topological_order(recipe(replace(mini, overrides=overrides)).jobs)
     assert {job.kind for job in jobs if job.resources.offload == "optimizer"} == {"train_sae", "train_reward"}
+
+
+@pytest.mark.parametrize("name", ["features", "figure3", "table1", "related"])
+def test_an_experiment_of_a_profile_without_its_benchmark_says_so(name: str, mini: Setting) -> None:
+    held_out = {"evaluation": mini.profile.benchmarks["evaluation"]}
+    bare = replace(mini, experiment=EXPERIMENTS[name], profile=mini.profile.model_copy(update={"benchmarks": held_out}))
+    found = recipe(bare)
+    assert found.jobs
+    if name in ("features", "figure3"):
+        assert all("profile mini has no benchmark" in training.missing for training in found.trainings)
+    named = replace(bare, overrides={"contexts": {"texts": "evaluation"}})
+    if name == "features":
+        assert all(training.contexts is not None for training in recipe(named).trainings if not training.missing)
