@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "api demo jobs",
     ),
     "sarm.data": (
-        "chat_templates columns prefetch template_process turn_ends",
+        "chat_templates columns notebook prefetch template_process turn_ends",
         "preferences",
         "miniature sources splitters states tokens",
         "harness pairs row_files sentences",

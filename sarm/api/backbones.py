@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,11 +16,15 @@ from sarm.api.inputs import Turns, checked_conversations, checked_folder, checke
 from sarm.backbone.decoder import blocks_of, require_rows
 from sarm.backbone.harvest import Harvest
 from sarm.checkpoints.backbones import load_tokenizer, load_truncated_backbone
+from sarm.data import notebook
 from sarm.data.preferences import Conversation
 from sarm.data.sentences import TextSequence
 from sarm.data.tokens import ConversationTokenizer, EncodedConversation, EncodedText, encode_texts
 from sarm.data.turn_ends import IN_PYTHON
 from sarm.job import UsageProblem
+
+if TYPE_CHECKING:
+    import pandas
 
 Positions = Literal["all", "last"]
 # States of so many texts lie on the device together; then they move to the CPU.
@@ -41,6 +45,19 @@ class TokenStates:
     states: Tensor
     truncated: bool
 
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each token: `token_id`, `token`, and `norm`, the length of its state."""
+        return notebook.frame(self._columns())
+
+    def _repr_html_(self) -> str:
+        cut = "; longer than max_length" if self.truncated else ""
+        shape = " x ".join(map(str, self.states.shape))
+        return notebook.table(f"hidden states after block {self.layer}", self._columns(), note=f"states: {shape}{cut}")
+
+    def _columns(self) -> dict[str, Sequence[object]]:
+        norms = self.states.float().norm(dim=-1).tolist()
+        return {"token_id": self.token_ids, "token": self.tokens, "norm": norms}
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedBackbone:
@@ -49,6 +66,10 @@ class LoadedBackbone:
     folder: Path
     module: PreTrainedModel = field(repr=False)
     tokenizer: Any = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        found = {"kind": type(self.module).__name__, "blocks": self.layer, "hidden size": self.hidden_size}
+        return notebook.facts(f"language model {self.folder.name}", found)
 
     @property
     def layer(self) -> int:

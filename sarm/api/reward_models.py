@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,7 @@ from sarm.api.inputs import Turns, checked_conversations, checked_folder, checke
 from sarm.api.saes import LoadedSAE
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models import layouts
+from sarm.data import notebook
 from sarm.data.preferences import Conversation, Preference, ScoredPreference
 from sarm.data.tokens import EncodedConversation
 from sarm.job import UsageProblem
@@ -25,6 +26,9 @@ from sarm.sae.model import TopKSAE
 from sarm.scoring.completions import completions_of, encode_completions, regroup
 from sarm.scoring.conversations import ExplainedReward, NamedRows, conversation_rewards, explained_rewards, head_latents
 
+if TYPE_CHECKING:
+    import pandas
+
 
 @dataclass(frozen=True)
 class Rewards:
@@ -33,6 +37,16 @@ class Rewards:
     values: tuple[float, ...]
     tokens: tuple[int, ...]
     truncated: tuple[bool, ...]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each conversation: `reward`, `tokens`, `truncated`."""
+        return notebook.frame(self._columns())
+
+    def _repr_html_(self) -> str:
+        return notebook.table(f"{len(self.values)} rewards", self._columns())
+
+    def _columns(self) -> dict[str, tuple[float, ...] | tuple[int, ...] | tuple[bool, ...]]:
+        return {"reward": self.values, "tokens": self.tokens, "truncated": self.truncated}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +60,11 @@ class LoadedRewardModel:
     folder: Path
     module: RewardModel = field(repr=False)
     tokenizer: Any = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        inside = _sae_inside(self.module)
+        found = {"kind": type(self.module).__name__, "blocks": self.layer, "hidden size": self.backbone.hidden_size}
+        return notebook.facts(f"reward model {self.folder.name}", {**found, "latents": inside.n_latents if inside is not None else None})
 
     @property
     def layer(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sarm.api.inputs import checked_place
 from sarm.checkpoints.saes.layouts import read_sae
+from sarm.data import notebook
 from sarm.job import UsageProblem
 from sarm.sae.model import Encoding, TopKSAE
 from sarm.sae.sparse_encoder import SparseEncoder
@@ -27,6 +28,10 @@ class LoadedSAE:
     module: TopKSAE = field(repr=False)
     layer: int | None
     layout: str
+
+    def _repr_html_(self) -> str:
+        sizes = {"hidden size": self.hidden_size, "latents": self.n_latents, "k": self.k, "after block": self.layer}
+        return notebook.facts(f"SAE {self.path.name}", {"layout": self.layout, **sizes})
 
     @property
     def hidden_size(self) -> int:

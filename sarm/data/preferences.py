@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sarm.data import notebook
 from sarm.data.columns import beside, content_text, is_empty, texts_in, unsaid
 from sarm.job import UsageProblem
 from sarm.store.json_lines import LinesError, read_lines
+
+if TYPE_CHECKING:
+    import pandas
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -40,6 +44,13 @@ class Message(BaseModel):
     def _text(cls, value: object) -> object:
         return content_text(value)
 
+    def to_frame(self) -> pandas.DataFrame:
+        """One row."""
+        return notebook.frame(_turns([self]))
+
+    def _repr_html_(self) -> str:
+        return notebook.table(self.role, {"content": [self.content]})
+
 
 class Preference(BaseModel):
     """A prompt with better and worse completions.
@@ -57,6 +68,17 @@ class Preference(BaseModel):
     subset: str = Field(default="", description="Benchmark subset or domain, as published.")
     source: str = Field(default="", description="Where a training pair comes from.")
 
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each reply: `side` (chosen or rejected) and `reply`."""
+        return notebook.frame(self._replies())
+
+    def _repr_html_(self) -> str:
+        prompt = " / ".join(f"{turn.role}: {turn.content}" for turn in self.prompt)
+        return notebook.table(f"item {self.id} {self.subset or self.source}", self._replies(), note=prompt)
+
+    def _replies(self) -> dict[str, list[str]]:
+        return {"side": [*_sides(self.chosen, self.rejected)], "reply": [*self.chosen, *self.rejected]}
+
 
 class ScoredPreference(BaseModel):
     """Rewards of one item's completions, in the order of the item."""
@@ -69,6 +91,17 @@ class ScoredPreference(BaseModel):
     chosen_rewards: tuple[float, ...]
     rejected_rewards: tuple[float, ...]
     truncated: int = Field(default=0, ge=0, description="Completions of this item that were cut to max_length.")
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each reply: `side` (chosen or rejected) and `reward`."""
+        return notebook.frame(self._replies())
+
+    def _repr_html_(self) -> str:
+        return notebook.table(f"rewards of item {self.id} {self.subset or self.source}", self._replies())
+
+    def _replies(self) -> dict[str, Sequence[object]]:
+        sides = _sides(self.chosen_rewards, self.rejected_rewards)
+        return {"side": sides, "reward": [*self.chosen_rewards, *self.rejected_rewards]}
 
 
 class TextDocument(BaseModel):
@@ -98,6 +131,21 @@ class Conversation(BaseModel):
         if self.messages[-1].role != "assistant":
             raise ValueError("the last message must be the assistant's: a reward is given to a reply")
         return self
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each turn: `role` and `content`."""
+        return notebook.frame(_turns(self.messages))
+
+    def _repr_html_(self) -> str:
+        return notebook.table(f"conversation {self.id}".strip(), _turns(self.messages))
+
+
+def _turns(messages: Sequence[Message]) -> dict[str, list[str]]:
+    return {"role": [one.role for one in messages], "content": [one.content for one in messages]}
+
+
+def _sides(chosen: Sequence[object], rejected: Sequence[object]) -> list[str]:
+    return ["chosen"] * len(chosen) + ["rejected"] * len(rejected)
 
 
 def read_jsonl(path: Path, row_type: type[Row]) -> Iterator[Row]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from sarm.data import notebook
 from sarm.data.preferences import ScoredPreference
 from sarm.job import UsageProblem
+
+if TYPE_CHECKING:
+    import pandas
 
 OVERALL = "Overall"
 
@@ -34,6 +38,13 @@ class Metric(NamedTuple):
     standard_error: float | None
     ties: int
 
+    def to_frame(self) -> pandas.DataFrame:
+        """One row."""
+        return notebook.frame(notebook.by_field([self], self._fields))
+
+    def _repr_html_(self) -> str:
+        return notebook.table(self.name, notebook.by_field([self], self._fields))
+
 
 @dataclass(frozen=True)
 class BenchmarkScores:
@@ -43,6 +54,14 @@ class BenchmarkScores:
     missing: Mapping[str, str] = field(default_factory=dict)
     unknown: Mapping[str, int] = field(default_factory=dict)
     nan_items: int = 0
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each metric: `name`, `value` and `standard_error` as fractions of 1, `n`, `correct`, `ties`."""
+        return notebook.frame(notebook.by_field(list(self.metrics.values()), Metric._fields))
+
+    def _repr_html_(self) -> str:
+        absent = "; ".join(f"no {name}: {reason}" for name, reason in self.missing.items())
+        return notebook.table("benchmark scores", notebook.by_field(list(self.metrics.values()), Metric._fields), note=absent)
 
     def require(self, name: str) -> Metric:
         """The metric, or ScoringError with the reason why it is missing."""

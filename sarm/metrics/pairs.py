@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from sarm.data import notebook
 from sarm.data.preferences import ScoredPreference
 from sarm.metrics.credits import Credit, Metric, NanPolicy, ScoringError, counted_nan, credit_metric
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class PairwiseScores(NamedTuple):
@@ -15,6 +19,13 @@ class PairwiseScores(NamedTuple):
     overall: Metric
     by_source: dict[str, Metric]
     nan_items: int
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for all pairs and one for each source: the fields of `Metric`."""
+        return notebook.frame(notebook.by_field([self.overall, *self.by_source.values()], Metric._fields))
+
+    def _repr_html_(self) -> str:
+        return notebook.table("pairwise accuracy", notebook.by_field([self.overall, *self.by_source.values()], Metric._fields))
 
 
 def pairwise_scores(items: Sequence[ScoredPreference], *, nan: NanPolicy = "refuse") -> PairwiseScores:

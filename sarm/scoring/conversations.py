@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sarm.backbone.decoder import filler, require_rows
+from sarm.data import notebook
 from sarm.job import UsageProblem
 from sarm.reward.losses import attribution
 from sarm.reward.models import SARM, RewardModel
 from sarm.reward.sparse_model import SparseRewardModel
 from sarm.reward.sparse_rm import Activations
 from sarm.scoring.inference import RowBatch, score_rows
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class LatentContribution(NamedTuple):
@@ -26,6 +30,14 @@ class LatentContribution(NamedTuple):
     activation: float
     weight: float
     contribution: float
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row."""
+        return notebook.frame(notebook.by_field([self], self._fields))
+
+    def _repr_html_(self) -> str:
+        values = {"activation": self.activation, "weight": self.weight, "contribution": self.contribution}
+        return notebook.facts(f"latent {self.latent}", values)
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,14 @@ class ExplainedReward:
     latents: tuple[LatentContribution, ...]
     rest: float
     bias: float
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each latent that is listed; `rest` and `bias` stand in the object."""
+        return notebook.frame(notebook.by_field(self.latents, LatentContribution._fields))
+
+    def _repr_html_(self) -> str:
+        parts = f"latents listed {sum(one.contribution for one in self.latents):.5g}, rest {self.rest:.5g}, bias {self.bias:.5g}"
+        return notebook.table(f"reward {self.reward:.5g}", notebook.by_field(self.latents, LatentContribution._fields), note=parts)
 
 
 class NamedRows(NamedTuple):
