@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ from replication.cli.judgement import own_results
 from replication.cli.options.declared import DEFAULT_STORE, MISSING_RESULTS, RENDERED, StoreOption
 from replication.usage_problems import UsageProblems
 from sarm.store.artifacts import ArtifactStore
-from sarm.store.whole_files import write_whole
+from sarm.store.whole_files import whole_file, write_whole
 
 if TYPE_CHECKING:
     from replication.report.cells import Report
@@ -40,17 +41,31 @@ def report(
         raise typer.Exit(MISSING_RESULTS)
     reports = [load_results(path) for path in files]
     own = _own_claims(reports, store)
-    draw_claims(published_claims(), {name: [one for _, one in said] for name, said in own.items()}, rendered)
+    claims = {name: [one for _, one in said] for name, said in own.items()}
+    with TemporaryDirectory() as scratch:
+        drawn = draw_claims(published_claims(), claims, Path(scratch))
+        forest = shown(drawn[0]) if drawn else None
+        _leave(drawn, rendered)
     text = page(
         reports,
         extra=[explorer_of(ArtifactStore(store), reports)],
         drawn={address(one): _beside(path, one) for path, one in zip(files, reports, strict=True)},
-        forest=shown(rendered / "claims.svg"),
+        forest=forest,
         own=own,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, text)
     typer.echo(f"{len(files)} reports in {out}", err=True)
+
+
+def _leave(drawn: Sequence[Path], rendered: Path) -> None:
+    """The claims' picture beside the tables too, where that folder can be written; the page has it all the same."""
+    try:
+        for file in drawn:
+            with whole_file(rendered / file.name) as partial:
+                partial.write_bytes(file.read_bytes())
+    except OSError as error:
+        typer.echo(f"note: {drawn[0].name} is in the page alone, {rendered} cannot be written ({error.strerror or error})", err=True)
 
 
 def _beside(path: Path, found: Report) -> list[Shown]:
@@ -69,6 +84,7 @@ def _own_claims(reports: Sequence[Report], store: Path) -> Mapping[str, list[tup
     found: dict[str, list[tuple[str, ClaimResult]]] = {}
     runs = dict.fromkeys((one.profile, ",".join(map(str, one.seeds))) for one in reports if one.seeds and one.regime == "retrained")
     for profile, seeds in runs if store.is_dir() else ():
+        typer.echo(f"claims from the store: profile {profile}, seeds {seeds}", err=True)
         try:
             own, _ = own_results(profile=profile, seeds=seeds, store=store)
         except UsageProblems:

@@ -131,6 +131,19 @@ def test_an_unchanged_report_is_read_and_a_changed_one_made_anew(mini: Setting, 
     assert len(made) == 6
 
 
+def test_pictures_lie_beside_the_tables_and_are_drawn_again_only_where_they_are_gone(mini: Setting, tmp_path: Path) -> None:
+    run(mini, tmp_path, FakeLauncher())
+    where = folder(tmp_path / "rendered", mini)
+    drawn = {path: path.stat().st_mtime_ns for path in where.glob("table1-*") if path.suffix in (".svg", ".png")}
+    assert {path.name for path in drawn} >= {"table1-intervals.svg", "table1-intervals.png"}
+    run(mini, tmp_path, FakeLauncher())
+    assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
+    before = (where / "table1-intervals.svg").read_bytes()
+    (where / "table1-intervals.svg").unlink()
+    run(mini, tmp_path, FakeLauncher())
+    assert (where / "table1-intervals.svg").read_bytes() == before
+
+
 def test_a_report_with_gaps_is_made_anew_when_they_are_filled(mini: Setting, tmp_path: Path) -> None:
     assert not measured(run(mini, tmp_path, FakeLauncher(failing="train_reward")).reports[0])
     assert measured(run(mini, tmp_path, FakeLauncher()).reports[0])

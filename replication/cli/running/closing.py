@@ -32,7 +32,7 @@ def show(reports: Sequence[Report], *, full: bool) -> None:
 def files_and_next(outcome: Outcome, how: RunOptions, chosen: Chosen) -> list[str]:
     """Where the tables lie, and the command that a reader wants now."""
     tables = [path for path in outcome.files if path.suffix == ".md"]
-    lines = [f"tables: {', '.join(map(str, tables))} (and tex, html, json, csv)"] if tables else []
+    lines = [f"tables: {', '.join(map(str, tables))} (and tex, html, json, csv; pictures as svg and png)"] if tables else []
     return [*lines, *(f"next: {one}" for one in _next(outcome, how, chosen))]
 
 
@@ -49,9 +49,9 @@ def _next(outcome: Outcome, how: RunOptions, chosen: Chosen) -> list[str]:
     if how.launcher == "slurm" and outcome.started:
         return [f"{typed_command()}  (later: renders what is done)"]
     rendered = [] if how.out == RENDERED else ["--rendered", str(how.out)]
-    page = shlex.join(["replicate", "report", *rendered])
+    store = [] if how.store == DEFAULT_STORE else ["--store", str(how.store)]
+    page = shlex.join(["replicate", "report", *rendered, *store])
     if chosen.source != "train":
         return [f"{page}  (all tables in one page)"]
-    store = [] if how.store == DEFAULT_STORE else ["--store", str(how.store)]
     claims = shlex.join(["replicate", "claims", "--profile", chosen.profile, "--seeds", chosen.seeds, *store])
     return [f"{page}  (all tables in one page)", f"{claims}  (the paper's claims)"]

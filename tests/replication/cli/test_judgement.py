@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,16 @@ def test_a_report_is_one_page_of_all_tables(built: Path, tmp_path: Path) -> None
     assert 'id="claims"' in page and 'id="audit"' in page
     assert set(re.findall(r'src="([^:]+:[^;]+);', page)) == {"data:image/svg+xml"}, "the pictures that lie beside the tables"
     assert "ours, mini, seeds 0, protocol paper" in page and (built / "rendered" / "claims.png").is_file()
+
+
+def test_a_page_of_tables_in_a_folder_that_cannot_be_written(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built / "rendered", tmp_path / "rendered", ignore=shutil.ignore_patterns("claims.*"))
+    # Root writes into every folder, but over no folder.
+    (tmp_path / "rendered" / "claims.svg").mkdir()
+    done = replicate("report", "--out", str(tmp_path / "r.html"), "--rendered", str(tmp_path / "rendered"), "--store", "/none")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert done.returncode == 0 and "effects with their intervals" in page and "ours, mini" not in page, done.stderr
+    assert "claims.svg is in the page alone" in done.stderr
 
 
 def test_tables_from_scores_alone(built: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_run_prints_short_tables_what_it_found_where_it_is_and_what_comes_next
     assert "Not shown: " in text and "--full" in text.rpartition("All of it: ")[2]
     assert "Instead of protocol paper" not in text
     assert f"tables: {store / 'out' / 'mini' / 'table1.md'}" in done.stderr
-    assert f"next: replicate report --rendered {store / 'out'}  (all tables in one page)" in done.stderr
+    assert f"next: replicate report --rendered {store / 'out'} --store {store / 'store'}  (all tables in one page)" in done.stderr
     assert f"next: replicate claims --profile mini --seeds 0 --store {store / 'store'}" in done.stderr
 
 
