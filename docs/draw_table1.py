@@ -13,11 +13,13 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from replication.drawing import BLUE, GREEN, VERMILLION
+
 ROOT = Path(__file__).resolve().parent.parent
 CHANCE = 25.0  # one right answer of four; Ties, and Overall with it, is no best of four, so the line leaves them out
 COLUMNS = ("Overall", "Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
-# Colours of Okabe and Ito, told apart by colour-blind readers; the markers tell them apart in grey.
-STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#666666", "x"), ("#999999", "+"))
+# The markers tell them apart in grey.
+STYLES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), ("#666666", "x"), ("#999999", "+"))
 
 
 def drawn(results: dict[str, Any]) -> Figure:
