@@ -67,7 +67,18 @@
   async function inFolder() {
     const index = await loaded("index");
     const page = async (kind, place) => (await loaded(`${kind}-${Math.floor(place / index.chunk)}`))[place % index.chunk];
-    return { index, latent: (place) => page("latents", place), item: (place) => page("items", place) };
+    return { index, latent: (place) => withTexts(page, place), item: (place) => page("items", place) };
+  }
+
+  // A latent's page in a folder says where its texts stand, so that each text is on the disk once.
+  async function withTexts(page, place) {
+    const found = await page("latents", place);
+    const contexts = found.contexts.map(async (one) => {
+      const texts = await page("texts", one.item);
+      const side = (name) => [one[name][0], texts[name][one[name][0]], ...one[name].slice(2)];
+      return { ...one, prompt: texts.prompt, chosen: side("chosen"), rejected: side("rejected") };
+    });
+    return { ...found, contexts: await Promise.all(contexts) };
   }
 
   // ---- one explorer ------------------------------------------------------------------------------------------------------------
@@ -128,7 +139,15 @@
       const row = this.latentPlace.has(latent) ? this.index.latentRows[this.latentPlace.get(latent)] : null;
       const label = `latent ${latent}`;
       const link = row ? element("a", { href: this.href("latent", latent) }, label) : element("span", {}, label);
-      return element("span", { class: "named" }, link, row && row[4] ? [" ", foreign(row[4], "small")] : null);
+      return element("span", { class: "named" }, link, row && row[4] ? this.said(row[4]) : null);
+    }
+
+    // An explanation beside a number: three lines of it, whole on the latent's page.
+    said(text) {
+      const made = foreign(text, "small");
+      made.classList.add("said");
+      made.title = text;
+      return made;
     }
 
     // ---- lists -----------------------------------------------------------------------------------------------------------------
@@ -211,7 +230,7 @@
         ["fires in", 2, "share of completions"],
         ["mean contribution", 3, "by size; over all completions, where it does not fire 0"],
       ];
-      if (explained) columns.push(["score", 5, "1 to 5, of the explanation"], ["detection", 6, "balanced accuracy of the explanation"], ["explanation", 4, "by text"]);
+      if (explained) columns.push(["score", 5, "1 to 5, of the explanation"], ["detection", 6, "balanced accuracy of the explanation"]);
       const found = () => {
         const asked = state.search.trim().toLowerCase();
         const rows = asked ? index.latentRows.filter((row) => String(row[0]) === asked || row[4].toLowerCase().includes(asked)) : index.latentRows;
@@ -221,11 +240,11 @@
         element(
           "tr",
           {},
-          element("th", { scope: "row" }, element("a", { href: this.href("latent", row[0]) }, String(row[0]))),
+          element("th", { scope: "row" }, element("a", { href: this.href("latent", row[0]) }, String(row[0])), row[4] ? this.said(row[4]) : null),
           element("td", {}, number(row[1])),
           element("td", {}, row[2] === 0 ? "never" : share(row[2])),
           element("td", {}, number(row[3])),
-          explained ? [element("td", {}, row[5] === null ? "—" : String(row[5])), element("td", {}, share(row[6])), element("td", { class: "left" }, foreign(row[4] || "—"))] : null,
+          explained ? [element("td", {}, row[5] === null ? "—" : String(row[5])), element("td", {}, share(row[6]))] : null,
         );
       const silent = `${whole(index.never)} of ${whole(index.latents)} never fire in the ${whole(index.completions)} completions.`;
       const text = index.latents === 0 ? "This model has no latents." : `Shown: ${index.rules.latents}. ${silent}`;

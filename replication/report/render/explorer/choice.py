@@ -10,7 +10,10 @@ from replication.report.latents.explorations import Exploration
 
 
 class Extent(NamedTuple):
-    """How much is shown; 0 is without limit. `sides` are completions of one side of an item."""
+    """How much is shown; 0 is without limit. `sides` are completions of one side of an item.
+
+    A context without limit holds no text of its own: it says where the whole text stands.
+    """
 
     latents: int
     items: int

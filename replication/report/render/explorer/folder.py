@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from replication.data_folders import templates_folder
 from replication.report.latents.explorations import Exploration
 from replication.report.render.explorer.choice import WHOLE, items_in_turn, latents_by_weight
-from replication.report.render.explorer.pages import index, item_page, latent_page
+from replication.report.render.explorer.pages import index, item_page, latent_page, texts_of
 
 # Pages in one file: what a click loads.
 CHUNK = 100
@@ -29,9 +29,10 @@ def write_folder(exploration: Exploration, folder: Path, *, told: Callable[[int,
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
     latents, items = latents_by_weight(exploration, 0), items_in_turn(exploration, 0)
-    total = len(latents) + len(items)
+    total = len(latents) + 2 * len(items)
     _write_pages(data, "latents", latents, lambda one: latent_page(exploration, one, WHOLE), lambda done: told(done, total))
     _write_pages(data, "items", items, lambda one: item_page(exploration, one, WHOLE), lambda done: told(len(latents) + done, total))
+    _write_pages(data, "texts", items, lambda one: texts_of(exploration, one), lambda done: told(total - len(items) + done, total))
     _write_script(data / "index.js", "index", {**index(exploration, WHOLE, latents=latents, items=items), "chunk": CHUNK})
     css = [(templates / name).read_text(encoding="utf-8") for name in ("folder.css", "explorer.css")]
     (folder / "explorer.css").write_text("".join(css), encoding="utf-8")

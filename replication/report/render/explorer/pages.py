@@ -149,9 +149,14 @@ def _contexts(exploration: Exploration, latent: int, extent: Extent) -> list[dic
             activation, contribution = here.get(best.number, (0.0, 0.0))
             text, token = _end(best.text, extent.context_characters), _token(exploration, best.number)
             sides[side] = [best.place, text, token, _short(activation, 4), _short(contribution, 4)]
-        prompt = exploration.items[item].prompt[-1].content
-        found.append({"item": item, "prompt": _end(prompt, extent.context_characters), **sides})
+        found.append({"item": item, "prompt": _end(exploration.items[item].prompt[-1].content, extent.context_characters), **sides})
     return found
+
+
+def texts_of(exploration: Exploration, item: int) -> dict[str, Any]:
+    """The texts of an item, for contexts that only say where they stand."""
+    row = exploration.items[item]
+    return {"prompt": row.prompt[-1].content, "chosen": list(row.chosen), "rejected": list(row.rejected)}
 
 
 def item_page(exploration: Exploration, item: int, extent: Extent) -> dict[str, Any]:
@@ -237,9 +242,11 @@ def _short(value: float, digits: int) -> Any:
     return float(f"{number:.{digits}g}") if math.isfinite(number) else None
 
 
-def _end(text: str, characters: int) -> str:
-    """The end of a text, since there the reward is read."""
-    return text if not 0 < characters < len(text) else f"… {text[-characters:]}"
+def _end(text: str, characters: int) -> str | None:
+    """The end of a text, since there the reward is read; None where texts stand elsewhere."""
+    if not characters:
+        return None
+    return text if len(text) <= characters else f"… {text[-characters:]}"
 
 
 def _middle(text: str, characters: int) -> str:

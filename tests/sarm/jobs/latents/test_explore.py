@@ -11,10 +11,11 @@ import pytest
 import torch
 from explored import HOSTILE, N_LATENTS, K, explored, item, rewardbench2, rmbench, save_sarm
 from safetensors.numpy import load_file
-from tiny import HIDDEN, Stop, job_context, llama_config, read_rows, save_word_tokenizer, write_rows
+from tiny import HIDDEN, Stop, job_context, llama_config, read_rows, save_backbone, save_word_tokenizer, write_rows
 
 from sarm.backbone.decoder import truncated_backbone
 from sarm.checkpoints.reward_models.layouts import load_reward_model, save_reward_model
+from sarm.checkpoints.reward_models.sparse_heads import save_head, write_backbone
 from sarm.config.latents import ExplorationConfig
 from sarm.config.score import ScoringConfig
 from sarm.data.preferences import ScoredPreference
@@ -23,8 +24,10 @@ from sarm.job import IntegrityProblem, Interrupted, UsageProblem
 from sarm.jobs.latents import explore
 from sarm.jobs.latents.explore import explore_latents
 from sarm.jobs.score.benchmark import score_benchmark
-from sarm.reward.models import DenseRewardModel, RewardModel
+from sarm.reward.models import SARM, DenseRewardModel, RewardModel
+from sarm.reward.sparse_rm import Activations, StateHead
 from sarm.reward.steering import Edit
+from sarm.sae.sparse_encoder import SparseEncoder
 
 
 def arrays(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -142,6 +145,33 @@ def test_a_head_on_all_pre_activations_keeps_the_largest_and_one_sum_of_the_othe
     save_steered(tmp_path / "removed", steered, int(largest[1]), 0.0)
     metrics = benchmark_scores("rewardbench2", scored(tmp_path / "removed", tmp_path / "removed", items)).metrics
     assert latents["removed"][largest[1]].tolist() == pytest.approx([metrics[name].value for name in facts["columns"]], abs=1e-6)
+
+
+def test_an_sae_of_another_project_has_as_many_parts_as_fire(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sae = SparseEncoder(hidden_size=HIDDEN, n_latents=N_LATENTS, activation="jumprelu")
+    sae.reset(torch.Generator().manual_seed(0))
+    sae.threshold.fill_(0.3)
+    model = SARM(truncated_backbone(llama_config(), 2), sae)
+    torch.nn.init.normal_(model.score.weight)
+    save_word_tokenizer(tmp_path / "model")
+    save_reward_model(tmp_path / "model", model, encoder="sae", tokenizer=tmp_path / "model")
+    facts, _, completions = arrays(explored(tmp_path / "out", tmp_path / "model", rewardbench2(each=1)))
+    counts = np.diff(completions["starts"])
+    assert len(set(counts.tolist())) > 1 and (completions["activations"] > 0.3).all() and facts["head_reads"] == "latents"
+
+
+def test_a_linear_head_on_some_latents_is_told_by_the_sae_s_numbers(tmp_path: Path) -> None:
+    sae = SparseEncoder(hidden_size=HIDDEN, n_latents=N_LATENTS, activation="relu", normalization="standardize")
+    sae.reset(torch.Generator().manual_seed(0))
+    head = StateHead(Activations(sae, torch.tensor([30, 1, 7])))
+    backbone = save_backbone(tmp_path / "backbone")
+    (tmp_path / "model").mkdir()
+    save_head(tmp_path / "model", head, layer=2, hidden_size=HIDDEN)
+    write_backbone(backbone, tmp_path / "model", layer=2, dtype=torch.float32)
+    facts, latents, completions = arrays(explored(tmp_path / "out", tmp_path / "model", rewardbench2(each=1)))
+    assert facts["n_latents"] == N_LATENTS and facts["latents_in_head"] == 3
+    assert set(np.flatnonzero(latents["head"]).tolist()) == {1, 7, 30} and set(completions["latents"].tolist()) <= {1, 7, 30}
 
 
 def test_a_dictionary_of_one_latent(tmp_path: Path) -> None:

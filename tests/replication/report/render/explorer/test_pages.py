@@ -178,8 +178,8 @@ def test_the_folder_has_every_latent_and_every_item_and_replaces_an_earlier_one(
     (tmp_path / "data" / "latents-99.js").write_text("old")
     told: list[tuple[int, int]] = []
     written = write_folder(exploration, tmp_path, told=lambda done, total: told.append((done, total)))
-    assert written == tmp_path / "index.html" and told[-1] == (N_LATENTS + 28, N_LATENTS + 28)
-    assert sorted(one.name for one in (tmp_path / "data").iterdir()) == ["index.js", "items-0.js", "latents-0.js"]
+    assert written == tmp_path / "index.html" and told[-1] == (N_LATENTS + 56, N_LATENTS + 56)
+    assert sorted(one.name for one in (tmp_path / "data").iterdir()) == ["index.js", "items-0.js", "latents-0.js", "texts-0.js"]
     text = (tmp_path / "data" / "items-0.js").read_text()
     items = json.loads(text.removeprefix('explorerData("items-0",').removesuffix(");\n"))
     assert [one["item"] for one in items] == list(range(28)) and all(one["left"] == 0 for one in items)
