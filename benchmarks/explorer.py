@@ -121,13 +121,15 @@ def write_artifact(folder: Path, items: list[Preference], *, n_latents: int, k: 
     save_file(of_rows, folder / "completions.safetensors")
     write_lines(folder / "items.jsonl", items)
     counts = [int(line.sum()) for line in members]
-    facts = {
-        "head_reads": "latents", "benchmark": "rewardbench2", "constant": 0.0, "scored_tokens": ["<|eot_id|>"],
-        "missing": accuracies.missing,
-        "groups": [{**one._asdict(), "completions": count} for one, count in zip(groups, counts, strict=True)],
-        "columns": list(accuracies.columns), "accuracies": list(accuracies.base),
-    }  # fmt: skip
-    (folder / "exploration.json").write_text(json.dumps(facts), encoding="utf-8")
+    told = [{**one._asdict(), "completions": count} for one, count in zip(groups, counts, strict=True)]
+    (folder / "exploration.json").write_text(json.dumps(facts_of(told, accuracies)), encoding="utf-8")
+
+
+def facts_of(groups: list[dict[str, Any]], accuracies: EditedAccuracies) -> dict[str, Any]:
+    """What a page is told beside the arrays."""
+    columns = {"columns": list(accuracies.columns), "accuracies": list(accuracies.base), "missing": accuracies.missing}
+    head = {"head_reads": "latents", "constant": 0.0, "scored_tokens": ["<|eot_id|>"]}
+    return {"benchmark": "rewardbench2", "groups": groups, **columns, **head}
 
 
 def measured(*, n_latents: int, items: int, k: int, whole: bool) -> dict[str, Any]:

@@ -156,7 +156,9 @@ def _needed(store: ArtifactStore, profiles: list[str]) -> set[str]:
         for protocol in PROTOCOLS:
             settings = settings_for(experiments_named([ALL]), Chosen(profile=profile, protocol=protocol), store, os.environ)
             keys |= {job.key for setting in settings for job in topological_order(recipe(setting).jobs)}
-    return keys
+    # No experiment asks for explored latents; they are worth keeping as long as their model is.
+    explored = [one for one in store.entries() if one.kind == "explore_latents" and "model" in one.inputs]
+    return keys | {one.key for one in explored if one.inputs["model"][1] in keys}
 
 
 @store_app.command("export")

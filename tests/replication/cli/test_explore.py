@@ -111,6 +111,12 @@ def test_the_report_takes_what_was_explored_and_names_the_commands_of_the_rest(b
     assert empty.returncode == 0 and "No latents have been explored yet; run: <code>replicate explore ROW</code>" in text
 
 
+def test_what_was_explored_is_kept_as_long_as_its_model_is(built: Path) -> None:
+    done = replicate("store", "gc", "--keep-profile", "mini", "--dry-run", "--store", str(built / "store"))
+    assert done.returncode == 0 and "explore_latents" not in done.stdout, done.stdout
+    assert ArtifactStore(built / "store").entries() and (built / "store" / "explore_latents").is_dir()
+
+
 def test_explanations_of_the_same_model_are_found_in_the_store(built: Path, tmp_path: Path) -> None:
     store = ArtifactStore(built / "store")
     (training,) = recipe(setting("sarm-4b", "features")).trainings
