@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -215,9 +216,13 @@ def audit(as_json: JsonOption = False) -> None:
     """Consistency of the paper's own numbers. Arithmetic on printed digits: no model, no GPU."""
     from replication.report.audit.consistency import audit_findings  # noqa: PLC0415 - not needed by --help
     from replication.report.audit.page import audit_text  # noqa: PLC0415 - as above
+    from replication.terminal.console import console_for  # noqa: PLC0415 - as above
 
     found = audit_findings()
-    typer.echo(json.dumps([one.model_dump() for one in found], indent=2) if as_json else audit_text(found).rstrip())
+    if as_json:
+        typer.echo(json.dumps([one.model_dump() for one in found], indent=2))
+    else:
+        typer.echo(audit_text(found, width=console_for(sys.stdout).width).rstrip())
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -27,6 +28,7 @@ from replication.cli.options.declared import (
     StoreOption,
 )
 from replication.recipes.requested import Chosen, experiments_named, settings_for
+from replication.terminal.console import console_for
 from replication.usage_problems import UsageProblems, nearest
 from sarm.job import IntegrityProblem
 from sarm.store.artifacts import ArtifactStore
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 
 FAILABLE = ("differs", "inconclusive", "missing")
 REFERENCES = ("paper", "leaderboard", "release")
-WIDTH = 100
 
 ResultsOption = Annotated[Path | None, typer.Option("--results", help="A results file in place of the store: ours, or RewardBench 2's.")]
 
@@ -76,7 +77,7 @@ def diff(
         raise UsageProblems(["--all has a meaning with --items alone: every cell of a table is shown anyway"])
     report = _judged(wanted, against=against, results=results, row=row, chosen=asked.chosen, store=store)
     found = diff_of(only_row(report, row) if row else report, against)
-    typer.echo(diff_text(found, output_format), nl=False)
+    typer.echo(diff_text(found, output_format, width=console_for(sys.stdout).width), nl=False)
     if output_format == "github":
         add_to_step_summary(diff_text(found, "md"))
     raise typer.Exit(exit_code(found, named))
@@ -140,7 +141,7 @@ def claims(
         }
         typer.echo(json.dumps(content, indent=2))
         return
-    typer.echo(_claims_text(published, own, profile=profile, seeds=seeds))
+    typer.echo(_claims_text(published, own, profile=profile, seeds=seeds, width=console_for(sys.stdout).width))
     for line in missing:
         typer.echo(line, err=True)
 
@@ -175,14 +176,14 @@ def _claimed_settings(claims: Sequence[Claim], *, profile: str, protocol: str, s
 
 
 def _claims_text(
-    published: Sequence[ClaimResult], own: Mapping[str, Sequence[ClaimResult]], *, profile: str, seeds: str
+    published: Sequence[ClaimResult], own: Mapping[str, Sequence[ClaimResult]], *, profile: str, seeds: str, width: int
 ) -> str:  # fmt: skip
     import textwrap  # noqa: PLC0415 - not needed by --help
 
     lines: list[str] = []
 
     def paragraph(head: str, text: str) -> None:
-        lines.extend(textwrap.wrap(f"{head}{text}", width=WIDTH, subsequent_indent=" " * 8, break_on_hyphens=False))
+        lines.extend(textwrap.wrap(f"{head}{text}", width=width, subsequent_indent=" " * 8, break_on_hyphens=False))
 
     for claim in published:
         paragraph(f"{claim.id:<6}  ", f"{claim.says} [{claim.place}]")
@@ -210,7 +211,10 @@ def leaderboard(
 
     report = _of_store(experiments_named(["table1"])[0], asked.chosen, store) if results is None else load_results(results, row=row)
     places = ranking(report)
-    typer.echo(json.dumps([one.model_dump() for one in places], indent=2) if as_json else ranking_text(places).rstrip())
+    if as_json:
+        typer.echo(json.dumps([one.model_dump() for one in places], indent=2))
+    else:
+        typer.echo(ranking_text(places, width=console_for(sys.stdout).width).rstrip())
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {"diff": diff, "claims": claims, "leaderboard": leaderboard}

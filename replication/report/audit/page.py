@@ -48,8 +48,8 @@ def audit_page(folder: Path | None = None) -> str:
     return "\n".join(parts) + "\n"
 
 
-def audit_text(findings: Sequence[Finding], *, width: int = 100) -> str:
-    """The findings as plain wrapped text, the worst first."""
+def audit_text(findings: Sequence[Finding], *, width: int) -> str:
+    """The findings as plain text of at most `width` columns, the worst first."""
     lines = []
     for severity in SEVERITIES:
         for finding in findings:

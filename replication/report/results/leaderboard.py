@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 
 from pydantic import Field
@@ -13,8 +14,10 @@ from replication.report.claims.definitions import load_claims
 from replication.report.claims.published import Numbers
 from replication.report.published import load_published
 from replication.report.statistics import binomial_error, normal_quantile
+from replication.terminal.fitting import shortened
 
-WIDTH = 100
+# Columns of a line before a model's name.
+BEFORE_NAMES = 32
 
 
 class RankingError(ValueError):
@@ -82,17 +85,17 @@ def _rank(scores: list[float], value: float, *, last: bool = False) -> int:
     return max(1, sum(score >= value for score in scores)) if last else 1 + sum(score > value for score in scores)
 
 
-def ranking_text(places: tuple[Place, ...]) -> str:
-    """100 columns of text; ours carry an arrow."""
+def ranking_text(places: tuple[Place, ...], *, width: int) -> str:
+    """Text of at most `width` columns, names shortened between words; ours carry an arrow."""
     lines = [f"{'rank':>5}  {'95 %':<9}{'Overall':>8}  {'± se':<8}model"]
     for place in places:
         mark = "-> " if place.ours else ""
         error = f"± {place.standard_error:.1f}"
-        name = f"{mark}{place.model}"[: WIDTH - 35]
+        name = shortened(f"{mark}{place.model}", width - BEFORE_NAMES)
         lines.append(f"{place.rank:>5}  {f'{place.best}-{place.worst}':<9}{place.overall:>8.2f}  {error:<8}{name}")
     captured = sum(not place.ours for place in places)
-    notes = [
-        f"Among the {captured} captured models that this project has on file, not the whole leaderboard. Errors are over items;",
-        "ranks of 95 % are those within 1.96 errors of a model's own score, the others held fixed.",
-    ]
-    return "\n".join([*lines, "", *notes]) + "\n"
+    note = (
+        f"Among the {captured} captured models that this project has on file, not the whole leaderboard. Errors are over items; "
+        "ranks of 95 % are those within 1.96 errors of a model's own score, the others held fixed."
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(note, width=width)]) + "\n"

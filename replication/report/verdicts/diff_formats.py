@@ -13,17 +13,17 @@ from xml.etree import ElementTree
 from replication.report.cells import Verdict
 from replication.report.render.view import markdown
 from replication.report.verdicts.diff import SEVERITY, Diff, DiffRow
+from replication.terminal.console import PLAIN_WIDTH
 
 DiffFormat = Literal["text", "md", "json", "junit", "github"]
 ANNOTATIONS = 10
 COMMANDS: Mapping[Verdict, str] = {"DIFFERS": "error", "MISSING": "warning", "INCONCLUSIVE": "notice"}
-WIDTH = 100
 
 
-def diff_text(found: Diff, form: DiffFormat = "text") -> str:
+def diff_text(found: Diff, form: DiffFormat = "text", *, width: int = PLAIN_WIDTH) -> str:
     """The diff in one format. `github` is the annotations (at most ten, the worst first); the step summary is `md`."""
     writers: Mapping[DiffFormat, Callable[[Diff], str]] = {
-        "text": _text, "md": _md, "json": _json, "junit": _junit, "github": _github,
+        "text": lambda one: _text(one, width), "md": _md, "json": _json, "junit": _junit, "github": _github,
     }  # fmt: skip
     return writers[form](found)
 
@@ -33,7 +33,7 @@ def totals(found: Diff) -> str:
     return ", ".join(f"{found.count(verdict)} {verdict}" for verdict in SEVERITY if found.count(verdict)) or "no cell to compare"
 
 
-def _text(found: Diff) -> str:
+def _text(found: Diff, width: int) -> str:
     lines = [f"{found.experiment} ({found.profile}) against {found.against}: {totals(found)}"]
     previous = ("", "")
     for row in found.rows:
@@ -41,11 +41,11 @@ def _text(found: Diff) -> str:
             lines += ["", f"{row.label} [{row.table}/{row.row}]"]
             previous = (row.table, row.row)
         head = f"  {row.column:<11}{row.ours or '—':>15}  {row.reference or '—':>8}  {row.verdict:<15}"
-        lines += textwrap.wrap(head + row.reason, width=WIDTH, subsequent_indent=" " * 6, break_on_hyphens=False, drop_whitespace=True) or [
+        lines += textwrap.wrap(head + row.reason, width=width, subsequent_indent=" " * 6, break_on_hyphens=False, drop_whitespace=True) or [
             head
         ]
     for note in found.notes:
-        lines += ["", *textwrap.wrap(note, width=WIDTH)]
+        lines += ["", *textwrap.wrap(note, width=width)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 

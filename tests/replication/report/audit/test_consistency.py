@@ -179,7 +179,7 @@ def test_the_page_in_the_documentation_is_the_generated_one() -> None:
     assert (ROOT / "docs" / "audit.md").read_text(encoding="utf-8") == audit_page()
 
 
-def test_the_plain_text_keeps_to_a_hundred_columns_and_puts_defects_first(findings: list[Finding]) -> None:
-    lines = audit_text(findings).splitlines()
-    assert max(len(line) for line in lines) <= 100
+def test_the_plain_text_keeps_to_its_columns_and_puts_defects_first(findings: list[Finding]) -> None:
+    lines = audit_text(findings, width=80).splitlines()
+    assert max(len(line) for line in lines) <= 80
     assert lines[0].startswith("DEFECT")

@@ -252,6 +252,6 @@ def test_json_reads_back_and_markdown_escapes(differing: Diff) -> None:
     assert "| SARM-1B | Safety | 62.5000 | 93.7500 | DIFFERS |" in diff_text(differing, "md")
 
 
-def test_text_keeps_to_a_hundred_columns(tmp_path: Path) -> None:
+def test_text_keeps_to_eighty_columns(tmp_path: Path) -> None:
     report = load_results(official(tmp_path)).model_copy(update={"regime": "retrained"})
-    assert max(len(line) for line in diff_text(diff_of(report, "paper")).splitlines()) <= 100
+    assert max(len(line) for line in diff_text(diff_of(report, "paper")).splitlines()) <= 80
