@@ -255,13 +255,14 @@ def _steered(setting: Setting, training: Training, data: Mapping[BenchmarkName, 
     shared = {name: conditions[name] for name in SCORING_CONDITIONS}
     given = setting.sourced("steering")
     own = {name: choice.value for name, choice in given.items() if name not in shared}
-    fields = {**own, **shared, "selection": selection, "target": "rewardbench2", "subset": subset}
+    fields = {**own, **shared, "selection": selection, "target": "rewardbench2", "subset": subset, "edit": setting.steering}
     config = validated_config(SteeringConfig, f"row {training.row.name}, steering", fields)
     if training.model is None:
         return training
     named = {str(name): one for name, one in data.items()}
     inputs = {"model": training.model, "selection": named[selection], "target": named["rewardbench2"]}
-    label = f"steered rewards of {training.row.name}, latent by s on {selection}, seed {training.seed}"
+    by = f"latent by s on {selection}" if setting.steering is None else "edited by a steering file"
+    label = f"steered rewards of {training.row.name}, {by}, seed {training.seed}"
     return replace(training, steering=job_of(setting, config, label=label, inputs=inputs))
 
 

@@ -20,6 +20,7 @@ from replication.settings.profile_files import load_profile
 from replication.settings.profiles import Backbone, HubBackbone, Profile, TokenizerChanges
 from replication.settings.protocols import PROTOCOLS
 from replication.usage_problems import UsageProblems, unknown
+from sarm.config.steering import HeadEdit
 from sarm.job import Job
 from sarm.store.artifacts import ArtifactStore
 
@@ -35,6 +36,7 @@ class Chosen(Frozen):
     seeds: str = "0"
     assignments: tuple[str, ...] = ()
     source: Source = "train"
+    steering: HeadEdit | None = None
 
 
 def experiments_named(names: Sequence[str]) -> list[Experiment]:
@@ -65,6 +67,7 @@ def settings_for(
             asked=chosen.profile,
             source=chosen.source,
             stored=store.has,
+            steering=chosen.steering,
         )
         for experiment in experiments
     ]

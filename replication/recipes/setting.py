@@ -13,6 +13,7 @@ from replication.settings.overrides import Overrides
 from replication.settings.profiles import Profile
 from replication.settings.protocols import Choice, Protocol
 from replication.settings.value_sources import plain_values, sourced_values
+from sarm.config.steering import HeadEdit
 from sarm.job import Job
 from sarm.store.checksums import fingerprint
 
@@ -29,7 +30,8 @@ class Setting:
     the endpoint; `authors` holds the rewards behind the paper's Figure 3; empty for none.
     `asked` is what the user gave as --profile, for messages; empty where that is the profile's name.
     `source`: train our own models, or score released checkpoints. `judging` says which judges are asked, `stored` whether an artifact is
-    there: answers once paid for are shown without being asked for.
+    there: answers once paid for are shown without being asked for. `steering` is the edit of a
+    steering file, for Figure 3 in place of its rule's.
     """
 
     experiment: Experiment
@@ -48,6 +50,7 @@ class Setting:
     asked: str = ""
     judging: Judging = NOBODY
     stored: Callable[[Job], bool] = lambda job: False
+    steering: HeadEdit | None = None
 
     def answering(self, job: Job, *, recorded: bool) -> dict[str, str]:
         """Where a job finds who answers, by name of its location: recorded answers, or an endpoint and where to keep what was spent."""

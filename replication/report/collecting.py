@@ -14,6 +14,7 @@ from sarm.job import Job
 from sarm.store.artifacts import ArtifactStore
 
 # Held-out pairs are split off by prompt, so that there is nothing to count.
+STEERED = "steered by a file (--steer), not by the latent of the paper's rule"
 BENCHMARK_TITLES = {"rewardbench2": "RewardBench 2", "rmbench": "RM-Bench"}
 
 
@@ -44,12 +45,13 @@ def collect_steering(recipe: Recipe, store: ArtifactStore, *, command: str, fold
 
     setting, frame = recipe.setting, framed(recipe, store)
     authors = Path(setting.authors) if setting.authors else None
+    why = "; ".join(filter(None, (frame.why_not_comparable, STEERED if setting.steering is not None else "")))
     runs = [SteeringRun(one.seed, _folder(one, store), one.missing or f"not yet run: {command}") for one in recipe.trainings]
     found = figure3_report(
         runs,
         profile=frame.profile,
         protocol=frame.protocol,
-        why_not_comparable=frame.why_not_comparable,
+        why_not_comparable=why,
         concepts=_concepts(recipe, store),
         authors=authors,
         extra=_overlaps(recipe, store),

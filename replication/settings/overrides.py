@@ -57,7 +57,7 @@ DECIDED_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "max_pairs": "the experiment, which takes all or as many as reward.max_pairs",
     },
     "miniature": {},
-    "steering": {"selection": "the protocol's feature scores", "target": "RewardBench 2, as in the paper"},
+    "steering": {"selection": "the protocol's feature scores", "target": "RewardBench 2, as in the paper", "edit": "--steer FILE"},
     "contexts": {},
     "explanation": {"answers_digest": "--answers"},
     "harvest": {

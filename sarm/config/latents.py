@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sarm.config.dtype import Dtype
-from sarm.job import JobConfig
+from sarm.config.steering import HeadEdit
+from sarm.job import JobConfig, added
 
 
 class ExplanationConfig(JobConfig):
@@ -79,6 +80,7 @@ class SteeringConfig(JobConfig):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel.")
     batch_tokens: int = Field(default=16384, ge=1, description="Padded tokens of one forward pass.")
     date_string: str = Field(default="26 Jul 2024", description="Date given to chat templates that ask for one.")
+    edit: HeadEdit | None = added(None, description="A steering file's edit, in place of the rule's latent; none edits that one.")
 
 
 class ContextConfig(JobConfig):

@@ -39,7 +39,7 @@ def require_same_head(edit: HeadEdit, model: RewardModel, *, name: str) -> None:
         raise IntegrityProblem(
             f"--steer: the steering file was made for another model (head {edit.model.head_sha256[:12]}, {edit.model.n_latents} latents, "
             f"layer {edit.model.layer}) than {name} (head {found.head_sha256[:12]}, {found.n_latents} latents, layer {found.layer}); "
-            "make one for this model with: replicate demo --model DIR"
+            "take it with its own model, or make one for this with: replicate demo --model DIR"
         )
 
 

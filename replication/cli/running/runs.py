@@ -6,17 +6,19 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replication.cli.options.declared import ExperimentOptions, PartOptions, RunOptions, typed_command
+from replication.cli.options.declared import ExperimentOptions, PartOptions, RunOptions, SteerOption, typed_command
 from replication.cli.options.endpoint import Endpoint, ExplainerOptions, JudgeOptions, refuse_other_addresses, with_endpoint
 from replication.cli.options.groups import Without
 from replication.cli.running.from_scores import rebuild_tables
 from replication.recipes.requested import ALL, Chosen, settings_for
 from replication.recipes.setting import Setting
 from replication.settings.experiments import EXPERIMENTS, Axis, Experiment, ablation, ablation_names, sweep, sweep_values
+from replication.settings.steering_files import read_steering_file
 from replication.usage_problems import UsageProblems, nearest, unknown
 from sarm.store.artifacts import ArtifactStore
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 LONG_RUN_SECONDS = 2 * 3600
 WHOLE = PartOptions()
 NOBODY = Endpoint()
+# Folder below --out for figures of a steering file.
+STEERED = "steered"
 
 AskedOptions = Annotated[ExperimentOptions, Without("source")]
 AskedWholeOptions = Annotated[ExperimentOptions, Without("rows", "source")]
@@ -44,7 +48,18 @@ def _run_command(experiments: Sequence[Experiment], help_text: str) -> Callable[
     ) -> None:
         _run_or_rebuild(context, experiments, asked, how, part=part, endpoint=judges.endpoint)
 
-    command = run_with_judges if len(experiments) == 1 and experiments[0].judges else run_plainly
+    def run_steered(
+        context: typer.Context, *, asked: AskedOptions, part: PartOptions, how: RunOptions, steer: SteerOption = None
+    ) -> None:
+        if steer is not None and how.source == "scores":
+            raise UsageProblems(["--steer edits a model, and --from scores has none; leave one of them out"])
+        # Beside the figure of the paper's rule, not over it.
+        where = replace(how, out=how.out / STEERED) if steer is not None else how
+        _run_or_rebuild(context, experiments, asked, where, part=part, steer=steer)
+
+    command: Callable[..., None] = run_plainly
+    if len(experiments) == 1:
+        command = run_with_judges if experiments[0].judges else run_steered if experiments[0].product == "steering" else run_plainly
     command.__doc__ = help_text
     return command
 
@@ -102,6 +117,7 @@ def _run_or_rebuild(
     *,
     part: PartOptions = WHOLE,
     endpoint: Endpoint = NOBODY,
+    steer: Path | None = None,
 ) -> None:
     """Run, or with `--from scores` rebuild the tables. Raises UsageProblems for options that do not go together."""
     if how.source == "scores":
@@ -110,14 +126,15 @@ def _run_or_rebuild(
     if how.scores is not None:
         raise UsageProblems(["--scores is read only with --from scores"])
     given = [*(asked.assignments or ()), *part.assignments]
-    run(experiments, replace(asked, source=how.source, assignments=given).chosen, how, endpoint)
+    chosen = replace(asked, source=how.source, assignments=given).chosen
+    run(experiments, chosen.model_copy(update={"steering": read_steering_file(steer) if steer is not None else None}), how, endpoint)
 
 
 def settings_of(
     experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, *, fresh: bool, endpoint: Endpoint = NOBODY
 ) -> list[Setting]:
     """The settings of a command; with `fresh` one attempt number for all, so that experiments go on sharing their work."""
-    run = f"{' '.join(one.name for one in experiments)} {chosen.model_dump_json()}"
+    run = f"{' '.join(one.name for one in experiments)} {chosen.model_dump_json(exclude_none=True)}"
     settings = [with_endpoint(one, endpoint, store, run=run) for one in settings_for(experiments, chosen, store, os.environ)]
     if not fresh:
         return settings

@@ -30,9 +30,18 @@ CLAIM_CHECKS = ("S3", "S5", "S6", "S8")
 def checks(data: Steering, *, seed: int = 0) -> list[Check]:
     """All checks in their order; where the latent was chosen on the target itself, S3x, S5x and S7x are these cross-fitted.
 
-    Raises UsageProblem when a stratum has no completion.
+    Of a steering file's edit those that ask nothing of how its latents were chosen. Raises UsageProblem when a stratum has no completion.
     """
     require_strata(data)
+    if data.from_file:
+        return [
+            identity(data),
+            shift(data, data.change, seed=seed),
+            shape(data, seed=seed),
+            specificity(data, data.change, seed=seed),
+            *utility(data),
+            *margin(data, data.change, seed=seed),
+        ]
     found = [
         identity(data),
         sign(data),
@@ -138,7 +147,7 @@ def shift(data: Steering, change: Floats, *, seed: int) -> Check:
     d = d_of(data, change, "T", level=0.95, seed=seed)
     text = f"mean {signed(float(inside.mean()))}, Hodges-Lehmann {signed(hodges_lehmann(inside))}, d {d.show()}"
     outcome = passed(d.low > SMALLEST_SHIFT) if np.isfinite(d.value) else "not measured"
-    return Check("S3", f"d on T above {SMALLEST_SHIFT} at c = {data.multiplier:g}", text, outcome)
+    return Check("S3", f"d on T above {SMALLEST_SHIFT} at {data.edited}", text, outcome)
 
 
 def shape(data: Steering, *, seed: int) -> Check:

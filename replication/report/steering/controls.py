@@ -12,6 +12,8 @@ from replication.report.steering.accuracy import subset_changes
 from replication.report.steering.check import Check, Outcome, passed, signed
 from replication.report.steering.experiment import STRATA, Floats, Ints, Steering
 
+# Of a file's edit: its multiples, 1 the edit itself.
+STRENGTHS = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 DOSES = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 RANDOM_LATENTS = 200
 # Below so many a 95th percentile is their largest value and no bar.
@@ -22,7 +24,7 @@ BROKEN = 1.0
 
 
 class Dose(NamedTuple):
-    """A factor on the latent: standardised shift of each stratum, and each subset's score in percent."""
+    """A factor on the latent, or a multiple of a file's edit: standardised shift of each stratum, and each subset's score in percent."""
 
     multiplier: float
     shifts: Mapping[str, float]
@@ -110,10 +112,10 @@ def ablation(data: Steering, *, seed: int) -> Check:
 
 
 def dose_curve(data: Steering) -> list[Dose]:
-    """Standardised shifts and subset scores for each of `DOSES`."""
+    """Standardised shifts and subset scores for each of `DOSES`, or of `STRENGTHS` for a file's edit."""
     curve = []
-    for dose in DOSES:
-        change = data.shift(data.latent, dose)
+    for dose in STRENGTHS if data.from_file else DOSES:
+        change = data.dosed(dose)
         curve.append(Dose(dose, standardised(data, change), data.accuracies(data.rewards + change)))
     return curve
 

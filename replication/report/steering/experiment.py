@@ -132,10 +132,41 @@ class Steering:
         """Change of every reward, (c - 1) w_i z_i, `[n]`."""
         return np.asarray((multiplier - 1) * self.head[latent] * self.target.activation(latent), dtype=np.float64)
 
+    @property
+    def from_file(self) -> bool:
+        """Whether the edit is a steering file's, and not that of the latent which a rule chose."""
+        return "edit" in self.facts
+
+    @cached_property
+    def edit(self) -> dict[int, float]:
+        """Each edited latent's factor."""
+        given = self.facts.get("edit", {self.latent: self.multiplier})
+        return {int(latent): float(factor) for latent, factor in given.items()}
+
+    @property
+    def edited(self) -> str:
+        """The edit in words."""
+        latents = "latent" if len(self.edit) == 1 else "latents"
+        return f"the file's edit of {len(self.edit)} {latents}" if self.from_file else f"c = {self.multiplier:g}"
+
     @cached_property
     def change(self) -> Floats:
         """Change of every reward by the edit that was made, `[n]`."""
-        return self.shift(self.latent, self.multiplier)
+        return np.asarray(np.sum([self.shift(latent, factor) for latent, factor in self.edit.items()], axis=0), dtype=np.float64)
+
+    @cached_property
+    def touched(self) -> Mask:
+        """In which completions an edited latent is active, `[n]`."""
+        return np.asarray(np.any([self.target.activation(latent) != 0 for latent in self.edit], axis=0))
+
+    @property
+    def dose(self) -> float:
+        """Where on the dose curve the edit lies: at its factor, or at the whole of a file's edit."""
+        return 1.0 if self.from_file else self.multiplier
+
+    def dosed(self, dose: float) -> Floats:
+        """Change of every reward with that factor on the latent, or with that multiple of a file's edit, `[n]`."""
+        return dose * self.change if self.from_file else self.shift(self.latent, dose)
 
     @cached_property
     def layout(self) -> tuple[tuple[str, str, Ints, Ints], ...]:
@@ -233,6 +264,8 @@ def _steering(folder: Path, tensors: Mapping[str, Any]) -> Steering:
         t=floats["t"],
     )
     require_strata(data)
+    # What a file of an artifact says of its edit is understood here, or refused by its name.
+    assert len(data.change) == len(data.rewards)
     return data
 
 

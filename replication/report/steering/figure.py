@@ -17,11 +17,12 @@ from replication.report.steering.authors_figure import AuthorsFigure, read_autho
 from replication.report.steering.controls import Dose, dose_curve
 from replication.report.steering.experiment import STRATUM_NAMES, Steering
 from replication.report.steering.paired_shifts import Floats
-from replication.report.steering.tables import NAME, Figure3
+from replication.report.steering.tables import NAME, Figure3, edit_text
 
 BEFORE, AFTER = "#5b6b7f", "#c8553d"
 STRATUM_COLOURS = {"T": "#c8553d", "C1": "#e0a458", "C2": "#2f6690", "C3": "#81a4cd"}
 OTHERS = ("#2f6690", "#81a4cd", "#3a7d44", "#8e7dbe", "#7a7a7a", "#b08968")
+DOSE_AXIS = {False: "factor on the head weight", True: "multiple of the file's edit"}
 BINS = 36
 # Panels of distributions are cut there, so that a few far rewards do not flatten all others.
 SHARE_SHOWN = 0.998
@@ -80,12 +81,13 @@ def _figure(data: Steering, *, heading: str) -> Figure:
     """Above: the concept's chosen replies, the complement, the dose curve. Below: the strata, and accuracy by dose."""
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     facts = data.facts
-    figure.suptitle(
+    chosen = (
         f"{heading}: head weight of latent {data.latent} times {data.multiplier:g}\n"
         f"chosen by {facts['rule']} on {facts['selection']} {facts['subset']!r}, tested on {facts['target']}; "
-        f"s = {data.s[data.latent]:.3f}, t = {data.t[data.latent]:.3f}, w = {data.head[data.latent]:.3g}",
-        x=0.01, ha="left", fontsize=11,
-    )  # fmt: skip
+        f"s = {data.s[data.latent]:.3f}, t = {data.t[data.latent]:.3f}, w = {data.head[data.latent]:.3g}"
+    )
+    given = f"{heading}: steered by a file, {edit_text(data)}\nchosen by its author, not by the paper's rule; tested on {facts['target']}"
+    figure.suptitle(given if data.from_file else chosen, x=0.01, ha="left", fontsize=11)
     upper, lower = figure.add_gridspec(2, 12), data.strata
     after = data.rewards + data.change
     complement = lower["C2"] | lower["C3"]
@@ -97,10 +99,9 @@ def _figure(data: Steering, *, heading: str) -> Figure:
         (1, 6, 9): (f"{STRATUM_NAMES['C3']} (C3)", lower["C3"]),
     }
     edges = _edges([data.rewards, after])
-    z = data.target.activation(data.latent)
     for (row, first, last), (title, mask) in panels.items():
         axes = figure.add_subplot(upper[row, first:last])
-        fires = f"{int(mask.sum())} replies, latent active in {int((z[mask] != 0).sum())}"
+        fires = f"{int(mask.sum())} replies, latent active in {int(data.touched[mask].sum())}"
         _distributions(axes, data.rewards[mask], after[mask], edges, title=f"{title}\n{fires}")
     curve = dose_curve(data)
     _shift_curve(figure.add_subplot(upper[0, 8:12]), data, curve)
@@ -142,9 +143,10 @@ def _shift_curve(axes: Axes, data: Steering, curve: Sequence[Dose]) -> None:
         shifts = [dose.shifts[name] for dose in curve]
         axes.plot(doses, shifts, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=f"{name}: {STRATUM_NAMES[name]}")
     axes.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-    axes.axvline(data.multiplier, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
-    axes.set_title(f"(c) dose curve of the mean shift\ndotted: the factor of the other panels, {data.multiplier:g}")
-    axes.set_xlabel("factor on the head weight")
+    axes.axvline(data.dose, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
+    what = "edit" if data.from_file else "factor"
+    axes.set_title(f"(c) dose curve of the mean shift\ndotted: the {what} of the other panels, {data.dose:g}")
+    axes.set_xlabel(DOSE_AXIS[data.from_file])
     axes.set_ylabel("mean shift / SD of rewards before")
     axes.legend(loc="upper left" if curve[-1].shifts["T"] > 0 else "lower left")
 
@@ -159,9 +161,9 @@ def _accuracy_curve(axes: Axes, data: Steering, curve: Sequence[Dose]) -> None:
         colour, width = (STRATUM_COLOURS["T"], 2.0) if concept else (next(colours), 1.1)
         scores = [dose.accuracies[name] for dose in curve]
         axes.plot(doses, scores, marker="o", markersize=2.5, label=name, color=colour, linewidth=width, zorder=2 + concept)
-    axes.axvline(data.multiplier, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
+    axes.axvline(data.dose, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
     axes.set_title("(d) accuracy by dose\nof each subset")
-    axes.set_xlabel("factor on the head weight")
+    axes.set_xlabel(DOSE_AXIS[data.from_file])
     axes.set_ylabel("percent")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.35 * (high - low))

@@ -13,7 +13,7 @@ import numpy as np
 from replication.report.cells import Listing, PlantedNumber, Provenance, Report
 from replication.report.steering.authors_figure import authors_checks, authors_listing, read_authors
 from replication.report.steering.check import Check, signed
-from replication.report.steering.checks import checks, claim_holds, how_many
+from replication.report.steering.checks import CLAIM_CHECKS, checks, claim_holds, how_many
 from replication.report.steering.controls import cruder_means, dose_curve, standardised
 from replication.report.steering.experiment import STRATA, STRATUM_NAMES, Steering, prompt_kinds, read_steering
 from replication.report.steering.planted_refusal import planted_refusal, refusal_listing, refusal_numbers
@@ -21,7 +21,11 @@ from replication.report.steering.selection import RULES
 
 NAME = "figure3"
 TITLE = "Rewards before and after steering one latent"
+TITLE_BY_FILE = "Rewards before and after the edit of a steering file"
 DASH = "—"
+D_IS = "mean shift over the standard deviation of the stratum's rewards before"
+# Latents of a steering file that a sentence names, and that a block lists.
+NAMED, LISTED = 5, 40
 
 
 class SteeringRun(NamedTuple):
@@ -72,11 +76,12 @@ def figure3_report(
     listings += [*extra, *(authors_blocks(authors) if authors else ())]
     gaps = [f"seed {run.seed}: {run.missing or 'not yet run'}" for run in runs if run.folder is None]
     own = [] if authors else ["The authors' rewards are not at hand (SARM_DATA), so they are not shown."]
+    title = TITLE_BY_FILE if any(one.from_file for one in data.values()) else TITLE
     report = Report(
-        experiment=NAME, title=f"Figure 3: {TITLE.lower()}", profile=profile, protocol=protocol, seeds=tuple(run.seed for run in runs),
+        experiment=NAME, title=f"Figure 3: {title.lower()}", profile=profile, protocol=protocol, seeds=tuple(run.seed for run in runs),
         comparable=not why_not_comparable, why_not_comparable=why_not_comparable, tables=(), listings=tuple(listings),
         deviations=tuple(deviations), provenance=tuple(provenance), planted=planted.numbers,
-        notes=(*notes, *_claims(tested), *planted.notes, *gaps, *own),
+        notes=(*notes, *_claims(data, tested), *planted.notes, *gaps, *own),
     )  # fmt: skip
     return Figure3(report=report, data=data, checks=tested)
 
@@ -98,6 +103,9 @@ def planted_blocks(data: dict[int, Steering], concepts: Path | None) -> PlantedB
     numbers: list[PlantedNumber] = []
     notes = []
     for seed, one in data.items():
+        if one.from_file:
+            notes.append(f"seed {seed}: planted concept: not measured, the edit is a steering file's and stands for no concept.")
+            continue
         found = planted_refusal(one, concepts, seed=seed)
         if found is None:
             notes.append(f"seed {seed}: planted concept: not measured, too few prompts of a half carry or lack it.")
@@ -108,29 +116,64 @@ def planted_blocks(data: dict[int, Steering], concepts: Path | None) -> PlantedB
     return PlantedBlocks(listings, tuple(numbers), tuple(notes))
 
 
-def _claims(tested: dict[int, list[Check]]) -> list[str]:
-    return [f"seed {seed}: {how_many(found)} Here: {claim_holds(found)}." for seed, found in tested.items()]
+def _claims(data: dict[int, Steering], tested: dict[int, list[Check]]) -> list[str]:
+    files = [
+        f"seed {seed}: edited by a steering file, {edit_text(one)}: the paper's claim is about the latent that its rule chooses, and is "
+        "not tested here; what asks how a latent was chosen (S1, S2, S8 to S12) is left out."
+        for seed, one in data.items()
+        if one.from_file
+    ]
+    chosen = {seed: found for seed, found in tested.items() if not data[seed].from_file}
+    return [*files, *(f"seed {seed}: {how_many(found)} Here: {claim_holds(found)}." for seed, found in chosen.items())]
+
+
+def edit_text(data: Steering) -> str:
+    """A file's edit in words: the latents that change the head most, and how many more there are."""
+    order = sorted(data.edit, key=lambda latent: (-abs((data.edit[latent] - 1) * data.head[latent]), latent))
+    shown = ", ".join(f"latent {latent} times {data.edit[latent]:g}" for latent in order[:NAMED])
+    return shown + (f" and {len(order) - NAMED} more" if len(order) > NAMED else "")
 
 
 def steering_tables(data: Steering, found: Sequence[Check], *, seed: int) -> tuple[Listing, ...]:
-    """The blocks of one artifact: rewards by stratum, rules, dose curve, cruder means, checks."""
+    """The blocks of one artifact: rewards by stratum, rules or a file's latents, dose curve, cruder means, checks."""
+    what = "the steering file's edit" if data.from_file else "the steered latent"
+    tested = checks_listing(found, name=f"{NAME}-checks-seed{seed}", title=f"Checks of {what}, seed {seed}")
+    if data.from_file:
+        return rewards_listing(data, seed=seed), edit_listing(data, seed=seed), dose_listing(data, seed=seed), tested
     return (
         rewards_listing(data, seed=seed),
         rules_listing(data, seed=seed),
         dose_listing(data, seed=seed),
         means_listing(data, seed=seed),
-        checks_listing(found, name=f"{NAME}-checks-seed{seed}", title=f"Checks of the steered latent, seed {seed}"),
+        tested,
     )
+
+
+def edit_listing(data: Steering, *, seed: int) -> Listing:
+    """What each latent of a steering file does alone, the one that moves T most first."""
+    rows = []
+    for latent, factor in data.edit.items():
+        d = standardised(data, data.shift(latent, factor))
+        active = int((data.target.activation(latent)[data.strata["T"]] != 0).sum())
+        numbers = (_number(float(data.head[latent]), sign=True), str(active), *(_number(d[name], sign=True) for name in STRATA))
+        rows.append((abs(d["T"]) if math.isfinite(d["T"]) else 0.0, latent, (str(latent), f"{factor:g}", *numbers)))
+    shown = [row for _, _, row in sorted(rows, key=lambda one: (-one[0], one[1]))]
+    columns = ("latent", "factor", "w", "active on T", *(f"d on {name}" for name in STRATA))
+    more = (f"the {LISTED} of {len(shown)} that move T most",) if len(shown) > LISTED else ()
+    return Listing(
+        name=f"{NAME}-edit-seed{seed}", title=f"The steering file's latents, each alone, seed {seed}", columns=columns, numeric=columns,
+        rows=tuple(shown[:LISTED]), notes=("rewards are linear in latents, so the shifts add up to that of the whole edit", *more),
+    )  # fmt: skip
 
 
 def rewards_listing(data: Steering, *, seed: int) -> Listing:
     """Rewards before and after in each stratum."""
-    z, facts = data.target.activation(data.latent), data.facts
+    facts = data.facts
     d = standardised(data, data.change)
     rows = []
     for name in STRATA:
         mask = data.strata[name]
-        on = mask & (z != 0)
+        on = mask & data.touched
         before, change = data.rewards[mask], data.change[mask]
         rows.append(
             (
@@ -144,12 +187,15 @@ def rewards_listing(data: Steering, *, seed: int) -> Listing:
         f"latent {data.latent}, chosen by {facts['rule']} on {facts['selection']} {facts['subset']!r}; tested on {facts['target']}; "
         f"factor {data.multiplier:g} (the paper does not state its own)"
     )
+    given = f"edited by a steering file: {edit_text(data)}; tested on {facts['target']}; active: any of its latents is"
     forced = facts.get("trained_on", "topk") != "topk"
     put_in = ("TopK is put in for steering; the head was trained on pre-activations: not the rewards of the tables",) if forced else ()
-    same = ("choice and test share their prompts, as in the preprint: see the cross-fitted checks",) if data.selects_on_target else ()
+    on_target = data.selects_on_target and not data.from_file
+    same = ("choice and test share their prompts, as in the preprint: see the cross-fitted checks",) if on_target else ()
     return Listing(
         name=f"{NAME}-rewards-seed{seed}", title=f"Rewards before and after, seed {seed}", columns=columns, numeric=columns[2:],
-        rows=tuple(rows), notes=(chosen, *same, *put_in, "d: mean shift over the standard deviation of the stratum's rewards before"),
+        rows=tuple(rows),
+        notes=(given if data.from_file else chosen, *same, *put_in, f"d: {D_IS}"),
     )  # fmt: skip
 
 
@@ -191,8 +237,10 @@ def dose_listing(data: Steering, *, seed: int) -> Listing:
         )
         for dose in curve
     )
-    columns = ("factor", *(f"d {name}" for name in STRATA), *names)
-    return Listing(name=f"{NAME}-dose-seed{seed}", title=f"Dose curve, seed {seed}", columns=columns, numeric=columns, rows=rows)
+    columns = ("multiple" if data.from_file else "factor", *(f"d {name}" for name in STRATA), *names)
+    notes = ("multiple 1 is the file's edit, 0 the model as trained",) if data.from_file else ()
+    title = f"Dose curve, seed {seed}"
+    return Listing(name=f"{NAME}-dose-seed{seed}", title=title, columns=columns, numeric=columns, rows=rows, notes=notes)
 
 
 def means_listing(data: Steering, *, seed: int) -> Listing:
@@ -224,8 +272,10 @@ def over_seeds(tested: dict[int, list[Check]]) -> Listing:
     names = list(dict.fromkeys(check.name for found in tested.values() for check in found if check.outcome in ("pass", "fail")))
     outcomes = {seed: {check.name: check.outcome for check in found} for seed, found in tested.items()}
     rows = [(name, *(outcomes[seed].get(name, DASH) for seed in tested)) for name in names]
-    rows.append(("claim", *(claim_holds(found) for found in tested.values())))
     columns = ("check", *(f"seed {seed}" for seed in tested))
+    if not all(name in outcomes[seed] for seed in tested for name in CLAIM_CHECKS):
+        return Listing(name=f"{NAME}-seeds", title="Outcomes over seeds", columns=columns, rows=tuple(rows))
+    rows.append(("claim", *(claim_holds(found) for found in tested.values())))
     note = "claim: S3, S5, S6 and S8 all pass; S3 and S5 cross-fitted where the latent was chosen on the target"
     return Listing(name=f"{NAME}-seeds", title="Outcomes over seeds", columns=columns, rows=tuple(rows), notes=(note,))
 

@@ -26,6 +26,7 @@ from sarm.job import JobContext, UsageProblem
 from sarm.reward.models import SARM
 from sarm.reward.steering import Edit, FeatureSums, feature_scores_of_sums, select_latents
 from sarm.scoring.completions import Completion, completions_of, encode_completions, names_of
+from sarm.scoring.edited_head import require_same_head
 from sarm.scoring.inference import RowBatch, score_rows
 from sarm.store.json_lines import write_lines
 
@@ -60,7 +61,7 @@ def steer_rewards(config: SteeringConfig, context: JobContext) -> None:
     (prepared, float16), indices and values of the selection set, `rewards`, `steered_rewards` and `identity_rewards`
     `[completions]` (the last two by the model's own encoder, edit and head, not by arithmetic; the last with the factor 1),
     `head`, `s`, `t` `[n_latents]`. Raises UsageProblem for a model without TopK latents, a set without the concept or without
-    its complement, and a rule that finds no latent.
+    its complement, and a rule that finds no latent; IntegrityProblem for an edit that was made for another model.
     """
     use_threads(context.resources)
     model, trained_on = _with_topk(config, context)
@@ -72,10 +73,11 @@ def steer_rewards(config: SteeringConfig, context: JobContext) -> None:
         selected = target if same else _scored(config, context, model, tokenizer, sets["selection"], name=config.selection)
     except (DataError, TokenizerProblem) as error:
         raise UsageProblem(str(error)) from error
-    choice = _choose(selected, config, n_latents=model.sae.n_latents)
-    factors = {"identity_rewards": 1.0, "steered_rewards": config.multiplier}
-    steered = {name: _steered(model, target, Edit("*", factor), choice.latent) for name, factor in factors.items()}
     head = model.score.weight[0].detach()
+    choice = _choose(selected, config, head)
+    factors = dict(config.edit.factors) if config.edit is not None else {choice.latent: config.multiplier}
+    edits = {"identity_rewards": dict.fromkeys(factors, 1.0), "steered_rewards": factors}
+    steered = {name: _steered(model, target, one) for name, one in edits.items()}
     _write(context.output, config, selected=selected, target=target, steered=steered, choice=choice, head=head, trained_on=trained_on)
 
 
@@ -85,6 +87,8 @@ def _with_topk(config: SteeringConfig, context: JobContext) -> tuple[SARM, str]:
     model = load_reward_model(context.inputs["model"], dtype=dtype, attention=config.attention, device=device)
     if not isinstance(model, SARM):
         raise UsageProblem("steering needs a SARM with TopK latents; this reward model has no SAE; choose a row that has one")
+    if config.edit is not None:
+        require_same_head(config.edit, model, name=context.inputs["model"].name)
     trained_on = model.latents
     if config.latents == "topk":
         model.latents = "topk"
@@ -152,18 +156,22 @@ def _require_finite(items: Sequence[Preference], rewards: Tensor) -> None:
 
 
 @torch.inference_mode()
-def _steered(model: SARM, target: Scored, edit: Edit, latent: int) -> Tensor:
-    """Rewards with the latent edited, `[n]`: batch by batch from the hidden states, since the edit comes after the backbone."""
+def _steered(model: SARM, target: Scored, factors: Mapping[int, float]) -> Tensor:
+    """Rewards with the latents scaled, `[n]`: batch by batch from the hidden states, since the edit comes after the backbone."""
     rewards = torch.empty_like(target.rewards)
-    model.edits = {latent: edit}
+    model.edits = {latent: Edit("*", factor) for latent, factor in factors.items()}
     for rows, states in target.pooled:
         rewards[rows] = model.reward_of(model.features(states)).float().cpu()
     model.edits = {}
     return rewards
 
 
-def _choose(selected: Scored, config: SteeringConfig, *, n_latents: int) -> Choice:
-    """s on the concept's subsets, t by the same formula on all others of the selection set, and each rule's latent."""
+def _choose(selected: Scored, config: SteeringConfig, head: Tensor) -> Choice:
+    """s on the concept's subsets, t by the same formula on all others of the selection set, and each rule's latent.
+
+    With an edit of a file it is the latent that the file changes most, |(c - 1) w|; the rules' stand beside it.
+    """
+    n_latents = len(head)
     inside = [_in_concept(item, config) for item in selected.items]
     s, t = (feature_scores_of_sums(_sums(selected, [one == part for one in inside], config, n_latents=n_latents)) for part in (True, False))
     if not (torch.isfinite(s).all() and torch.isfinite(t).all()):
@@ -173,6 +181,8 @@ def _choose(selected: Scored, config: SteeringConfig, *, n_latents: int) -> Choi
     # A latent that never fires has s = 0, and would be chosen where every active one is below it.
     rules = {rule: latent if latent is not None and float(s[latent]) > 0 else None for rule, latent in latents.items()}
     latent = rules[config.rule]
+    if config.edit is not None:
+        return Choice(s=s, t=t, rules=rules, latent=max(config.edit.factors, key=lambda one: abs(_change(config, one) * float(head[one]))))
     if latent is None:
         bound = f" with |t| <= {config.bound:g}" if config.rule == "argmax-s-bounded-t" else ""
         raise UsageProblem(
@@ -180,6 +190,11 @@ def _choose(selected: Scored, config: SteeringConfig, *, n_latents: int) -> Choi
             f"{config.subset!r} (largest s: {float(s.max()):.3g}); choose another rule, bound or selection set"
         )
     return Choice(s=s, t=t, rules=rules, latent=latent)
+
+
+def _change(config: SteeringConfig, latent: int) -> float:
+    """By how much of itself a latent is changed: c - 1."""
+    return (config.edit.factors[latent] if config.edit is not None else config.multiplier) - 1
 
 
 def _sums(selected: Scored, wanted: Sequence[bool], config: SteeringConfig, *, n_latents: int) -> FeatureSums:
@@ -237,6 +252,8 @@ def _write(
         "trained_on": trained_on,
         "rules": dict(choice.rules),
     }
+    if config.edit is not None:
+        facts |= {"multiplier": config.edit.factors[choice.latent], "edit": dict(config.edit.factors)}
     (output / "steering.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from authors_checkpoints import random_sarm
 from command_line import replicate
 from folders import ROOT
 from reward_model_folders import saved
+from tiny_profile import write_profile
 
 from sarm.demo.answers import AskedModel, Edited
 
@@ -59,3 +60,33 @@ def test_a_file_for_another_model_ends_with_one_line_and_its_code(tmp_path: Path
     asked = [sys.executable, "-m", "replication.cli", *command(tmp_path, model, path)]
     done = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment, timeout=240)
     assert done.returncode == code and message in done.stderr and "Traceback" not in done.stderr and not done.stdout
+
+
+@pytest.mark.slow
+def test_figure3_takes_the_file_beside_its_own_figure_and_compares_nothing(tmp_path: Path) -> None:
+    profile, store = write_profile(tmp_path), tmp_path / "store"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+
+    def figure3(*more: str) -> subprocess.CompletedProcess[str]:
+        places = ["--profile", str(profile), "--store", str(store), "--out", str(tmp_path / "out"), "--yes", *more]
+        asked = [sys.executable, "-m", "replication.cli", "figure3", *places]
+        return subprocess.run(asked, capture_output=True, text=True, check=False, env=environment, timeout=400)
+
+    figure3()
+    (model,) = (store / "train_reward").iterdir()
+    path = steering_file(tmp_path, model, {3: 2.0, 5: 0.0})
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    done = figure3("--steer", str(path))
+    assert done.returncode == 0, done.stderr
+    assert all(file.read_bytes() == content for file, content in before.items()), "what stood there still stands"
+    results = json.loads((tmp_path / "out" / "steered" / "tiny" / "figure3.results.json").read_text())
+    assert results["report"]["comparable"] is False and "steered by a file (--steer)" in results["report"]["why_not_comparable"]
+    assert "rewards before and after the edit of a steering file" in done.stdout
+    assert figure3("--steer", str(path)).stderr.count("all jobs were reused from the store") == 1
+    other = json.loads(steering_file(tmp_path, model, {3: 2.0}).read_text())
+    other["model"]["head_sha256"] = "0" * 64
+    path.write_text(json.dumps(other))
+    refused = figure3("--steer", str(path))
+    assert refused.returncode == 6 and "made for another model" in refused.stderr
+    both = figure3("--steer", str(path), "--from", "scores")
+    assert both.returncode == 2 and "--steer edits a model, and --from scores has none" in both.stderr
