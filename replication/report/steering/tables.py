@@ -21,7 +21,8 @@ from replication.report.steering.selection import RULES
 
 NAME = "figure3"
 TITLE = "Rewards before and after steering one latent"
-TITLE_BY_FILE = "Rewards before and after the edit of a steering file"
+# By whether a steering file was given.
+TITLES = {False: TITLE.lower(), True: "rewards before and after the edit of a steering file"}
 DASH = "—"
 D_IS = "mean shift over the standard deviation of the stratum's rewards before"
 # Latents of a steering file that a sentence names, and that a block lists.
@@ -76,14 +77,17 @@ def figure3_report(
     listings += [*extra, *(authors_blocks(authors) if authors else ())]
     gaps = [f"seed {run.seed}: {run.missing or 'not yet run'}" for run in runs if run.folder is None]
     own = [] if authors else ["The authors' rewards are not at hand (SARM_DATA), so they are not shown."]
-    title = TITLE_BY_FILE if any(one.from_file for one in data.values()) else TITLE
     report = Report(
-        experiment=NAME, title=f"Figure 3: {title.lower()}", profile=profile, protocol=protocol, seeds=tuple(run.seed for run in runs),
+        experiment=NAME, title=_title(data), profile=profile, protocol=protocol, seeds=tuple(run.seed for run in runs),
         comparable=not why_not_comparable, why_not_comparable=why_not_comparable, tables=(), listings=tuple(listings),
         deviations=tuple(deviations), provenance=tuple(provenance), planted=planted.numbers,
         notes=(*notes, *_claims(data, tested), *planted.notes, *gaps, *own),
     )  # fmt: skip
     return Figure3(report=report, data=data, checks=tested)
+
+
+def _title(data: dict[int, Steering]) -> str:
+    return f"Figure 3: {TITLES[any(one.from_file for one in data.values())]}"
 
 
 class PlantedBlocks(NamedTuple):
