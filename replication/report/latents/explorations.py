@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from replication.report.cells import Report
 from sarm.data.preferences import Preference, read_jsonl
+from sarm.job import IntegrityProblem
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.json_files import read_facts, understood_facts
 from sarm.store.json_lines import read_lines
@@ -133,10 +134,40 @@ def read_exploration(folder: Path, *, key: str, label: str, explanations: Mappin
     for name, wanted in (("latents", OF_LATENTS), ("completions", OF_COMPLETIONS)):
         path = folder / f"{name}.safetensors"
         with understood_facts(path, also=(SafetensorError, OSError)):
-            found = load_file(path)
-            arrays.append({one: found[one] for one in wanted})
+            held = load_file(path)
+            arrays.append({one: held[one] for one in wanted})
     items = list(read_jsonl(folder / "items.jsonl", Preference))
-    return Exploration(key, label, facts, items, arrays[0], arrays[1], explanations)
+    found = Exploration(key, label, facts, items, arrays[0], arrays[1], explanations)
+    wrong = _misfit(found)
+    if wrong:
+        raise IntegrityProblem(f"{folder.name}: {wrong}; take the artifact away and explore the model again")
+    return found
+
+
+def _misfit(one: Exploration) -> str:
+    """The first thing that does not fit in an artifact whose files belong to different ones or were edited; empty where all does."""
+    latents, completions, rows = one.latents, one.completions, len(one.rows)
+    groups, columns, width = len(one.facts["groups"]), len(one.facts["columns"]), one.n_latents
+    parts = len(completions["latents"])
+    shapes = {
+        **{name: (latents[name], (groups, width)) for name in ("fired", "contribution", "square", "product")},
+        **{name: (latents[name], (width, columns)) for name in ("removed", "doubled")},
+        **{name: (latents[name], (width, latents["cosines"].shape[-1])) for name in ("neighbours", "cosines")},
+        **{name: (completions[name], (rows,)) for name in ("rewards", "truncated", "tokens", "rest")},
+        **{name: (completions[name], (parts,)) for name in ("activations", "contributions")},
+        "starts": (completions["starts"], (rows + 1,)),
+    }
+    for name, (array, shape) in shapes.items():
+        if array.shape != shape:
+            return f"{name} is {list(array.shape)} where items and facts ask for {list(shape)}"
+    starts, numbers, tokens = completions["starts"], completions["latents"], completions["tokens"]
+    if starts[0] != 0 or starts[-1] != parts or (np.diff(starts) < 0).any():
+        return "starts do not cut the latents of completions"
+    if parts and not (numbers.min() >= 0 and numbers.max() < width):
+        return f"a completion has a latent beyond the {width} of the head"
+    if rows and not (tokens.min() >= 0 and tokens.max() < len(one.facts["scored_tokens"])):
+        return "a completion's token is not among the scored tokens"
+    return ""
 
 
 def explorations_of(store: ArtifactStore) -> list[Manifest]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from explored import HOSTILE, N_LATENTS, explored, rewardbench2, rmbench, save_sarm
+from safetensors.numpy import load_file, save_file
 
 from replication.report.latents.explorations import Exploration, read_exploration
 from replication.report.render.explorer.choice import REPORT, WHOLE, items_in_turn, latents_by_weight
@@ -20,7 +21,7 @@ from replication.report.render.explorer.embedded import explorer_section, packed
 from replication.report.render.explorer.folder import write_folder
 from replication.report.render.explorer.pages import index, item_page, latent_page
 from replication.report.render.page import page
-from sarm.job import JobError
+from sarm.job import IntegrityProblem, JobError
 
 SMALL = REPORT._replace(latents=10, items=7, sides=2, contributions=2, contexts=2, context_characters=20, text_characters=40)
 
@@ -204,4 +205,25 @@ def test_a_damaged_artifact_is_named(folder: Path, tmp_path: Path, name: str, ch
         (tmp_path / path.name).write_bytes(path.read_bytes())
     change(tmp_path / name)
     with pytest.raises(JobError, match=name.partition(".")[0]):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("completions", lambda arrays: arrays.update(rewards=arrays["rewards"][:-1]), "rewards is "),
+        ("completions", lambda arrays: arrays["latents"].__setitem__(0, 99), "a latent beyond the 40"),
+        ("completions", lambda arrays: arrays["starts"].__setitem__(1, 10_000), "starts do not cut"),
+        ("completions", lambda arrays: arrays["tokens"].__setitem__(0, 7), "not among the scored tokens"),
+        ("latents", lambda arrays: arrays.update(fired=arrays["fired"][:1]), "fired is "),
+        ("latents", lambda arrays: arrays.update(removed=arrays["removed"][:, :2]), "removed is "),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(folder: Path, tmp_path: Path, file: str, change: Any, said: str) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    arrays = {name: value.copy() for name, value in load_file(tmp_path / f"{file}.safetensors").items()}
+    change(arrays)
+    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, tmp_path / f"{file}.safetensors")
+    with pytest.raises(IntegrityProblem, match=said):
         opened(tmp_path)
