@@ -79,6 +79,8 @@ def test_a_wheel_brings_no_top_level_package_but_ours(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"replication", "sarm"}
     assert "sarm/py.typed" in names, "type checkers would not look into it"
+    beside = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sarm" / "demo" / "page").iterdir()}
+    assert beside <= set(names), "the demo would serve no page"
 
 
 def test_an_installed_wheel_finds_its_data_from_anywhere(wheel: Path, tmp_path: Path, elsewhere: Path) -> None:

@@ -39,6 +39,7 @@ STAGES = (
     "steer_rewards",
     "collect_contexts",
     "explain_latents",
+    "explore_latents",
 )
 
 
