@@ -128,6 +128,10 @@ def _reward(folder: Path, store: Path, chance: random.Random) -> Sequence[str]:
     ]
 
 
+def _steered(folder: Path, store: Path, chance: random.Random) -> Sequence[str]:
+    return [*_reward(folder, store, chance), "--steer", str(folder / "steering.json")]
+
+
 def _compare(folder: Path, store: Path, chance: random.Random) -> Sequence[str]:
     return ["compare-weights", str(folder / "first"), str(folder / "second"), "--store", str(store)]
 
@@ -187,6 +191,11 @@ def _no_file(folder: Path, store: Path, chance: random.Random) -> Sequence[str]:
 
 def _one_model(folder: Path, chance: random.Random) -> Mapping[str, Sequence[Change]]:
     (folder / chance.choice(("authors", "own", "sharded"))).rename(folder / "model")
+    return {}
+
+
+def _steered_model(folder: Path, chance: random.Random) -> Mapping[str, Sequence[Change]]:
+    (folder / "own").rename(folder / "model")
     return {}
 
 
@@ -273,6 +282,7 @@ READERS: tuple[Reader, ...] = (
     Reader("conversations", 60, "models", _reward, {"spoken.jsonl": LINES}, settle=_one_model),
     Reader("checkpoint", 90, "models", _reward, MODEL_FILES, text=False, settle=_one_model),
     Reader("tokenizer", 50, "models", _reward, TOKENIZER_FILES, settle=_one_model),
+    Reader("edit", 40, "models", _steered, {"steering.json": VALUE}, settle=_steered_model),
     Reader("weights", 40, "published", _compare, {"second/*.json": VALUE, "second/*.safetensors": TENSORS}, text=False, settle=_one_pair),
     Reader("sae", 90, "saes", _import_sae, SAE_FILES, text=False, settle=_one_sae),
     Reader("score", 80, "scored", _score, settle=_one_scored),

@@ -30,6 +30,7 @@ from sarm.backbone.decoder import truncated_backbone
 from sarm.checkpoints.reward_models.layouts import save_reward_model
 from sarm.checkpoints.saes.files import save_sae
 from sarm.reward.models import SARM
+from sarm.scoring.edited_head import head_identity
 from sarm.store.archive import export_archive
 from sarm.store.artifacts import ArtifactStore
 
@@ -115,10 +116,10 @@ def models(folder: Path) -> None:
     authors = authors_checkpoints.save_authors(
         folder / "authors", model, {"sarm_param": {"sae_source_layer": 2, "sae_latent_size": 24, "sae_k": 4}}
     )
-    own = folder / "own"
-    save_reward_model(
-        own, SARM(truncated_backbone(tiny.llama_config(), 2), authors_checkpoints.random_sae()), encoder="sae", tokenizer=None
-    )
+    own, ours = folder / "own", SARM(truncated_backbone(tiny.llama_config(), 2), authors_checkpoints.random_sae())
+    save_reward_model(own, ours, encoder="sae", tokenizer=None)
+    identity = head_identity(ours, name="own").model_dump()
+    _json(folder / "steering.json", {"schema_version": "1.0", "name": "own", "model": identity, "factors": {"3": 0.0, "7": 2.5, "11": -1}})
     sharded = folder / "sharded"
     shutil.copytree(authors, sharded)
     tensors = load_file(sharded / "model.safetensors")
