@@ -163,7 +163,7 @@
         };
         const arrow = active ? (state.down ? " ▼" : " ▲") : "";
         const button = place === null ? label : element("button", { type: "button", title, onclick: press }, label + arrow);
-        return element("th", { scope: "col", "aria-sort": active ? (state.down ? "descending" : "ascending") : null }, button);
+        return element("th", { scope: "col", class: label === "subset" ? "left" : "", "aria-sort": active ? (state.down ? "descending" : "ascending") : null }, button);
       });
       const pages = Math.max(1, Math.ceil(rows.length / PAGE));
       state.page = Math.min(state.page, pages - 1);
