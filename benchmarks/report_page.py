@@ -143,20 +143,19 @@ def explored(latents: int) -> Exploration:
         for subset in ("", *ITEMS)
         for side in ("chosen", "rejected")
     ]
-    fired = np.zeros((len(groups), latents), dtype=np.int32)
-    np.add.at(fired, (slice(None), own.ravel()), 1)
+    fired = np.tile(np.bincount(own.ravel(), minlength=latents).astype(np.int32), (len(groups), 1))
     sums = numbers.normal(0, 1, (len(groups), latents))
     columns = ["Overall", *ITEMS]
     facts = {
         "benchmark": "rewardbench2", "head_reads": "latents", "groups": groups, "columns": columns, "accuracies": [73.0] * len(columns),
         "missing": {}, "constant": 0.0, "scored_tokens": ["<|eot_id|>"],
     }  # fmt: skip
-    of_latents = {
+    of_latents: dict[str, np.ndarray] = {
         "head": head, "fired": fired, "contribution": sums, "square": np.abs(sums), "product": sums,
         "neighbours": numbers.integers(0, latents, (latents, NEIGHBOURS)), "cosines": numbers.random((latents, NEIGHBOURS)),
         "removed": 73 + sums[: len(columns)].T, "doubled": 73 - sums[: len(columns)].T,
     }  # fmt: skip
-    of_completions = {
+    of_completions: dict[str, np.ndarray] = {
         "rewards": contributions.sum(axis=1), "truncated": np.zeros(rows, dtype=np.uint8), "tokens": np.zeros(rows, dtype=np.int32),
         "rest": np.zeros(rows), "starts": np.arange(rows + 1) * active, "latents": own.ravel(), "activations": activations.ravel(),
         "contributions": contributions.ravel(),
