@@ -21,6 +21,8 @@ from replication.report.verdicts.report import with_verdicts
 from sarm.store.artifacts import ArtifactStore
 
 AUTHORS = "authors"
+# Of experiments that print no table of accuracies: the kinds of work of which any one is a result.
+LISTED = {"table4": ("train_sae", "train_reward"), "features": ("explain_latents",), "figure3": ("steer_rewards",)}
 
 __all__ = ["Outcome", "folder", "from_authors", "from_scores", "measured", "replicate", "report"]
 
@@ -130,5 +132,6 @@ def folder_name(profile: str, protocol: str, *, released: bool = False) -> str:
 
 
 def measured(found: Report) -> bool:
-    """Whether anything but a control was measured by us."""
-    return any(cell.ours is not None for table in found.tables for row in table.rows if row.origin != "control" for cell in row.cells)
+    """Whether anything but a control was measured by us: a cell of a table or, where an experiment's product is no table, that product."""
+    cells = (cell for table in found.tables for row in table.rows if row.origin != "control" for cell in row.cells)
+    return any(cell.ours is not None for cell in cells) or any(one.kind in LISTED.get(found.experiment, ()) for one in found.provenance)

@@ -149,6 +149,13 @@ def test_a_report_with_gaps_is_made_anew_when_they_are_filled(mini: Setting, tmp
     assert measured(run(mini, tmp_path, FakeLauncher()).reports[0])
 
 
+@pytest.mark.parametrize(("experiment", "holds"), [("table4", True), ("features", False), ("figure3", False), ("table1", False)])
+def test_what_prints_no_table_is_measured_where_its_product_is_there(mini: Setting, tmp_path: Path, experiment: str, holds: bool) -> None:
+    report = run(mini, tmp_path, FakeLauncher()).reports[0]
+    assert "train_reward" in {one.kind for one in report.provenance}
+    assert measured(report.model_copy(update={"experiment": experiment, "tables": ()})) is holds
+
+
 def test_a_repeated_command_needs_no_statistics_and_no_drawing(mini: Setting, tmp_path: Path) -> None:
     run(mini, tmp_path, FakeLauncher())
     code = (
