@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 a diff that differs, 4 an inconclusive
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from datetime import UTC, datetime
@@ -19,12 +20,18 @@ from replication.cli.options.groups import grouped
 from replication.cli.running import experiments, runs
 from replication.cli.slurm import slurm_app
 from sarm.data.preferences import DataError
-from sarm.job import JobError, printable
+from sarm.job import EnvironmentProblem, JobError, printable
 from sarm.judges.loopback import without_proxies_to_loopback
 from sarm.metrics.credits import ScoringError
 from sarm.store.tracebacks import keep_traceback
 
 USAGE = 2
+UNUSABLE_PLACES = frozenset((
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+))  # fmt: skip
+# These say no name when a file that is open already cannot grow.
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -63,6 +70,11 @@ def _report_error(error: Exception) -> int:
         for line in str(error).splitlines():
             typer.echo(f"replicate: {line}", err=True)
         return int(getattr(error, "exit_code", 1))
+    if isinstance(error, OSError) and error.errno in UNUSABLE_PLACES and (error.filename is not None or error.errno in FULL):
+        # An option may name any place: one that is full, gone or not ours to write is no fault of the code, so no traceback.
+        where, what = printable(str(error.filename or "what was being written")), error.strerror or type(error).__name__
+        typer.echo(f"replicate: {where}: {what}; free it, or name another place", err=True)
+        return EnvironmentProblem.exit_code
     if isinstance(error, DataError | ScoringError):
         typer.echo(f"replicate: {error}", err=True)
         return USAGE

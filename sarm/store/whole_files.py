@@ -41,7 +41,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A name of one's own to write to; when the block ends well, the file is flushed and takes the name `path`.
 
     Nothing is left of it when the block raises. Several processes may do this with one `path` at once: the last one stays.
+    What a link names is written, the link stays. A device or pipe (`/dev/stdout`) is written to as it is: a rename would take its place.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
     os.close(descriptor)
     partial = Path(name)

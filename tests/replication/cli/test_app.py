@@ -101,6 +101,24 @@ replication.cli.app.main()
     assert "ZeroDivisionError" in Path(done.stderr.strip().rpartition("traceback in ")[2]).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", ["file/inside", "n" * 300])
+def test_a_place_that_cannot_be_written_is_one_line_with_the_documented_code(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    done = replicate("slurm", "write", "--folder", str(tmp_path / name), cwd=tmp_path)
+    assert done.returncode == 7, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and name[:20] in done.stderr and "another place" in done.stderr
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "kept"
+
+
+def test_a_full_disk_is_told_though_its_error_names_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    from replication.cli import app
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        Path("/dev/full").write_bytes(b"x")
+    assert app._report_error(caught.value) == 7
+    assert capsys.readouterr().err == "replicate: what was being written: No space left on device; free it, or name another place\n"
+
+
 def test_plan_as_json_has_every_job_with_reason_inputs_and_cost(tmp_path: Path) -> None:
     done = replicate("plan", "table1", "--json", "--store", str(tmp_path / "store"))
     jobs = json.loads(done.stdout)["jobs"]

@@ -54,3 +54,21 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
         partial.write_text("half")
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, "text")
+    assert os.read(reader, 100) == b"text" and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+    os.close(reader)
+
+
+def test_what_a_link_names_is_written_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "there" / "file")
+    for text in ("new", "newer"):
+        write_whole(link, text)
+        assert link.is_symlink() and (tmp_path / "there" / "file").read_text() == text
