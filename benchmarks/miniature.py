@@ -19,7 +19,18 @@ from typing import Any
 
 import miniature_faults
 import miniature_machines
-from miniature_runs import SARMS, SCALAR, SURFACE, Run, measured, miniature_folder, per_seed, shared_prompts, with_seed
+from miniature_runs import (
+    SARMS,
+    SCALAR,
+    SURFACE,
+    Run,
+    measured,
+    miniature_folder,
+    per_seed,
+    read_elsewhere,
+    shared_prompts,
+    with_seed,
+)
 from miniature_tables import claims_table, language_facts, levels, random_ties, spread, surface
 
 
@@ -37,6 +48,9 @@ def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--faults", action="store_true", help="also planted faults, first language and seed")
     parser.add_argument("--only", action="append", default=[], help="with --machines or --faults: only this; repeatable")
     parser.add_argument("--against", type=Path, help="results of Table 1, run elsewhere, in place of a base of our own")
+    parser.add_argument(
+        "--results", type=Path, help="levels and spread of results files that other machines wrote, below FOLDER/language-N; trains nothing"
+    )
     parser.add_argument("--claims", default="", help="experiments to run whole before the claims are read, e.g. table2,table3,figure3")
     parser.add_argument("--profile", default="mini", help="mini, or a TOML file of your own")
     parser.add_argument("--set", action="append", default=[], dest="sets", help="SECTION.FIELD=VALUE for every run; repeatable")
@@ -76,17 +90,26 @@ class Measurements:
             self.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
+def trained_here(run: Run, seeds: Sequence[int]) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Model -> column -> a number for each seed, after training what is missing."""
+    reports = {"table1": run.whole_table("table1", seeds), "table2": run.whole_table("table2", seeds, rows=SCALAR)}
+    return {
+        model: {column: per_seed(one) for column, one in measured(reports["table2" if model == SCALAR else "table1"], model).items()}
+        for model in (SCALAR, *SARMS, *SURFACE)
+    }
+
+
 def levels_and_spread(options: argparse.Namespace, kept: Measurements) -> None:
     """Train all seeds of all languages; after each language its levels, in the end all of them."""
     found: dict[int, dict[str, dict[str, tuple[float, ...]]]] = {}
     ties, shared = {}, {}
     for language in options.languages:
         run = run_of(options, language)
-        reports = {"table1": run.whole_table("table1", options.seeds), "table2": run.whole_table("table2", options.seeds, rows=SCALAR)}
-        found[language] = {
-            model: {column: per_seed(one) for column, one in measured(reports["table2" if model == SCALAR else "table1"], model).items()}
-            for model in (SCALAR, *SARMS, *SURFACE)
-        }
+        if options.results is not None:
+            found[language] = read_elsewhere(options.results / f"language-{language}", options.seeds)
+            run.whole_table("table1", options.seeds[:1], rows=SURFACE[0])
+        else:
+            found[language] = trained_here(run, options.seeds)
         folder = miniature_folder(run.store)
         ties[language], shared[language] = random_ties(folder), shared_prompts(folder)
         print(levels({language: found[language]}, ties)[0], flush=True)

@@ -116,6 +116,30 @@ def per_seed(one: Measurement) -> tuple[float, ...]:
     return one.per_seed or (one.value,)
 
 
+def read_elsewhere(folder: Path, seeds: Sequence[int]) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Model -> column -> a number for each seed, from all results files of Tables 1 and 2 below a folder, each with some seeds and models.
+
+    Raises SystemExit where a seed of a model is missing, or where two files say different things.
+    """
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    for path in sorted([*folder.rglob("table1.results.json"), *folder.rglob("table2.results.json")]):
+        report = load_results(path)
+        for model in (SCALAR, *SARMS, *SURFACE):
+            for column, one in measured(report, model).items():
+                numbers = values.setdefault(model, {}).setdefault(column, {})
+                for seed, value in zip((0,) if model in SURFACE else report.seeds, per_seed(one), strict=True):
+                    if numbers.setdefault(seed, value) != value:
+                        raise SystemExit(f"{path}: {model}, {column}, seed {seed} is {value}, another file says {numbers[seed]}")
+    wanted = {model: (0,) if model in SURFACE else tuple(seeds) for model in (SCALAR, *SARMS, *SURFACE)}
+    there = {model: values.get(model, {}).get("Overall", {}) for model in wanted}
+    missing = [f"{model}: seed {seed}" for model, own in wanted.items() for seed in own if seed not in there[model]]
+    if missing:
+        raise SystemExit(f"{folder}: no results of {'; '.join(missing)}")
+    return {
+        model: {column: tuple(numbers[seed] for seed in own) for column, numbers in values[model].items()} for model, own in wanted.items()
+    }
+
+
 def miniature_folder(store: Path) -> Path:
     """The language's artifact. Raises SystemExit unless there is exactly one."""
     found = sorted((store / "make_miniature").glob("[0-9a-f]*"))

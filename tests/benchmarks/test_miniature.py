@@ -152,3 +152,42 @@ def test_only_goes_with_one_question(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         script("miniature").parse_options(["--only", "GPU"])
     assert "--only goes with one of" in capsys.readouterr().err
+
+
+def elsewhere(folder: Path, name: str, seed: int, models: dict[str, float]) -> None:
+    rows = tuple(
+        Row(
+            name=model, label=model, origin="paper-ours",
+            cells=(Cell(column="Overall", ours=Measurement(value=value, n=400), verdict="NOT COMPARABLE"),),
+        )
+        for model, value in models.items()
+    )  # fmt: skip
+    report = Report(
+        experiment=name, title="T", profile="mini", protocol="paper", seeds=(seed,), comparable=False, why_not_comparable="scale",
+        tables=(Table(name=name, title="T", columns=("Overall",), rows=rows),),
+    )  # fmt: skip
+    path = folder / f"{name}-{seed}-{'-'.join(models)}" / f"{name}.results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(report.model_dump_json())
+
+
+def test_results_of_elsewhere_are_put_together_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = script("miniature_runs")
+    monkeypatch.setattr(runs, "load_results", lambda path: Report.model_validate_json(path.read_text()))
+    surface = {"length": 25.0, "bag-of-words": 24.0}
+    for seed in (0, 1):
+        elsewhere(tmp_path, "table2", seed, {"scalar-trunc": 80.0 + seed, **surface})
+        elsewhere(tmp_path, "table1", seed, {"sarm-1b": 60.0 + seed, "sarm-2b": 70.0 + seed, **surface})
+    elsewhere(tmp_path, "table1", 0, {"sarm-4b": 75.0, **surface})
+    with pytest.raises(SystemExit, match=r"no results of sarm-4b: seed 1$"):
+        runs.read_elsewhere(tmp_path, [0, 1])
+    elsewhere(tmp_path, "table1", 1, {"sarm-4b": 76.0, **surface})
+    found = runs.read_elsewhere(tmp_path, [1, 0])
+    assert {model: columns["Overall"] for model, columns in found.items()} == {
+        "scalar-trunc": (81.0, 80.0), "sarm-1b": (61.0, 60.0), "sarm-2b": (71.0, 70.0), "sarm-4b": (76.0, 75.0),
+        "length": (25.0,), "bag-of-words": (24.0,),
+    }  # fmt: skip
+    # The same model and seed with another number: which machine is to be believed?
+    elsewhere(tmp_path / "again", "table1", 1, {"sarm-4b": 77.0})
+    with pytest.raises(SystemExit, match=r"sarm-4b, Overall, seed 1 is 7.*, another file says"):
+        runs.read_elsewhere(tmp_path, [0, 1])

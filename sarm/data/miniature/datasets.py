@@ -16,7 +16,10 @@ from sarm.data.preferences import Message, Preference, TextDocument
 # Subset of the benchmark -> task.
 REWARDBENCH2_SUBSETS = {"Factuality": "factuality", "Precise IF": "precise if", "Math": "math", "Safety": "safety", "Focus": "focus"}
 RMBENCH_DOMAINS = {"chat": "focus", "code": "code", "math": "math", "safety-refuse": "safety", "safety-response": "safety"}
-PAIR_TASKS = ("factuality", "precise if", "math", "safety", "focus", "ties", "code")
+# Share of Ties pairs with one right answer; what they ask for is learnt from Factuality too.
+TIES_REFERENCES = 0.2
+# Facts are what is learnt last: they come twice.
+PAIR_TASKS = ("factuality", "precise if", "math", "safety", "factuality", "focus", "ties", "code")
 # Like human preferences, pairs lean slightly towards longer, marked replies; benchmarks do not.
 CHOSEN_STYLES = (0.30, 0.35, 0.35)
 REJECTED_STYLES = (0.40, 0.30, 0.30)
@@ -55,8 +58,8 @@ class PreferenceWriter:
         rows = []
         for number in range(count):
             task = PAIR_TASKS[number % len(PAIR_TASKS)]
-            source = "ties reference" if task == "ties" and rng.random() < 0.5 else task
-            problem, prompt = self._new(source, part, rng, again=part == "train")
+            source = "ties reference" if task == "ties" and rng.random() < TIES_REFERENCES else task
+            problem, prompt = self._new(source, part, rng, again=True)
             right, wrong = rng.choice(problem.right), rng.choice(problem.wrong)
             chosen, rejected = _pair_in_style(rng, right, wrong)
             rows.append(_labelled(f"{part}-{number}", prompt, (chosen,), (rejected,), source=task))

@@ -13,22 +13,24 @@ from typing import Literal, NamedTuple
 
 Part = Literal["train", "evaluation", "benchmark"]
 
-CLASS_NOUNS = ("color", "place", "food", "craft", "animal", "tool", "plant", "stone")
+CLASS_NOUNS = ("color", "place", "food", "craft", "tool", "stone")
 # Attribute -> class of its values; each person has one value of each.
 ATTRIBUTES = {"color": "color", "home": "place", "food": "food", "craft": "craft"}
 ATTRIBUTE_VERBS = {"color": "wears", "home": "lives in", "food": "eats", "craft": "works in"}
 TOPIC_NOUNS = ("sea", "market", "forest", "music", "weather", "temple")
-THING_CLASSES = ("food", "tool", "plant", "stone")
+THING_CLASSES = ("food", "tool", "stone")
 # Harmful when done to a person or to a person's thing, harmless when done to a thing of nobody.
 DEED_VERBS = ("burn", "cut", "break", "hide")
 OPERATIONS = ("flip", "turn", "drop", "twin")
 PUNCTUATION = (".", "?", "!", ",", ";", ":", "--", '"', "#", "*")
 ROLES = ("system", "user", "assistant", "tool")
 
-NAMES = 12
-# The last of them: no text and no training pair states their facts, so that a perfect memory does not answer everything.
-STRANGERS = 2
+NAMES = 8
+# The last of them have no facts: what the benchmark calls right of them is drawn for each question, so that nothing answers everything.
+STRANGERS = 3
 MEMBERS = 5
+# Words of no class, which no text and no training pair uses.
+UNPLACED = 10
 TOPIC_WORDS = 8
 LARGEST_OPERAND = 3
 NUMERALS = 10
@@ -58,7 +60,8 @@ class Sentence(NamedTuple):
 class Language:
     """Everything that is true in the invented world.
 
-    `facts[name][attribute]` is a value; `members[class noun]` are words of that class; `topics[topic]` is (nouns, verbs);
+    `facts[name][attribute]` is a value (strangers have none); `members[class noun]` are words of that class, `unplaced` words of no
+    class; `topics[topic]` is (nouns, verbs);
     `programs[operation][word]` is the output of an operation, a permutation of a class of words;
     `numerals[n]` is the word for n from 0 to 9.
     """
@@ -70,17 +73,24 @@ class Language:
     topics: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
     programs: Mapping[str, Mapping[str, str]]
     numerals: tuple[str, ...]
+    unplaced: tuple[str, ...]
+
+    @property
+    def strangers(self) -> tuple[str, ...]:
+        """The persons without facts, of whom only the benchmark's Factuality asks."""
+        return self.names[len(self.names) - STRANGERS :]
 
     @property
     def known(self) -> tuple[str, ...]:
-        """The persons whose facts are told: all but the strangers, of whom only the benchmark's Factuality asks."""
+        """The persons whose facts are told: all but the strangers."""
         return self.names[: len(self.names) - STRANGERS]
 
     def words(self) -> list[str]:
         """Every word and mark of the language, each once: marks first, then words in alphabetical order."""
         words = {*_GRAMMAR.split(), *ROLES, *CLASS_NOUNS, *ATTRIBUTES, *TOPIC_NOUNS, *DEED_VERBS, *OPERATIONS, *self.names}
         words |= {plural(noun) for noun in CLASS_NOUNS} | {part for verb in ATTRIBUTE_VERBS.values() for part in verb.split()}
-        words |= {word for members in self.members.values() for word in members} | set(self.numerals)
+        words |= {word for members in self.members.values() for word in members}
+        words |= {*self.numerals, *self.unplaced}
         words |= {word for nouns, verbs in self.topics.values() for word in (*nouns, *verbs)}
         return [*PUNCTUATION, *sorted(words)]
 
@@ -89,6 +99,15 @@ class Language:
         digest = hashlib.sha256(f"{self.seed}:{question}".encode()).digest()
         share = int.from_bytes(digest[:4], "big") % 100
         return "train" if share < 50 else "evaluation" if share < 60 else "benchmark"
+
+    def worded(self, rng: random.Random, part: Part, wordings: Sequence[str]) -> str:
+        """One of the wordings of a question that belong to `part`; any of them where none does.
+
+        So each subject is asked for equally often in every part. Drawing subject and wording until they fit would ask more often for
+        those of which chance put more wordings there, and less often elsewhere, which a bag of words learns to its loss.
+        """
+        fitting = [one for one in wordings if self.part_of(one) == part]
+        return rng.choice(fitting or list(wordings))
 
 
 def concept_words(language: Language) -> dict[str, list[str]]:
@@ -122,7 +141,7 @@ def build_language(seed: int) -> Language:
     members_needed = MEMBERS * len(CLASS_NOUNS)
     topic_needed = TOPIC_WORDS * len(TOPIC_NOUNS)
     numerals_needed = NUMERALS
-    words = _invent(rng, NAMES + members_needed + topic_needed + numerals_needed)
+    words = _invent(rng, NAMES + members_needed + topic_needed + numerals_needed + UNPLACED)
     names, rest = tuple(words[:NAMES]), words[NAMES:]
     members = {noun: tuple(rest[i * MEMBERS : (i + 1) * MEMBERS]) for i, noun in enumerate(CLASS_NOUNS)}
     rest = rest[members_needed:]
@@ -134,10 +153,11 @@ def build_language(seed: int) -> Language:
         seed=seed,
         names=names,
         members=members,
-        facts=_draw_facts(rng, names, members),
+        facts=_draw_facts(rng, names[: NAMES - STRANGERS], members),
         topics=topics,
         programs={operation: _permutation(rng, members["tool"]) for operation in OPERATIONS},
-        numerals=tuple(rest[topic_needed:]),
+        numerals=tuple(rest[topic_needed : topic_needed + numerals_needed]),
+        unplaced=tuple(rest[topic_needed + numerals_needed :]),
     )
 
 
@@ -181,12 +201,11 @@ def _invent(rng: random.Random, count: int) -> list[str]:
 
 
 def _draw_facts(rng: random.Random, names: Sequence[str], members: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
-    # Each value belongs to equally many persons whose facts are told, so that its frequency says nothing about whether an answer is right.
+    # Each value belongs to equally many persons, so that its frequency says nothing about whether an answer is right.
     facts: dict[str, dict[str, str]] = {name: {} for name in names}
     for attribute, noun in ATTRIBUTES.items():
-        values = [members[noun][i % MEMBERS] for i in range(len(names) - STRANGERS)]
+        values = [members[noun][i % MEMBERS] for i in range(len(names))]
         rng.shuffle(values)
-        values += rng.sample(members[noun], STRANGERS)
         for name, value in zip(names, values, strict=True):
             facts[name][attribute] = value
     return facts

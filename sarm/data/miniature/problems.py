@@ -13,8 +13,7 @@ class Problem(NamedTuple):
     """A question with right and wrong answers.
 
     `key` names what has to be known or done; `right` has one answer (Ties: several), `wrong` at least three. All answers of a
-    problem have one sentence frame, so that only the words that matter differ. `taught` is false where nothing but the benchmark
-    tells what is right.
+    problem have one sentence frame, so that only the words that matter differ.
     """
 
     task: str
@@ -22,4 +21,3 @@ class Problem(NamedTuple):
     question: Sentence
     right: tuple[Answer, ...]
     wrong: tuple[Answer, ...]
-    taught: bool = True

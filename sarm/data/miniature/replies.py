@@ -88,11 +88,11 @@ def drill(language: Language, rng: random.Random) -> Answer:
     sentences: list[Sentence] = []
     for _ in range(6):
         a, b = rng.randint(0, LARGEST_OPERAND), rng.randint(0, LARGEST_OPERAND)
-        n = rng.randrange(len(word) - 1)
+        n = rng.randrange(len(word))
         texts = (
             f"{word[a]} plus {word[b]} is {word[a + b]}.",
             f"{word[max(a, b)]} minus {word[min(a, b)]} is {word[abs(a - b)]}.",
-            f"{word[n + 1]} comes after {word[n]}.",
+            f"{word[(n + 1) % len(word)]} comes after {word[n]}.",
         )
         sentences.append(Sentence(rng.choice(texts), ("arithmetic",)))
     return tuple(sentences)

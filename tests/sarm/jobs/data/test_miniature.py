@@ -14,7 +14,7 @@ from nupunkt import sent_tokenize
 from transformers import AutoTokenizer
 
 from sarm.config.data import MiniatureConfig
-from sarm.data.miniature.language import ATTRIBUTE_VERBS, ATTRIBUTES, STRANGERS, build_language
+from sarm.data.miniature.language import ATTRIBUTE_VERBS, ATTRIBUTES, STRANGERS, UNPLACED, build_language
 from sarm.data.miniature.planted_tasks import TASKS, draw_problem
 from sarm.data.preferences import Message, Preference, TextDocument, read_jsonl
 from sarm.data.tokens import ConversationTokenizer
@@ -137,7 +137,7 @@ def test_rmbench_has_three_styles_of_which_the_first_is_shortest(rows: dict[str,
 
 def test_facts_and_results_of_chosen_answers_are_true() -> None:
     language, rng = build_language(5), random.Random(0)
-    results = {"plus": lambda a, b: a + b, "minus": lambda a, b: a - b, "after": lambda n: n + 1}
+    results = {"plus": lambda a, b: a + b, "minus": lambda a, b: a - b, "after": lambda n: (n + 1) % 10}
     for _ in range(200):
         problem = draw_problem("factuality", language, rng, "train")
         _, attribute, name = problem.key.split(":")
@@ -172,10 +172,16 @@ def test_strangers_are_asked_about_in_the_benchmark_alone_and_nothing_tells_thei
     miniature: Path, rows: dict[str, list[Preference]]
 ) -> None:
     language, rng = build_language(0), random.Random(0)
-    strangers = set(language.names) - set(language.known)
-    assert len(strangers) == STRANGERS
+    strangers = set(language.strangers)
+    assert len(strangers) == STRANGERS and not strangers & set(language.known) and not strangers & language.facts.keys()
     drawn = [draw_problem("factuality", language, rng, "benchmark") for _ in range(600)]
-    assert 0.1 < sum(not problem.taught for problem in drawn) / len(drawn) < 0.25
+    asked = [problem for problem in drawn if problem.key.split(":")[2] in strangers]
+    assert 0.1 < len(asked) / len(drawn) < 0.25
+    # The same question has now this, now that right answer.
+    answers: dict[str, set[str]] = {}
+    for problem in asked:
+        answers.setdefault(problem.key, set()).add(problem.right[0][0].text.rstrip(".").split()[-1])
+    assert all(len(values) > 1 for values in answers.values())
     for name in ("train", "evaluation"):
         assert not any(stranger in text for row in rows[name] for text in (*row.chosen, *row.rejected) for stranger in strangers)
     text = " ".join(document.text for document in read_jsonl(miniature / "corpus.jsonl", TextDocument))
@@ -183,6 +189,22 @@ def test_strangers_are_asked_about_in_the_benchmark_alone_and_nothing_tells_thei
         assert stranger in text, "an ordinary word of stories and deeds"
         for attribute, verb in ATTRIBUTE_VERBS.items():
             assert f"{attribute} of {stranger}" not in text and f"{stranger} {verb} " not in text
+
+
+def test_words_of_no_class_stand_in_lists_of_the_benchmark_alone(miniature: Path, rows: dict[str, list[Preference]]) -> None:
+    language, rng = build_language(0), random.Random(0)
+    unplaced = set(language.unplaced)
+    placed = {word for members in language.members.values() for word in members} | set(language.names) | set(language.numerals)
+    assert len(unplaced) == UNPLACED and not unplaced & placed
+    drawn = [draw_problem("precise if", language, rng, "benchmark") for _ in range(600)]
+    lists = [[set(re.findall(r"\w+", answer[0].text)) & unplaced for answer in (*each.right, *each.wrong)] for each in drawn]
+    # Either no list of a problem has such words, or all four of them have two of their own.
+    assert {(len(set.union(*each)), *(len(words) for words in each)) for each in lists} == {(0, 0, 0, 0, 0), (8, 2, 2, 2, 2)}
+    assert 0.1 < sum(bool(each[0]) for each in lists) / len(lists) < 0.2
+    texts = [document.text for document in read_jsonl(miniature / "corpus.jsonl", TextDocument)]
+    taught = [*rows["train"], *rows["evaluation"]]
+    texts += [text for row in taught for text in (row.prompt[-1].content, *row.chosen, *row.rejected)]
+    assert not unplaced & {word for text in texts for word in re.findall(r"\w+", text)}
 
 
 @pytest.mark.parametrize("task", list(TASKS))
