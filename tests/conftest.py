@@ -14,6 +14,16 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Groups for `-n 2 --dist loadgroup`: a file's tests share what they made, and one Slurm of our own at a time is enough."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        name = "slurm" if item.path.parent.name == "slurm" else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def signals_as_in_a_terminal() -> Iterator[None]:
     """A runner in the background ignores SIGINT and SIGHUP, and so would everything that the tests interrupt."""
