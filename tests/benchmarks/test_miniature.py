@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +193,11 @@ def test_results_of_elsewhere_are_put_together_by_seed(tmp_path: Path, monkeypat
     elsewhere(tmp_path / "again", "table1", 1, {"sarm-4b": 77.0})
     with pytest.raises(SystemExit, match=r"sarm-4b, Overall, seed 1 is 7.*, another file says"):
         runs.read_elsewhere(tmp_path, [0, 1])
+
+
+def test_the_quoted_row_makes_the_language_and_trains_nothing(tmp_path: Path) -> None:
+    row = script("miniature").QUOTED
+    command = [sys.executable, "-m", "replication.cli", "plan", "table1", "--rows", row, "--store", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "miniature language" in done.stdout and "baseline length on rewardbench2" in done.stdout
+    assert not any(trained in done.stdout for trained in ("backbone", "SAE", "reward model"))
