@@ -47,8 +47,9 @@ class ThreadGroup(ProcessGroup):
 
 
 def together(size: int, work: Callable[[ProcessGroup], Any]) -> list[Any]:
-    """What `work` gives, or the exception that it raised, in each of `size` threads."""
+    """What `work` gives, or the JobError that it raised, in each of `size` threads. Raises the first other exception of a thread."""
     meeting, found = Meeting(size), [None] * size
+    broken: list[Exception] = []
 
     def run(rank: int) -> None:
         try:
@@ -56,13 +57,16 @@ def together(size: int, work: Callable[[ProcessGroup], Any]) -> list[Any]:
         except JobError as error:
             # Told to all of them in one exchange, as Interrupted is.
             found[rank] = error
-        except Exception:
+        except Exception as error:
+            # Raised again in the thread of the test, which alone can fail it.
+            broken.append(error)
             meeting.barrier.abort()
-            raise
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if broken:
+        raise broken[0]
     return found
