@@ -101,7 +101,7 @@ def arithmetic(language: Language, rng: random.Random, part: Part) -> Problem:
     """The numeral after another, sums and differences. Wrong: other numerals that are as often right."""
     operation = "after" if rng.random() < NEXT_NUMERAL else rng.choice(("plus", "minus"))
     question, statement, result, opposite, key = (_next_numeral if operation == "after" else _sum)(language, rng, part, operation)
-    wrong = [*([opposite] if opposite not in (result, -1) else []), *_beside(language, rng, operation, (result, opposite))]
+    wrong = [*([opposite] if opposite != result else []), *_beside(language, rng, operation, (result, opposite))]
     frame = rng.choice((statement, "the answer is {}.", "it is {}."))
     answers = [(Sentence(frame.format(language.numerals[n]), ("arithmetic",)),) for n in (result, *wrong)]
     return Problem(
@@ -159,7 +159,7 @@ def _next_numeral(language: Language, rng: random.Random, part: Part, operation:
 
 
 def _sum(language: Language, rng: random.Random, part: Part, operation: str) -> tuple[str, str, int, int, str]:
-    """Question, frame of a statement of the result, result, result of the opposite (-1: none), and what was calculated."""
+    """Question, frame of a statement of the result, result, result of the opposite, and what was calculated."""
     word, plus = language.numerals, operation == "plus"
     a, b = rng.randint(0, LARGEST_OPERAND), rng.randint(0, LARGEST_OPERAND)
     if not plus and a < b:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from nupunkt import sent_tokenize
 from transformers import AutoTokenizer
 
 from sarm.config.data import MiniatureConfig
-from sarm.data.miniature.language import ATTRIBUTE_VERBS, ATTRIBUTES, STRANGERS, UNPLACED, build_language
+from sarm.data.miniature.language import ATTRIBUTE_VERBS, ATTRIBUTES, STRANGERS, UNPLACED, Part, build_language
 from sarm.data.miniature.planted_tasks import TASKS, draw_problem
 from sarm.data.preferences import Message, Preference, TextDocument, read_jsonl
 from sarm.data.tokens import ConversationTokenizer
@@ -205,6 +206,17 @@ def test_words_of_no_class_stand_in_lists_of_the_benchmark_alone(miniature: Path
     taught = [*rows["train"], *rows["evaluation"]]
     texts += [text for row in taught for text in (row.prompt[-1].content, *row.chosen, *row.rejected)]
     assert not unplaced & {word for text in texts for word in re.findall(r"\w+", text)}
+
+
+@pytest.mark.parametrize("part", ["train", "benchmark"])
+def test_every_subject_is_asked_for_equally_often_in_every_part(part: Part) -> None:
+    # Otherwise what training asks often the benchmark asks seldom, and a scorer of words learns the opposite of what is right.
+    language, rng = build_language(0), random.Random(0)
+    asked = Counter(draw_problem("ties reference", language, rng, part).key for _ in range(4000))
+    assert len(asked) == len(language.known) * len(ATTRIBUTES)
+    # 200 each, and four standard deviations.
+    assert 145 < min(asked.values()) <= max(asked.values()) < 255
+    assert language.part_of(draw_problem("ties reference", language, rng, part).question.text) == part
 
 
 @pytest.mark.parametrize("task", list(TASKS))
