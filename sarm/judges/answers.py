@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from sarm.job import UsageProblem
-from sarm.judges.questions import REFUSED, UNPAID, Answer, Judge, Question, QuestionRefused, Usage
+from sarm.job import EnvironmentProblem, UsageProblem
+from sarm.judges.questions import REFUSED, UNPAID, Answer, Judge, Question, QuestionRefused, QuestionUnheard, Usage
 from sarm.judges.recorded import Kept, facts_of
 from sarm.judges.settings import EndpointSettings
 from sarm.judges.spending import Spending
@@ -33,8 +33,9 @@ class AnswerLog:
     """A judge whose every answer is appended to a file at once; a question that is there is not asked again.
 
     With settings no call is made that may go beyond their caps; answers of earlier attempts at the same job count, those of the run's
-    other jobs (`spending`), and what other threads are asking: several may ask at once, each a question of its own. `tell` gets lines
-    for the job's log.
+    other jobs (`spending`), and what other threads are asking: several may ask at once, each a question of its own. A question whose
+    answer was never heard, since the process was stopped or the wait was too long, counts as if it had been answered at its longest: the
+    endpoint may charge for it. `tell` gets lines for the job's log.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class AnswerLog:
         self._under_way = Usage(0, 0)
         self._lock = threading.Lock()
         self._read()
+        # What earlier attempts asked for and never got, or lost together with their log.
+        self._unheard = spending.left.beyond(self.usage) if spending is not None else Usage(0, 0)
         self._tell_spending()
 
     def remember(self, answers: Mapping[str, Answer]) -> None:
@@ -89,11 +92,18 @@ class AnswerLog:
         most = question.estimate(question.longest)
         self._reserve(most)
         answer: Answer | None = None
+        unheard = most
         try:
             answer = self._asked(question)
+            unheard = Usage(0, 0)
+        except (UsageProblem, EnvironmentProblem) as problem:
+            if not isinstance(problem, QuestionUnheard):
+                unheard = Usage(0, 0)
+            raise
         finally:
             with self._lock:
                 self._under_way = self._under_way.minus(most)
+                self._unheard = self._unheard.plus(unheard)
                 if answer is not None:
                     self._keep(question, answer)
                 self._tell_spending()
@@ -104,10 +114,12 @@ class AnswerLog:
         if self._settings is None:
             return
         others = self._spending.others() if self._spending is not None else Usage(0, 0)
-        total = self.usage.plus(more).plus(others)
+        total = self.usage.plus(more).plus(others).plus(self._unheard)
         tokens, cost = sum(total), self._settings.cost(total)
         if tokens > self._settings.max_tokens or cost > self._settings.max_cost:
-            before = f" ({sum(others):,} and ${self._settings.cost(others):.2f} of it by this run's other jobs)" if sum(others) else ""
+            parts = ((others, "by this run's other jobs"), (self._unheard, "for questions whose answers were lost"))
+            told = [f"{sum(one):,} and ${self._settings.cost(one):.2f} of it {what}" for one, what in parts if sum(one)]
+            before = f" ({'; '.join(told)})" if told else ""
             raise UsageProblem(
                 f"with {of} the judge may take {tokens:,} tokens or ${cost:.2f}{before}, above the cap of {self._settings.max_tokens:,} "
                 f"tokens or ${self._settings.max_cost:.2f} for all jobs of a run; raise the cap or ask less; what was answered is kept, "
@@ -146,7 +158,7 @@ class AnswerLog:
 
     def _tell_spending(self) -> None:
         if self._spending is not None:
-            self._spending.tell(self.usage.plus(self._under_way))
+            self._spending.tell(self.usage.plus(self._under_way).plus(self._unheard))
 
     def _keep(self, question: Question, answer: Answer) -> None:
         if answer.finish in UNPAID:

@@ -12,7 +12,7 @@ import openai
 from sarm.job import EnvironmentProblem, JobError, UsageProblem
 from sarm.judges.completions import answer_in
 from sarm.judges.connection import connection, proxies_of
-from sarm.judges.questions import CONTEXT, FILTERED, WORDLESS, Answer, Question, QuestionFailed, QuestionRefused, Usage
+from sarm.judges.questions import CONTEXT, FILTERED, WORDLESS, Answer, Question, QuestionFailed, QuestionRefused, QuestionUnheard, Usage
 from sarm.judges.refusals import Told, Wish, safe, told
 from sarm.judges.settings import EndpointSettings
 
@@ -76,7 +76,7 @@ class EndpointJudge:
                     return wordless
         if wordless is not None:
             return wordless
-        raise QuestionFailed(
+        raise QuestionUnheard(
             f"{self._about(question)}{self._settings.api_base} answered {MALFORMED_TRIES} times with something that is no chat completion; "
             f"is it an OpenAI-compatible endpoint? {KEPT}"
         )
@@ -114,7 +114,7 @@ class EndpointJudge:
         cause = safe(str(error.__cause__ or ""), key=self._key)
         if isinstance(error, openai.APITimeoutError):
             late = f"gave no answer within {self._settings.timeout_seconds:g} s {tries}"
-            raise QuestionFailed(f"{self._about(question)}{base} {late}; {KEPT}") from None
+            raise QuestionUnheard(f"{self._about(question)}{base} {late}; {KEPT}") from None
         if isinstance(error, openai.APIConnectionError):
             proxies = proxies_of(urlsplit(base).hostname or "")
             through = f" through the proxy of {', '.join(proxies)}" if proxies else ""

@@ -31,6 +31,10 @@ class QuestionFailed(EnvironmentProblem):
     """The endpoint fails at one question; it may answer the others."""
 
 
+class QuestionUnheard(QuestionFailed):
+    """One question was asked and no answer to it came through; the endpoint may charge for it."""
+
+
 class Usage(NamedTuple):
     """Tokens read and written by a judge."""
 
@@ -44,6 +48,10 @@ class Usage(NamedTuple):
     def minus(self, other: Usage) -> Usage:
         """This without the other."""
         return Usage(self.input_tokens - other.input_tokens, self.output_tokens - other.output_tokens)
+
+    def beyond(self, other: Usage) -> Usage:
+        """By how much this is more than the other; 0 where it is less."""
+        return Usage(*(max(0, more) for more in self.minus(other)))
 
 
 class Question(NamedTuple):

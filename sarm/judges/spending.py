@@ -12,12 +12,14 @@ from sarm.store.whole_files import write_whole
 class Spending:
     """One job's file among those of its run; jobs may be in several processes, and on several machines that share the folder.
 
-    A job writes what it is about to take before it reads what the others have: of two that reach the cap at once both see it.
+    A job writes what it is about to take before it reads what the others have: of two that reach the cap at once both see it. What it was
+    taking when its process ended therefore still stands there at the next attempt (`left`).
     """
 
     def __init__(self, own: Path) -> None:
         own.parent.mkdir(parents=True, exist_ok=True)
         self._own = own
+        self.left = _usage(own) if own.exists() else Usage(0, 0)
 
     def tell(self, taken: Usage) -> None:
         """What this job has taken, with what is under way."""
@@ -28,5 +30,9 @@ class Spending:
         total = Usage(0, 0)
         for path in sorted(self._own.parent.glob("*.json")):
             if path.name != self._own.name:
-                total = total.plus(Usage(**json.loads(path.read_bytes())))
+                total = total.plus(_usage(path))
         return total
+
+
+def _usage(path: Path) -> Usage:
+    return Usage(**json.loads(path.read_bytes()))

@@ -15,11 +15,11 @@ from folders import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm.job import UsageProblem
+from sarm.job import EnvironmentProblem, Interrupted, UsageProblem
 from sarm.judges import answers as answers_module
 from sarm.judges.answers import TORN, AnswerLog
 from sarm.judges.concurrent_questions import MOST_IN_A_ROW, ask_all
-from sarm.judges.questions import CONTEXT, REFUSED, Answer, Question, QuestionFailed, QuestionRefused, Usage
+from sarm.judges.questions import CONTEXT, REFUSED, Answer, Question, QuestionFailed, QuestionRefused, QuestionUnheard, Usage
 from sarm.judges.recorded import RecordedJudge, read_answers, write_answers
 from sarm.judges.settings import EndpointSettings, address_of
 from sarm.judges.spending import Spending
@@ -282,6 +282,66 @@ def test_a_cap_holds_for_threads_of_several_jobs_at_once(tmp_path: Path) -> None
         one.join(60)
     # Each answer takes twice what was reserved for it: at most what is under way may go beyond.
     assert 0 < sum(log.usage.input_tokens + log.usage.output_tokens for log in logs) <= 2000 + 3 * 110
+
+
+@pytest.mark.parametrize(
+    ("problem", "counts"),
+    [
+        (Interrupted("stopped"), True),
+        (KeyboardInterrupt(), True),
+        (QuestionUnheard("no answer within 600 s"), True),
+        (QuestionFailed("500"), False),
+        (QuestionRefused("400"), False),
+        (EnvironmentProblem("cannot be reached"), False),
+    ],
+)
+def test_a_question_whose_answer_was_never_heard_counts_now_and_at_every_later_attempt(
+    problem: BaseException, *, counts: bool, tmp_path: Path
+) -> None:
+    class Ending(Counting):
+        def answer(self, question: Question) -> Answer:
+            raise problem
+
+    def log(judge: Counting) -> AnswerLog:
+        return log_of(judge, tmp_path / "one.jsonl", spending=Spending(tmp_path / "run" / "one.json"), max_tokens=170)
+
+    # One question takes 110 tokens and 53 are reserved for it: after three lost ones a cap of 170 is reached.
+    first = log(Ending())
+    for _ in range(2):
+        with pytest.raises(type(problem)):
+            first.answer(question(0))
+    with pytest.raises(type(problem)):
+        log(Ending()).answer(question(0))
+    last = log(Counting())
+    if not counts:
+        assert last.answer(question(0)).ended and last.usage == Usage(100, 10)
+        return
+    with pytest.raises(UsageProblem, match=r"with the next question .* \(159 and \$0.00 of it for questions whose answers were lost\)"):
+        last.answer(question(0))
+    assert last.usage == Usage(0, 0)
+
+
+def test_what_a_killed_process_was_asking_counts_and_so_does_what_a_lost_log_held(tmp_path: Path) -> None:
+    spent = tmp_path / "run" / "one.json"
+
+    def log(judge: Any) -> AnswerLog:
+        return log_of(judge, tmp_path / "one.jsonl", spending=Spending(spent), max_tokens=400)
+
+    log(Counting()).answer(question(0))
+
+    class Killed:
+        def answer(self, question: Question) -> Answer:
+            (tmp_path / "as-killed.json").write_bytes(spent.read_bytes())
+            raise QuestionRefused("not this time")
+
+    with pytest.raises(QuestionRefused):
+        log(Killed()).answer(question(1))
+    spent.write_bytes((tmp_path / "as-killed.json").read_bytes())
+    log(Counting()).answer(question(1))
+    assert sum(json.loads(spent.read_text()).values()) == 2 * 110 + 53
+    (tmp_path / "one.jsonl").unlink()
+    with pytest.raises(UsageProblem, match=r"273 and .* answers were lost"):
+        log(Counting()).check(Usage(100, 50), of="all")
 
 
 WORKER = """

@@ -177,7 +177,7 @@ def test_a_cap_holds_for_all_jobs_of_a_run_and_for_every_time_it_is_begun(server
     for _ in range(2):
         capped = replicate(store, *asked, *prices, OPENAI_API_KEY=KEY)
         assert capped.returncode == 2 and "for all jobs of a run" in capped.stderr, capped.stderr
-        # Each of two workers may have begun one question when the other reached the cap.
         assert 10 <= len(server.requests) <= 40000 // 2010
     spent = [json.loads(path.read_text()) for path in store.glob(".endpoints/*/0/*.json")]
-    assert len(spent) >= 2 and sum(sum(one.values()) for one in spent) == len(server.requests) * 2010
+    # The worker that is stopped because the other is at the cap may be waiting for an answer: it counts at its longest.
+    assert len(spent) >= 2 and len(server.requests) * 2010 <= sum(sum(one.values()) for one in spent) <= 40000
