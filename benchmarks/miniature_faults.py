@@ -17,8 +17,10 @@ from miniature_runs import ROOT, Run, markdown, median_length, miniature_folder
 
 # What a run of the suite needs of the tree.
 PARTS = ("sarm", "replication", "tables/published", "tables/templates", "slurm", "pyproject.toml")
-# Made before any fault acts, so that a fault's store may take them from the base's.
+# Made before a fault acts, so that its store may take them from the base's.
 UNTOUCHED = ("make_miniature", "pretrain_backbone")
+BEFORE_REWARD = (*UNTOUCHED, "train_sae")
+BEFORE_SCORING = (*BEFORE_REWARD, "train_reward")
 CAUGHT = (3, 6)
 MADE_AGAIN = "checksum: made again"
 
@@ -33,12 +35,16 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault by its edits; `cuts` asks for a max_length that bites, for the base too; `damages` shuffles items in the store instead."""
+    """A fault by its edits; `cuts` asks for a max_length that bites, for the base too; `damages` shuffles items in the store instead.
+
+    `before` names the kinds of jobs that the fault does not touch.
+    """
 
     name: str
     edits: tuple[Edit, ...] = ()
     cuts: bool = False
     damages: bool = False
+    before: tuple[str, ...] = UNTOUCHED
 
 
 FAULTS = (
@@ -51,6 +57,7 @@ FAULTS = (
                 "-functional.logsigmoid(rejected_rewards.float() - chosen_rewards.float())",
             ),
         ),
+        before=BEFORE_REWARD,
     ),
     Fault(
         "TopK left out before the head",
@@ -61,10 +68,12 @@ FAULTS = (
                 "self.sae.pre_acts(x)",
             ),
         ),
+        before=BEFORE_REWARD,
     ),
     Fault(
         "the layer below: the reward model's blocks end one below the SAE's",
         (Edit("sarm/checkpoints/reward_models/untrained.py", "layer=config.layer, dtype=dtype", "layer=config.layer - 1, dtype=dtype"),),
+        before=BEFORE_REWARD,
     ),
     Fault(
         "the token before the end of turn pooled",
@@ -85,6 +94,7 @@ FAULTS = (
                 '        pairs.append(pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen}) if swaps else pair)\n',
             ),
         ),
+        before=BEFORE_REWARD,
     ),
     Fault(
         "items shuffled after their checksum, by the code: rewards go to other items",
@@ -95,6 +105,7 @@ FAULTS = (
                 "scored = regroup(sorted(items, key=lambda item: (item.subset, item.prompt[0].content[::-1])), rows, rewards)",
             ),
         ),
+        before=BEFORE_SCORING,
     ),
     Fault("items shuffled after their checksum, in the store's file", damages=True),
 )
@@ -174,7 +185,7 @@ def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path) -> Resu
     else:
         shutil.rmtree(place / "tree", ignore_errors=True)
         run = replace(run, source=faulty_tree(fault, place / "tree"))
-        taken_over(plain.store, run.store, UNTOUCHED)
+        taken_over(plain.store, run.store, fault.before)
     code = run.table("table1", [seed])
     if code:
         return Result(fault.name, code, "run", 0, 0, 0.0, "")

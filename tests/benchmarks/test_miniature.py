@@ -45,6 +45,22 @@ def test_every_faults_text_occurs_exactly_once_and_the_faulty_file_compiles() ->
             compile(text, edit.file, "exec")
 
 
+def test_what_a_faults_store_takes_from_the_base_was_made_without_the_faulty_file() -> None:
+    """Backbones apart: a fault in the form of conversations would act on them too, and is planted after them."""
+    faults = script("miniature_faults")
+    code = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
+    jobs = {"train_sae": "sarm.jobs.train.sae", "train_reward": "sarm.jobs.train.reward"}
+    loaded = {
+        kind: json.loads(subprocess.run([sys.executable, "-c", code, job], cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+        for kind, job in jobs.items()
+    }
+    assert "sarm.data.tokens" in loaded["train_sae"] and "sarm.reward.losses" in loaded["train_reward"]
+    for fault in faults.FAULTS:
+        for edit in fault.edits:
+            module = edit.file.removesuffix(".py").replace("/", ".")
+            assert not [kind for kind in fault.before if module in loaded.get(kind, ())], (fault.name, edit.file)
+
+
 @pytest.mark.parametrize("text", ["", "fault, fault"])
 def test_a_fault_whose_text_is_not_there_just_once_stops_it(text: str) -> None:
     faults = script("miniature_faults")
