@@ -92,18 +92,17 @@ class AnswerLog:
         most = question.estimate(question.longest)
         self._reserve(most)
         answer: Answer | None = None
-        unheard = most
+        heard = False
         try:
             answer = self._asked(question)
-            unheard = Usage(0, 0)
+            heard = True
         except (UsageProblem, EnvironmentProblem) as problem:
-            if not isinstance(problem, QuestionUnheard):
-                unheard = Usage(0, 0)
+            heard = not isinstance(problem, QuestionUnheard)
             raise
         finally:
             with self._lock:
                 self._under_way = self._under_way.minus(most)
-                self._unheard = self._unheard.plus(unheard)
+                self._unheard = self._unheard if heard else self._unheard.plus(most)
                 if answer is not None:
                     self._keep(question, answer)
                 self._tell_spending()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sarm.job import IntegrityProblem
 from sarm.judges.questions import Usage
 from sarm.store.whole_files import write_whole
 
@@ -14,6 +15,8 @@ class Spending:
 
     A job writes what it is about to take before it reads what the others have: of two that reach the cap at once both see it. What it was
     taking when its process ended therefore still stands there at the next attempt (`left`).
+
+    Raises IntegrityProblem for a file of the run that is damaged.
     """
 
     def __init__(self, own: Path) -> None:
@@ -35,4 +38,8 @@ class Spending:
 
 
 def _usage(path: Path) -> Usage:
-    return Usage(**json.loads(path.read_bytes()))
+    try:
+        return Usage(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        unread = f"{path}: what a job of this run took of its judge cannot be read"
+        raise IntegrityProblem(f"{unread}, so no cap can be kept; delete the file to count it as nothing") from None

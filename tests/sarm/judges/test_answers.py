@@ -15,7 +15,7 @@ from folders import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm.job import EnvironmentProblem, Interrupted, UsageProblem
+from sarm.job import EnvironmentProblem, IntegrityProblem, Interrupted, UsageProblem
 from sarm.judges import answers as answers_module
 from sarm.judges.answers import TORN, AnswerLog
 from sarm.judges.concurrent_questions import MOST_IN_A_ROW, ask_all
@@ -342,6 +342,14 @@ def test_what_a_killed_process_was_asking_counts_and_so_does_what_a_lost_log_hel
     (tmp_path / "one.jsonl").unlink()
     with pytest.raises(UsageProblem, match=r"273 and .* answers were lost"):
         log(Counting()).check(Usage(100, 50), of="all")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 40, b"{}", b"[1, 2]", b'{"tokens": 3}', b"\xff"])
+@pytest.mark.parametrize("whose", ["one", "two"])
+def test_a_damaged_file_of_what_was_spent_is_told_and_never_counted_as_nothing(whose: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / f"{whose}.json").write_bytes(content)
+    with pytest.raises(IntegrityProblem, match=rf"{whose}\.json: .* delete the file"):
+        log_of(Counting(), tmp_path / "one.jsonl", spending=Spending(tmp_path / "one.json")).answer(question(0))
 
 
 WORKER = """
