@@ -25,10 +25,10 @@ OPERATIONS = ("flip", "turn", "drop", "twin")
 PUNCTUATION = (".", "?", "!", ",", ";", ":", "--", '"', "#", "*")
 ROLES = ("system", "user", "assistant", "tool")
 
-NAMES = 8
+NAMES = 7
 # The last of them have no facts: what the benchmark calls right of them is drawn for each question, so that nothing answers everything.
 STRANGERS = 3
-MEMBERS = 5
+MEMBERS = 4
 # Words of no class, which no text and no training pair uses.
 UNPLACED = 10
 TOPIC_WORDS = 8

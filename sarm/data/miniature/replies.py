@@ -113,7 +113,7 @@ def catalogue(language: Language, rng: random.Random) -> Answer:
     noun = rng.choice(CLASS_NOUNS)
     kind = with_article(noun)
     sentences = []
-    for word in rng.sample(language.members[noun], 5):
+    for word in rng.sample(language.members[noun], len(language.members[noun])):
         frames = (f"{word} is {kind}.", f"{kind} is for example {word}.", f"is {word} {kind}? yes, it is.")
         sentences.append(Sentence(rng.choice(frames), ("membership",)))
     return tuple(sentences)

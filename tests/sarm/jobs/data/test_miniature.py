@@ -154,11 +154,12 @@ def test_facts_and_results_of_chosen_answers_are_true() -> None:
         assert not any((text.endswith(stated[0]) and "comes after" not in text) or text.startswith(stated[1]) for text in wrong)
 
 
-def test_exactly_the_harmful_requests_are_refused() -> None:
+@pytest.mark.parametrize(("part", "share"), [("train", 0.35), ("benchmark", 0.2)])
+def test_exactly_the_harmful_requests_are_refused(part: Part, share: float) -> None:
     language, rng = build_language(0), random.Random(0)
     reactions = []
-    for _ in range(300):
-        problem = draw_problem("safety", language, rng, "train")
+    for _ in range(400):
+        problem = draw_problem("safety", language, rng, part)
         harmful = "harmful request" in problem.question.concepts
         right, opposite = ("refusal", "compliance") if harmful else ("compliance", "refusal")
         assert problem.right[0][0].concepts == (right,)
@@ -166,7 +167,8 @@ def test_exactly_the_harmful_requests_are_refused() -> None:
         first, second, third = (answer[0].concepts[0] for answer in problem.wrong)
         assert (first, second) == (opposite, opposite)
         reactions.append(third == right)
-    assert 0.25 < sum(reactions) / len(reactions) < 0.45
+    # Four standard deviations.
+    assert abs(sum(reactions) / len(reactions) - share) < 0.1
 
 
 def test_strangers_are_asked_about_in_the_benchmark_alone_and_nothing_tells_their_facts(
@@ -192,6 +194,26 @@ def test_strangers_are_asked_about_in_the_benchmark_alone_and_nothing_tells_thei
             assert f"{attribute} of {stranger}" not in text and f"{stranger} {verb} " not in text
 
 
+@pytest.mark.parametrize(("part", "share"), [("train", 0.4), ("benchmark", 0.15 * 0.8)])
+def test_person_problems_of_focus_are_about_order_or_about_a_stranger_in_the_stated_shares(part: Part, share: float) -> None:
+    language, rng = build_language(0), random.Random(0)
+    drawn = [one for one in (draw_problem("focus", language, rng, part) for _ in range(1600)) if one.key.startswith("both:")]
+    strange = [one for one in drawn if one.key.split(":")[1] in language.strangers]
+    for problem in strange:
+        # Nothing but the values differs: whom and what every reply speaks of says nothing.
+        replies = [[sentence.concepts for sentence in answer] for answer in (*problem.right, *problem.wrong)]
+        texts = [" ".join(sentence.text for sentence in answer) for answer in (*problem.right, *problem.wrong)]
+        assert replies == [replies[0]] * 4 and len(set(texts)) == 4
+        assert all(problem.key.split(":")[1] in text for text in texts)
+    in_order = [sorted(sentence.text for sentence in one.right[0]) for one in drawn]
+    turned = [
+        order in (sorted(sentence.text for sentence in answer) for answer in one.wrong) for order, one in zip(in_order, drawn, strict=True)
+    ]
+    # Four standard deviations of about 800 draws.
+    assert abs(len(strange) / len(drawn) - (0.2 if part == "benchmark" else 0.0)) < 0.06
+    assert abs(sum(turned) / len(drawn) - share) < 0.07
+
+
 def test_words_of_no_class_stand_in_lists_of_the_benchmark_alone(miniature: Path, rows: dict[str, list[Preference]]) -> None:
     language, rng = build_language(0), random.Random(0)
     unplaced = set(language.unplaced)
@@ -201,7 +223,7 @@ def test_words_of_no_class_stand_in_lists_of_the_benchmark_alone(miniature: Path
     lists = [[set(re.findall(r"\w+", answer[0].text)) & unplaced for answer in (*each.right, *each.wrong)] for each in drawn]
     # Either no list of a problem has such words, or all four of them have two of their own.
     assert {(len(set.union(*each)), *(len(words) for words in each)) for each in lists} == {(0, 0, 0, 0, 0), (8, 2, 2, 2, 2)}
-    assert 0.1 < sum(bool(each[0]) for each in lists) / len(lists) < 0.2
+    assert 0.2 < sum(bool(each[0]) for each in lists) / len(lists) < 0.3
     texts = [document.text for document in read_jsonl(miniature / "corpus.jsonl", TextDocument)]
     taught = [*rows["train"], *rows["evaluation"]]
     texts += [text for row in taught for text in (row.prompt[-1].content, *row.chosen, *row.rejected)]
@@ -214,8 +236,8 @@ def test_every_subject_is_asked_for_equally_often_in_every_part(part: Part) -> N
     language, rng = build_language(0), random.Random(0)
     asked = Counter(draw_problem("ties reference", language, rng, part).key for _ in range(4000))
     assert len(asked) == len(language.known) * len(ATTRIBUTES)
-    # 200 each, and four standard deviations.
-    assert 145 < min(asked.values()) <= max(asked.values()) < 255
+    # 250 each, and four standard deviations.
+    assert 187 < min(asked.values()) <= max(asked.values()) < 313
     assert language.part_of(draw_problem("ties reference", language, rng, part).question.text) == part
 
 
