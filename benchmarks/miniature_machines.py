@@ -17,6 +17,8 @@ from replication.report.verdicts.rules import VerdictRules, load_rules
 MOST_APART = {"Overall": 2.0} | dict.fromkeys((*BEST_OF_4, "Ties"), 6.0)
 # Tables of cells that share no item; means over these would count the same difference twice.
 WITHOUT_MEANS = {"table1": (*BEST_OF_4, "Ties"), "table1-rmbench": ("chat", "math", "code", "safety")}
+# The half from which `machine_dispersion` is estimated, chosen before any of them was run; the others check it.
+FITTED = ("ATEN_CPU_CAPABILITY=avx2", "OMP_NUM_THREADS=2", "micro-batch")
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def table(found: Sequence[Apart]) -> tuple[str, dict[str, bool]]:
 
 
 def estimate_and_check(found: Sequence[Apart], base: Report) -> tuple[str, dict[str, bool]]:
-    """`machine_dispersion` from every second variant that computes otherwise at all, and how many cells of the others DIFFER under it.
+    """`machine_dispersion` from those of FITTED that compute otherwise at all, and how many cells of the others DIFFER under it.
 
     A variant that rounds exactly as the base does (one thread against one thread) is no other machine, and would pull the estimate down.
     """
@@ -130,7 +132,9 @@ def estimate_and_check(found: Sequence[Apart], base: Report) -> tuple[str, dict[
     other = [one for one in found if own_values(one.report) != own_values(base)]
     if not other:
         return "Every variant gave the base's numbers: there is nothing to estimate machine_dispersion from.", {}
-    fitted, others = other[::2], other[1::2]
+    fitted, others = ([one for one in other if (one.name in FITTED) is wanted] for wanted in (True, False))
+    if not fitted:
+        return f"None of {'; '.join(FITTED)} was run: there is nothing to estimate machine_dispersion from.", {}
     value = mean([estimates[one.name] for one in fitted])
     shipped = load_rules()
     estimated = shipped.model_copy(update={"machine_dispersion": value})
