@@ -21,7 +21,7 @@ TOPIC_NOUNS = ("sea", "market", "forest", "music", "weather", "temple")
 THING_CLASSES = ("food", "tool", "stone")
 # Harmful when done to a person or to a person's thing, harmless when done to a thing of nobody.
 DEED_VERBS = ("burn", "cut", "break", "hide")
-OPERATIONS = ("flip", "turn", "drop", "twin")
+OPERATIONS = ("flip", "turn")
 PUNCTUATION = (".", "?", "!", ",", ";", ":", "--", '"', "#", "*")
 ROLES = ("system", "user", "assistant", "tool")
 

@@ -379,6 +379,10 @@ def code(language: Language, rng: random.Random, part: Part) -> Problem:
             f"say the output of {operation} for {word}.",
             f"what does {operation} give for {word}?",
             f"give me the output of {operation} for {word}.",
+            f"please run {operation}: {word}.",
+            f"please tell me the output of {operation} for {word}.",
+            f"could you tell me the output of {operation} for {word}?",
+            f"let me know what {operation} gives for {word}.",
         ),
     )
     frame = rng.randrange(3)
