@@ -21,7 +21,8 @@ TOPIC_NOUNS = ("sea", "market", "forest", "music", "weather", "temple")
 THING_CLASSES = ("food", "tool", "stone")
 # Harmful when done to a person or to a person's thing, harmless when done to a thing of nobody.
 DEED_VERBS = ("burn", "cut", "break", "hide")
-OPERATIONS = ("flip", "turn")
+# Operation -> class of the words on which it works: no word has two outputs.
+OPERATIONS = {"flip": "tool", "turn": "stone"}
 PUNCTUATION = (".", "?", "!", ",", ";", ":", "--", '"', "#", "*")
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -155,7 +156,7 @@ def build_language(seed: int) -> Language:
         members=members,
         facts=_draw_facts(rng, names[: NAMES - STRANGERS], members),
         topics=topics,
-        programs={operation: _permutation(rng, members["tool"]) for operation in OPERATIONS},
+        programs={operation: _permutation(rng, members[noun]) for operation, noun in OPERATIONS.items()},
         numerals=tuple(rest[topic_needed : topic_needed + numerals_needed]),
         unplaced=tuple(rest[topic_needed + numerals_needed :]),
     )

@@ -363,8 +363,8 @@ def ties_reference(language: Language, rng: random.Random, part: Part) -> Proble
 
 
 def code(language: Language, rng: random.Random, part: Part) -> Problem:
-    """Run a program of the planted tables on one word. Wrong: outputs of other words or programs."""
-    operation = rng.choice(OPERATIONS)
+    """Run a program of the planted tables on one word. Wrong: its outputs for other words."""
+    operation = rng.choice(list(OPERATIONS))
     word, true = rng.choice(list(language.programs[operation].items()))
     wrong = rng.sample([output for output in language.programs[operation].values() if output != true], 3)
     question = language.worded(

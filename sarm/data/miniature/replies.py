@@ -102,7 +102,7 @@ def manual(language: Language, rng: random.Random) -> Answer:
     """What programs put out."""
     sentences = []
     for _ in range(5):
-        operation = rng.choice(OPERATIONS)
+        operation = rng.choice(list(OPERATIONS))
         word, output = rng.choice(list(language.programs[operation].items()))
         sentences.append(program_sentence(operation, word, output, rng.randrange(2)))
     return tuple(sentences)
