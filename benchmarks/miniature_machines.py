@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from miniature_runs import BEST_OF_4, COLUMNS, SARMS, Run, markdown, mean
+from scipy.stats import chi2
 
 from replication.report.cells import Measurement, Report
 from replication.report.verdicts.diff import against_report, load_results, machine_error
@@ -17,6 +19,8 @@ from replication.report.verdicts.rules import VerdictRules, load_rules
 MOST_APART = {"Overall": 2.0} | dict.fromkeys((*BEST_OF_4, "Ties"), 6.0)
 # Tables of cells that share no item; means over these would count the same difference twice.
 WITHOUT_MEANS = {"table1": (*BEST_OF_4, "Ties"), "table1-rmbench": ("chat", "math", "code", "safety")}
+# Keys of tables/published/margins.toml.
+DISPERSIONS = ("machine_dispersion", "ties_machine_dispersion")
 # The half from which `machine_dispersion` is estimated, chosen before any of them was run; the others check it.
 FITTED = ("ATEN_CPU_CAPABILITY=avx2", "OMP_NUM_THREADS=2", "micro-batch")
 
@@ -91,20 +95,30 @@ def apart(name: str, report: Report, base: Report) -> Apart:
     return Apart(name, report, found)
 
 
-def dispersion(report: Report, base: Report) -> float:
-    """The estimate of `machine_dispersion` from two runs: the mean over cells of half their squared difference in squared errors.
+def squares(report: Report, base: Report) -> dict[str, list[float]]:
+    """Half the squared difference of each cell of two runs in squared errors, by key of margins.toml: Ties has a dispersion of its own.
 
-    Two runs differ by twice one run's variance. Cells whose error is 0 (0 or 100 % in both) say nothing and are left out.
+    Two runs differ by twice one run's variance, so the mean of these estimates the dispersion. Cells whose error is 0 (0 or 100 % in
+    both) say nothing and are left out.
     """
     theirs = own_numbers(base)
-    parts = []
+    found: dict[str, list[float]] = {key: [] for key in DISPERSIONS}
     for place, one in own_numbers(report).items():
         if place[2] not in WITHOUT_MEANS.get(place[0], ()) or place not in theirs:
             continue
         error = (machine_error(one) + machine_error(theirs[place])) / 2
         if error:
-            parts.append(((one.value - theirs[place].value) / error) ** 2 / 2)
-    return mean(parts)
+            key = "ties_machine_dispersion" if place[2] == "Ties" else "machine_dispersion"
+            found[key].append(((one.value - theirs[place].value) / error) ** 2 / 2)
+    return found
+
+
+def upper_bound(parts: Sequence[float], *, level: float = 0.9) -> float:
+    """What the dispersion is not above at this level if the differences are normal and independent; they share a base, so it is near.
+
+    A mean of few squares is as often too small as too large, and a budget from one that is too small cries wolf.
+    """
+    return math.fsum(parts) / float(chi2.ppf(1 - level, len(parts))) if parts else math.nan
 
 
 def table(found: Sequence[Apart]) -> tuple[str, dict[str, bool]]:
@@ -124,30 +138,35 @@ def table(found: Sequence[Apart]) -> tuple[str, dict[str, bool]]:
 
 
 def estimate_and_check(found: Sequence[Apart], base: Report) -> tuple[str, dict[str, bool]]:
-    """`machine_dispersion` from those of FITTED that compute otherwise at all, and how many cells of the others DIFFER under it.
+    """The dispersions from those of FITTED that compute otherwise at all, and how many cells of the others DIFFER under it.
 
     A variant that rounds exactly as the base does (one thread against one thread) is no other machine, and would pull the estimate down.
     """
-    estimates = {one.name: dispersion(one.report, base) for one in found}
+    parts = {one.name: squares(one.report, base) for one in found}
     other = [one for one in found if own_values(one.report) != own_values(base)]
     if not other:
         return "Every variant gave the base's numbers: there is nothing to estimate machine_dispersion from.", {}
     fitted, others = ([one for one in other if (one.name in FITTED) is wanted] for wanted in (True, False))
     if not fitted:
         return f"None of {'; '.join(FITTED)} was run: there is nothing to estimate machine_dispersion from.", {}
-    value = mean([estimates[one.name] for one in fitted])
+    pooled = {key: [part for one in fitted for part in parts[one.name][key]] for key in DISPERSIONS}
+    values = {key: upper_bound(pooled[key]) for key in DISPERSIONS}
     shipped = load_rules()
-    estimated = shipped.model_copy(update={"machine_dispersion": value})
+    estimated = shipped.model_copy(update={key: value for key, value in values.items() if math.isfinite(value)})
     rows = []
     for one in found:
         use = "estimate" if one in fitted else "check" if one in others else "identical: left out"
         alarms = [str(alarms_under(rules, one.report, base)) for rules in (estimated, shipped)]
-        rows.append([one.name, use, f"{estimates[one.name]:.3f}", *alarms])
-    on_file = f"under the {shipped.machine_dispersion:g} on file"
-    head = ["variant", "for", "its own estimate", f"cells that DIFFER under {value:.3f}", on_file]
-    off = sum(int(row[3]) > 0 for row in rows if row[1] == "check")
-    told = f"machine_dispersion = {value:.3f}, from {len(fitted)} variants; of the {len(others)} others {off} have a DIFFERS under it."
-    return f"{markdown(head, rows)}\n\n{told}", {"no false alarm among the checked variants": off == 0} if others else {}
+        rows.append([one.name, use, *(f"{mean(parts[one.name][key]):.2f}" for key in DISPERSIONS), *alarms])
+    head = ["variant", "for", "its own estimate", "of Ties", "cells that DIFFER under the bounds below", "under what is on file"]
+    off = sum(int(row[4]) > 0 for row in rows if row[1] == "check")
+    told = [
+        f"{key} = {values[key]:.2f}: upper 90 % bound of a mean of {mean(pooled[key]):.2f} over {len(pooled[key])} cells"
+        f" of {len(fitted)} variants ({getattr(shipped, key):g} on file)."
+        for key in DISPERSIONS
+    ]
+    told.append(f"Of the {len(others)} other variants {off} have a DIFFERS under these.")
+    return "\n\n".join([markdown(head, rows), *told]), {"no false alarm among the checked variants": off == 0} if others else {}
 
 
 def alarms_under(rules: VerdictRules, report: Report, base: Report) -> int:

@@ -87,11 +87,13 @@ def test_only_a_diff_that_differs_or_a_checksum_counts_as_found() -> None:
 
 def test_the_dispersion_between_two_runs_is_half_their_squared_difference_in_errors() -> None:
     machines = script("miniature_machines")
-    base = table1(Factuality=50.0, Math=50.0, Overall=50.0)
-    # One standard error of 400 items at about one half is 2.5 points; Overall is a mean and not counted.
-    other = table1(Factuality=52.5, Math=50.0, Overall=90.0)
-    assert machines.dispersion(other, base) == pytest.approx(0.25, rel=5e-3)
-    assert machines.dispersion(base, base) == 0
+    base = table1(Factuality=50.0, Math=50.0, Overall=50.0, Ties=50.0)
+    # One standard error of 400 items at about one half is 2.5 points; Overall is a mean and not counted, Ties counts apart.
+    found = machines.squares(table1(Factuality=52.5, Math=50.0, Overall=90.0, Ties=55.0), base)
+    assert found["machine_dispersion"] == [pytest.approx(0.5, rel=5e-3), 0]
+    assert found["ties_machine_dispersion"] == [pytest.approx(2.0, rel=2e-2)]
+    # The lower tenth of chi square with 10 degrees of freedom is 4.865.
+    assert machines.upper_bound([1.0] * 10) == pytest.approx(10 / 4.865, rel=1e-3)
 
 
 def test_a_half_chosen_beforehand_gives_the_dispersion_and_the_others_are_judged_by_it() -> None:
@@ -103,7 +105,7 @@ def test_a_half_chosen_beforehand_gives_the_dispersion_and_the_others_are_judged
     for too_few in (found[:1], found[2:]):
         assert "nothing to estimate" in machines.estimate_and_check(too_few, base)[0]
     text, holds = machines.estimate_and_check(found, base)
-    assert "from 1 variants; of the 1 others 1 have a DIFFERS" in text and list(holds.values()) == [False]
+    assert "over 2 cells of 1 variants" in text and "Of the 1 other variants 1 have a DIFFERS" in text and list(holds.values()) == [False]
     assert "| same | identical: left out |" in text
     assert machines.alarms_under(load_rules().model_copy(update={"machine_dispersion": 20.0}), far, base) == 0
 

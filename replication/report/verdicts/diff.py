@@ -119,8 +119,9 @@ def against_report(report: Report, other: Report, *, rules: VerdictRules) -> Rep
     """The report judged by another run of the same profile, protocol and seeds.
 
     Such runs are the same computation: identical on one machine, apart by last digits on another. Training carries these on, so retrained
-    results have a budget from `machine_dispersion`, wide enough that the machine alone makes any cell of the whole diff DIFFER with chance
-    `machine_false_alarms` at most; evaluations of the same weights keep the noise budget. Raises ResultsError for different data.
+    results have a budget from `machine_dispersion` (Ties from its own), wide enough that the machine alone makes any cell of the whole
+    diff DIFFER with chance `machine_false_alarms` at most; evaluations of the same weights keep the noise budget. Raises ResultsError
+    for different data.
     """
     _refuse_other_data(report, other)
     why = ""
@@ -171,17 +172,17 @@ def _refuse_other_data(report: Report, other: Report) -> None:
             raise ResultsError(f"benchmark {ours.id}: its items differ from those of the reference (SHA-256); no verdict")
 
 
-def _budget(ours: Measurement, theirs: Measurement, *, floor: float, scale: float, rules: VerdictRules, z: float | None) -> float:
+def _budget(ours: Measurement, theirs: Measurement, *, floor: float, scale: float, dispersion: float, z: float | None) -> float:
     """How far apart two runs may be, in points times `scale`: at least `floor`, and that alone for the same weights (`z` is None)."""
     if z is None:
         return floor
     # The mean of both errors, so that the budget is the same whichever run is called the reference.
     error = math.fsum(machine_error(one) for one in (ours, theirs)) / 2
-    return max(floor, z * math.sqrt(2 * rules.machine_dispersion) * scale * error)
+    return max(floor, z * math.sqrt(2 * dispersion) * scale * error)
 
 
 def machine_error(one: Measurement) -> float:
-    """The root of what `machine_dispersion` is a share of, in points: a metric's standard error over items, else sqrt(p(1-p)/n).
+    """The root of what a machine dispersion is a share of, in points: a metric's standard error over items, else sqrt(p(1-p)/n).
 
     Each seed's run differs on another machine in its own way, so that the mean of S seeds does by an S-th of the variance.
     """
@@ -205,11 +206,12 @@ def _against_measurement(cell: Cell, theirs: Measurement | None, *, why: str, ru
         return judged("MATCH", "identical")
     counted = ours.correct is not None and theirs.correct is not None
     scale, floor = (ours.n / 100, rules.noise_budget_items) if counted else (1.0, rules.ties_budget)
-    budget = _budget(ours, theirs, floor=floor, scale=scale, rules=rules, z=z)
+    dispersion = rules.machine_dispersion_of(cell.column)
+    budget = _budget(ours, theirs, floor=floor, scale=scale, dispersion=dispersion, z=z)
     apart = abs((ours.correct or 0.0) - (theirs.correct or 0.0)) if counted else abs(ours.value - theirs.value)
     reason = f"{apart:.3g} {'items' if counted else 'points'} apart, budget {budget:.3g}"
     if z is not None:
-        reason += f" (machine_dispersion {rules.machine_dispersion:g}, z {z:.2f})"
+        reason += f" (machine_dispersion {dispersion:g}, z {z:.2f})"
     return judged("MATCH" if apart <= budget else "DIFFERS", reason)
 
 

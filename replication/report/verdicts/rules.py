@@ -24,7 +24,8 @@ class VerdictRules(Frozen):
     noise_budget_items: Positive = Field(description="Items a subset, for evaluations of the same weights.")
     ties_budget: Positive = Field(description="Points, since Ties is no count.")
     seed_dispersion: Positive = Field(description="Assumed seed variance over binomial variance, before there are seeds.")
-    machine_dispersion: Positive = Field(description="Variance of one run between machines over binomial variance.")
+    machine_dispersion: Positive = Field(description="Variance of one run between machines over its variance over items.")
+    ties_machine_dispersion: Positive = Field(description="The same of Ties, whose score also counts how far rewards lie apart.")
     machine_false_alarms: float = Field(gt=0, lt=0.5, description="Chance of one DIFFERS or more in a whole diff of two such runs.")
     margin: Mapping[str, Positive] = Field(description="Points, by column.")
 
@@ -33,6 +34,10 @@ class VerdictRules(Frozen):
         if column not in self.margin:
             raise PublishedError(f"margins.toml: margin.{column}: no margin is fixed for this column, so there is no verdict")
         return self.margin[column]
+
+    def machine_dispersion_of(self, column: str) -> float:
+        """The variance of one run between machines over its variance over items, in a column."""
+        return self.ties_machine_dispersion if column == "Ties" else self.machine_dispersion
 
 
 def load_rules(folder: Path | None = None) -> VerdictRules:

@@ -37,13 +37,15 @@ def official(tmp_path: Path, **changed: Any) -> Path:
     return path
 
 
-def mini(*values: float, seeds: tuple[int, ...] = (0,), profile: str = "mini") -> Report:
+def mini(
+    *values: float, seeds: tuple[int, ...] = (0,), profile: str = "mini", columns: tuple[str, ...] = ("Math", "Safety")
+) -> Report:
     cells = tuple(
         Cell(column=name, ours=Measurement(value=value, n=16, correct=value * 16 / 100), verdict="NOT COMPARABLE")
-        for name, value in zip(("Math", "Safety"), values, strict=True)
+        for name, value in zip(columns, values, strict=True)
     )
     row = Row(name="sarm-1b", label="SARM-1B", origin="paper-ours", cells=cells)
-    table = Table(name="table1", title="T", columns=("Math", "Safety"), rows=(row,))
+    table = Table(name="table1", title="T", columns=columns, rows=(row,))
     return Report(
         experiment="table1",
         title="T",
@@ -104,12 +106,13 @@ def test_a_miniature_is_not_comparable_with_the_paper_but_with_another_miniature
     assert found.rows[0].reason == "identical" and [row.verdict for row in found.rows] == ["MATCH", "DIFFERS"]
 
 
-def test_the_budget_between_machines_is_z_times_the_root_of_twice_the_dispersion(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("column", "key"), [("Safety", "machine_dispersion"), ("Ties", "ties_machine_dispersion")])
+def test_the_budget_between_machines_is_z_times_the_root_of_twice_the_dispersion(tmp_path: Path, column: str, key: str) -> None:
     """By hand: of two cells 0.99^(1/2), two-sided, is z = 2.8062; errors of 12.10 and 6.05 points are 1.452 of 16 items in the mean."""
-    rules = load_rules()
-    row = diff_of(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75))).rows[1]
-    budget = 2.8062 * math.sqrt(2 * rules.machine_dispersion) * 1.452
-    assert row.reason == f"5 items apart, budget {budget:.3g} (machine_dispersion {rules.machine_dispersion:g}, z 2.81)"
+    dispersion, columns = getattr(load_rules(), key), ("Math", column)
+    row = diff_of(mini(50.0, 62.5, columns=columns), saved(tmp_path, mini(50.0, 93.75, columns=columns))).rows[1]
+    budget = 2.8062 * math.sqrt(2 * dispersion) * 1.452
+    assert row.reason == f"5 items apart, budget {budget:.3g} (machine_dispersion {dispersion:g}, z 2.81)"
 
 
 def test_more_cells_make_every_budget_wider_and_the_same_weights_keep_two_items(tmp_path: Path) -> None:
