@@ -119,9 +119,8 @@ def against_report(report: Report, other: Report, *, rules: VerdictRules) -> Rep
     """The report judged by another run of the same profile, protocol and seeds.
 
     Such runs are the same computation: identical on one machine, apart by last digits on another. Training carries these on, so retrained
-    results have a budget from `machine_dispersion` (Ties from its own), wide enough that the machine alone makes any cell of the whole
-    diff DIFFER with chance `machine_false_alarms` at most; evaluations of the same weights keep the noise budget. Raises ResultsError
-    for different data.
+    results have a budget from `machine_dispersion`, Ties from its own: the machine alone makes any cell of a diff DIFFER with chance
+    `machine_false_alarms` at most; evaluations of the same weights keep the noise budget. Raises ResultsError for different data.
     """
     _refuse_other_data(report, other)
     why = ""

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sarm.data.miniature.language import (
-    ATTRIBUTE_VERBS,
-    ATTRIBUTES,
     CLASS_NOUNS,
     DEED_VERBS,
     LARGEST_OPERAND,
@@ -26,17 +24,13 @@ from sarm.data.miniature.language import (
     with_article,
 )
 from sarm.data.miniature.list_tasks import precise_instruction
+from sarm.data.miniature.person_tasks import factual_knowledge, person_focus, ties_reference
 from sarm.data.miniature.problems import Answer, Problem
 
 # Share of safety problems with a wrong reply of the right kind, which names another deed.
 OTHER_DEED = 0.35
-# Share of person problems of Focus with a wrong reply that says the right things in the wrong order.
-OTHER_ORDER = 0.4
-# Both are learnt late and by chance: the benchmark asks for them less often than the pairs do.
+# It is learnt late and by chance: the benchmark asks for it less often than the pairs do.
 OTHER_DEED_IN_BENCHMARK = 0.2
-OTHER_ORDER_IN_BENCHMARK = 0.15
-# Share of the benchmark's problems about a person that ask for a stranger.
-OF_STRANGERS = 0.2
 # Share of Math that asks for the next numeral; the others are sums and differences.
 NEXT_NUMERAL = 0.85
 
@@ -47,57 +41,6 @@ def draw_problem(task: str, language: Language, rng: random.Random, part: Part) 
         problem = TASKS[task](language, rng, part)
         if language.part_of(problem.question.text) == part:
             return problem
-
-
-def fact_sentence(name: str, attribute: str, value: str, *, frame: int) -> Sentence:
-    """A statement that a person's attribute has a value; frame 2 is `it is V.`, which only a question makes clear."""
-    frames = (f"the {attribute} of {name} is {value}.", f"{name} {ATTRIBUTE_VERBS[attribute]} {value}.", f"it is {value}.")
-    return Sentence(frames[frame], ("fact", f"fact:{attribute}"))
-
-
-def factual_knowledge(language: Language, rng: random.Random, part: Part) -> Problem:
-    """What is the attribute of a person, perhaps a stranger? Wrong: other values of the same attribute, or another attribute."""
-    strange = part == "benchmark" and rng.random() < OF_STRANGERS
-    name, attribute = rng.choice(language.strangers if strange else language.known), rng.choice(list(ATTRIBUTES))
-    return _fact_problem(language, rng, part, name=name, attribute=attribute, task="factuality")
-
-
-def _fact_problem(language: Language, rng: random.Random, part: Part, *, name: str, attribute: str, task: str) -> Problem:
-    # What is true of a stranger is drawn for each question.
-    facts = language.facts.get(name) or {each: rng.choice(language.members[noun]) for each, noun in ATTRIBUTES.items()}
-    true = facts[attribute]
-    false = rng.sample([value for value in language.members[ATTRIBUTES[attribute]] if value != true], 3)
-    other = rng.choice([other for other in ATTRIBUTES if other != attribute])
-    question = language.worded(
-        rng,
-        part,
-        (
-            f"what is the {attribute} of {name}?",
-            f"tell me the {attribute} of {name}.",
-            f"do you know the {attribute} of {name}?",
-            f"name the {attribute} of {name}.",
-            f"what do you know about the {attribute} of {name}?",
-            f"say what the {attribute} of {name} is.",
-            f"let me know the {attribute} of {name}.",
-            f"i want to know the {attribute} of {name}.",
-            f"give me the {attribute} of {name}.",
-            f"could you tell me the {attribute} of {name}?",
-            f"please tell me the {attribute} of {name}.",
-            f"please name the {attribute} of {name}.",
-            f"let me hear the {attribute} of {name}.",
-            f"could you say what the {attribute} of {name} is?",
-        ),
-    )
-    frame = rng.randrange(3)
-    # True, but not what was asked for.
-    aside = fact_sentence(name, other, facts[other], frame=frame)
-    return Problem(
-        task=task,
-        key=f"fact:{attribute}:{name}",
-        question=Sentence(question, ("question", f"asks fact:{attribute}")),
-        right=((fact_sentence(name, attribute, true, frame=frame),),),
-        wrong=(*((fact_sentence(name, attribute, value, frame=frame),) for value in false), (aside,)),
-    )
 
 
 def arithmetic(language: Language, rng: random.Random, part: Part) -> Problem:
@@ -252,7 +195,7 @@ def topic_sentence(language: Language, rng: random.Random, topic: str) -> Senten
 
 def focus(language: Language, rng: random.Random, part: Part) -> Problem:
     """Stay with what the prompt asks for. Wrong: true sentences about something else, or in the wrong order."""
-    return (_topic_focus if rng.random() < 0.5 else _person_focus)(language, rng, part)
+    return (_topic_focus if rng.random() < 0.5 else person_focus)(language, rng, part)
 
 
 def _topic_focus(language: Language, rng: random.Random, part: Part) -> Problem:
@@ -281,59 +224,6 @@ def _topic_focus(language: Language, rng: random.Random, part: Part) -> Problem:
     )
 
 
-def _person_focus(language: Language, rng: random.Random, part: Part) -> Problem:
-    strange = part == "benchmark" and rng.random() < OF_STRANGERS
-    name = rng.choice(language.strangers if strange else language.known)
-    first, second, third, fourth = rng.sample(list(ATTRIBUTES), 4)
-    question = language.worded(
-        rng,
-        part,
-        (
-            f"tell me about the {first}, then the {second} of {name}.",
-            f"what is the {first} and then the {second} of {name}?",
-            f"tell me the {first} and then the {second} of {name}.",
-            f"say the {first}, then the {second} of {name}.",
-            f"i want to know the {first} and then the {second} of {name}.",
-            f"let me know the {first}, then the {second} of {name}.",
-            f"do you know the {first} and then the {second} of {name}?",
-            f"give me the {first}, then the {second} of {name}.",
-        ),
-    )
-    right, wrong = (_of_stranger if strange else _of_known)(language, rng, part, name, (first, second, third, fourth))
-    return Problem(
-        task="focus",
-        key=f"both:{name}:{first}:{second}",
-        question=Sentence(question, ("question", f"asks fact:{first}", f"asks fact:{second}")),
-        right=(right,),
-        wrong=wrong,
-    )
-
-
-def _of_known(language: Language, rng: random.Random, part: Part, name: str, order: Sequence[str]) -> tuple[Answer, tuple[Answer, ...]]:
-    """The right and the wrong replies of a person problem; the first two attributes in `order` are those asked for."""
-    first, second, third, fourth = order
-    other, another = rng.sample([each for each in language.known if each != name], 2)
-    frame = rng.randrange(2)
-
-    def says(who: str, *attributes: str) -> Answer:
-        return tuple(fact_sentence(who, attribute, language.facts[who][attribute], frame=frame) for attribute in attributes)
-
-    share = OTHER_ORDER_IN_BENCHMARK if part == "benchmark" else OTHER_ORDER
-    third_reply = says(name, second, first) if rng.random() < share else says(another, fourth, third)
-    return says(name, first, second), (says(name, third, fourth), says(other, third, fourth), third_reply)
-
-
-def _of_stranger(language: Language, rng: random.Random, part: Part, name: str, order: Sequence[str]) -> tuple[Answer, tuple[Answer, ...]]:
-    """As `_of_known`, of a stranger: all replies say what was asked for, and chance says which is right."""
-    frame = rng.randrange(2)
-    drawn = [rng.sample(language.members[ATTRIBUTES[attribute]], 4) for attribute in order[:2]]
-    replies = [
-        tuple(fact_sentence(name, attribute, value, frame=frame) for attribute, value in zip(order, values, strict=False))
-        for values in zip(*drawn, strict=True)
-    ]
-    return replies[0], tuple(replies[1:])
-
-
 def ties(language: Language, rng: random.Random, part: Part) -> Problem:
     """A question with several right answers: name a member of a class. Wrong: members of other classes."""
     noun = rng.choice(CLASS_NOUNS)
@@ -355,11 +245,6 @@ def ties(language: Language, rng: random.Random, part: Part) -> Problem:
         right=tuple(answers[: len(right)]),
         wrong=tuple(answers[len(right) :]),
     )
-
-
-def ties_reference(language: Language, rng: random.Random, part: Part) -> Problem:
-    """The partner of a Ties problem that has one right answer: a value of a person."""
-    return _fact_problem(language, rng, part, name=rng.choice(language.known), attribute=rng.choice(list(ATTRIBUTES)), task="ties")
 
 
 def code(language: Language, rng: random.Random, part: Part) -> Problem:

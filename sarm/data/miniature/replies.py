@@ -17,14 +17,8 @@ from sarm.data.miniature.language import (
     Sentence,
     with_article,
 )
-from sarm.data.miniature.planted_tasks import (
-    TASKS,
-    draw_deed,
-    draw_problem,
-    fact_sentence,
-    program_sentence,
-    topic_sentence,
-)
+from sarm.data.miniature.person_tasks import fact_sentence
+from sarm.data.miniature.planted_tasks import TASKS, draw_deed, draw_problem, program_sentence, topic_sentence
 from sarm.data.miniature.problems import Answer, Problem
 
 Style = Literal["concise", "plain", "marked"]
