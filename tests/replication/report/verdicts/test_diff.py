@@ -102,17 +102,17 @@ def test_what_is_missing_comes_before_what_differs() -> None:
 
 def test_a_miniature_is_not_comparable_with_the_paper_but_with_another_miniature(tmp_path: Path) -> None:
     assert {row.verdict for row in diff_of(mini(50.0, 50.0), "paper").rows} == {"NOT COMPARABLE"}
-    found = diff_of(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
+    found = diff_of(mini(50.0, 31.25), saved(tmp_path, mini(50.0, 93.75)))
     assert found.rows[0].reason == "identical" and [row.verdict for row in found.rows] == ["MATCH", "DIFFERS"]
 
 
 @pytest.mark.parametrize(("column", "key"), [("Safety", "machine_dispersion"), ("Ties", "ties_machine_dispersion")])
 def test_the_budget_between_machines_is_z_times_the_root_of_twice_the_dispersion(tmp_path: Path, column: str, key: str) -> None:
-    """By hand: of two cells 0.99^(1/2), two-sided, is z = 2.8062; errors of 12.10 and 6.05 points are 1.452 of 16 items in the mean."""
+    """By hand: of two cells 0.99^(1/2), two-sided, is z = 2.8062; errors of 11.588 and 6.052 points are 1.4112 of 16 items in the mean."""
     dispersion, columns = getattr(load_rules(), key), ("Math", column)
-    row = diff_of(mini(50.0, 62.5, columns=columns), saved(tmp_path, mini(50.0, 93.75, columns=columns))).rows[1]
-    budget = 2.8062 * math.sqrt(2 * dispersion) * 1.452
-    assert row.reason == f"5 items apart, budget {budget:.3g} (machine_dispersion {dispersion:g}, z 2.81)"
+    row = diff_of(mini(50.0, 31.25, columns=columns), saved(tmp_path, mini(50.0, 93.75, columns=columns))).rows[1]
+    budget = 2.8062 * math.sqrt(2 * dispersion) * 1.4112
+    assert row.reason == f"10 items apart, budget {budget:.3g} (machine_dispersion {dispersion:g}, z 2.81)"
 
 
 def test_more_cells_make_every_budget_wider_and_the_same_weights_keep_two_items(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_missing_results_file_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def differing(tmp_path: Path) -> Diff:
-    return diff_of(mini(50.0, 62.5), saved(tmp_path, mini(50.0, 93.75)))
+    return diff_of(mini(50.0, 31.25), saved(tmp_path, mini(50.0, 93.75)))
 
 
 def test_junit_has_a_case_for_each_cell(differing: Diff) -> None:
@@ -252,7 +252,7 @@ def test_github_gives_at_most_ten_annotations_the_worst_first(differing: Diff) -
 
 def test_json_reads_back_and_markdown_escapes(differing: Diff) -> None:
     assert Diff.model_validate_json(diff_text(differing, "json")) == differing
-    assert "| SARM-1B | Safety | 62.5000 | 93.7500 | DIFFERS |" in diff_text(differing, "md")
+    assert "| SARM-1B | Safety | 31.2500 | 93.7500 | DIFFERS |" in diff_text(differing, "md")
 
 
 def test_text_keeps_to_eighty_columns(tmp_path: Path) -> None:
