@@ -21,7 +21,7 @@ MOST_APART = {"Overall": 2.0} | dict.fromkeys((*BEST_OF_4, "Ties"), 6.0)
 WITHOUT_MEANS = {"table1": (*BEST_OF_4, "Ties"), "table1-rmbench": ("chat", "math", "code", "safety")}
 # Keys of tables/published/margins.toml.
 DISPERSIONS = ("machine_dispersion", "ties_machine_dispersion")
-# The half from which `machine_dispersion` is estimated, chosen before any of them was run; the others check it.
+# The half from which `machine_dispersion` is estimated, chosen before any was run on today's language; the others check it.
 FITTED = ("ATEN_CPU_CAPABILITY=avx2", "OMP_NUM_THREADS=2", "micro-batch")
 
 
