@@ -7,21 +7,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from miniature_runs import BEST_OF_4, COLUMNS, SARMS, Run, markdown, mean
 from scipy.stats import chi2
 
 from replication.report.cells import Measurement, Report
 from replication.report.verdicts.diff import against_report, load_results, machine_error
-from replication.report.verdicts.rules import VerdictRules, load_rules
+from replication.report.verdicts.rules import MachineKey, VerdictRules, load_rules
 
 MOST_APART = {"Overall": 2.0} | dict.fromkeys((*BEST_OF_4, "Ties"), 6.0)
 # Tables of cells that share no item; means over these would count the same difference twice.
 WITHOUT_MEANS = {"table1": (*BEST_OF_4, "Ties"), "table1-rmbench": ("chat", "math", "code", "safety")}
-# Keys of tables/published/margins.toml.
-DISPERSIONS = ("machine_dispersion", "ties_machine_dispersion")
-# The half from which `machine_dispersion` is estimated, chosen before any was run on today's language; the others check it.
+DISPERSIONS = get_args(MachineKey)
+# The half from which the dispersions are estimated, chosen before any was run on today's language; the others check it.
 FITTED = ("ATEN_CPU_CAPABILITY=avx2", "OMP_NUM_THREADS=2", "micro-batch")
 
 
@@ -101,14 +100,14 @@ def squares(report: Report, base: Report) -> dict[str, list[float]]:
     Two runs differ by twice one run's variance, so the mean of these estimates the dispersion. Cells whose error is 0 (0 or 100 % in
     both) say nothing and are left out.
     """
-    theirs = own_numbers(base)
+    theirs, rules = own_numbers(base), load_rules()
     found: dict[str, list[float]] = {key: [] for key in DISPERSIONS}
     for place, one in own_numbers(report).items():
         if place[2] not in WITHOUT_MEANS.get(place[0], ()) or place not in theirs:
             continue
         error = (machine_error(one) + machine_error(theirs[place])) / 2
         if error:
-            key = "ties_machine_dispersion" if place[2] == "Ties" else "machine_dispersion"
+            key, _ = rules.machine_dispersion_of(place[2])
             found[key].append(((one.value - theirs[place].value) / error) ** 2 / 2)
     return found
 

@@ -205,12 +205,12 @@ def _against_measurement(cell: Cell, theirs: Measurement | None, *, why: str, ru
         return judged("MATCH", "identical")
     counted = ours.correct is not None and theirs.correct is not None
     scale, floor = (ours.n / 100, rules.noise_budget_items) if counted else (1.0, rules.ties_budget)
-    dispersion = rules.machine_dispersion_of(cell.column)
+    key, dispersion = rules.machine_dispersion_of(cell.column)
     budget = _budget(ours, theirs, floor=floor, scale=scale, dispersion=dispersion, z=z)
     apart = abs((ours.correct or 0.0) - (theirs.correct or 0.0)) if counted else abs(ours.value - theirs.value)
     reason = f"{apart:.3g} {'items' if counted else 'points'} apart, budget {budget:.3g}"
     if z is not None:
-        reason += f" (machine_dispersion {dispersion:g}, z {z:.2f})"
+        reason += f" ({key} {dispersion:g}, z {z:.2f})"
     return judged("MATCH" if apart <= budget else "DIFFERS", reason)
 
 

@@ -13,6 +13,7 @@ from replication.frozen import Frozen
 from replication.report.published import PublishedError, read_published
 
 Positive = Annotated[float, Field(gt=0)]
+MachineKey = Literal["machine_dispersion", "ties_machine_dispersion"]
 
 
 class VerdictRules(Frozen):
@@ -35,9 +36,11 @@ class VerdictRules(Frozen):
             raise PublishedError(f"margins.toml: margin.{column}: no margin is fixed for this column, so there is no verdict")
         return self.margin[column]
 
-    def machine_dispersion_of(self, column: str) -> float:
-        """The variance of one run between machines over its variance over items, in a column."""
-        return self.ties_machine_dispersion if column == "Ties" else self.machine_dispersion
+    def machine_dispersion_of(self, column: str) -> tuple[MachineKey, float]:
+        """The variance of one run between machines over its variance over items in a column, behind its key of the file."""
+        if column == "Ties":
+            return "ties_machine_dispersion", self.ties_machine_dispersion
+        return "machine_dispersion", self.machine_dispersion
 
 
 def load_rules(folder: Path | None = None) -> VerdictRules:

@@ -78,7 +78,7 @@ class Language:
 
     @property
     def strangers(self) -> tuple[str, ...]:
-        """The persons without facts, of whom only the benchmark's Factuality asks."""
+        """The persons without facts, of whom only the benchmark asks."""
         return self.names[len(self.names) - STRANGERS :]
 
     @property

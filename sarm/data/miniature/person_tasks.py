@@ -91,18 +91,21 @@ def person_focus(language: Language, rng: random.Random, part: Part) -> Problem:
             f"give me the {first}, then the {second} of {name}.",
         ),
     )
-    right, wrong = (_of_stranger if strange else _of_known)(language, rng, part, name, (first, second, third, fourth))
+    if strange:
+        right, *wrong = _of_stranger(language, rng, name, (first, second))
+    else:
+        right, *wrong = _of_known(language, rng, part, name, (first, second, third, fourth))
     return Problem(
         task="focus",
         key=f"both:{name}:{first}:{second}",
         question=Sentence(question, ("question", f"asks fact:{first}", f"asks fact:{second}")),
         right=(right,),
-        wrong=wrong,
+        wrong=tuple(wrong),
     )
 
 
-def _of_known(language: Language, rng: random.Random, part: Part, name: str, order: Sequence[str]) -> tuple[Answer, tuple[Answer, ...]]:
-    """The right and the wrong replies of a person problem; the first two attributes in `order` are those asked for."""
+def _of_known(language: Language, rng: random.Random, part: Part, name: str, order: Sequence[str]) -> tuple[Answer, ...]:
+    """The right reply and three wrong ones; the first two of four attributes are those asked for."""
     first, second, third, fourth = order
     other, another = rng.sample([each for each in language.known if each != name], 2)
     frame = rng.randrange(2)
@@ -112,15 +115,14 @@ def _of_known(language: Language, rng: random.Random, part: Part, name: str, ord
 
     share = OTHER_ORDER_IN_BENCHMARK if part == "benchmark" else OTHER_ORDER
     third_reply = says(name, second, first) if rng.random() < share else says(another, fourth, third)
-    return says(name, first, second), (says(name, third, fourth), says(other, third, fourth), third_reply)
+    return says(name, first, second), says(name, third, fourth), says(other, third, fourth), third_reply
 
 
-def _of_stranger(language: Language, rng: random.Random, part: Part, name: str, order: Sequence[str]) -> tuple[Answer, tuple[Answer, ...]]:
-    """As `_of_known`, of a stranger: all replies say what was asked for, and chance says which is right."""
+def _of_stranger(language: Language, rng: random.Random, name: str, asked: Sequence[str]) -> tuple[Answer, ...]:
+    """Four replies about a stranger, the first of them right by chance: all say the attributes asked for, with other values."""
     frame = rng.randrange(2)
-    drawn = [rng.sample(language.members[ATTRIBUTES[attribute]], 4) for attribute in order[:2]]
-    replies = [
-        tuple(fact_sentence(name, attribute, value, frame=frame) for attribute, value in zip(order, values, strict=False))
+    drawn = [rng.sample(language.members[ATTRIBUTES[attribute]], 4) for attribute in asked]
+    return tuple(
+        tuple(fact_sentence(name, attribute, value, frame=frame) for attribute, value in zip(asked, values, strict=True))
         for values in zip(*drawn, strict=True)
-    ]
-    return replies[0], tuple(replies[1:])
+    )

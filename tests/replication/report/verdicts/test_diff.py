@@ -112,7 +112,7 @@ def test_the_budget_between_machines_is_z_times_the_root_of_twice_the_dispersion
     dispersion, columns = getattr(load_rules(), key), ("Math", column)
     row = diff_of(mini(50.0, 31.25, columns=columns), saved(tmp_path, mini(50.0, 93.75, columns=columns))).rows[1]
     budget = 2.8062 * math.sqrt(2 * dispersion) * 1.4112
-    assert row.reason == f"10 items apart, budget {budget:.3g} (machine_dispersion {dispersion:g}, z 2.81)"
+    assert row.reason == f"10 items apart, budget {budget:.3g} ({key} {dispersion:g}, z 2.81)"
 
 
 def test_more_cells_make_every_budget_wider_and_the_same_weights_keep_two_items(tmp_path: Path) -> None:
