@@ -3,9 +3,16 @@
     python benchmarks/miniature.py --seeds 0,1,2,3,4 --languages 0,1,2 --machines     all but the faults; hours on two cores
     python benchmarks/miniature.py --seeds 0 --languages 0 --faults                   planted faults alone beside one table
     python benchmarks/miniature.py --seeds 0 --languages 0 --machines --only GPU --against tables/mini/table1.results.json
+    python benchmarks/miniature.py --results reference/miniature ...     the same from results files that are there: trains nothing
 
 A language is `miniature.seed`, with a store of its own below --store: seeds share its backbones, and a second call computes only
 what is missing. Each variant of --machines and each fault has a store of its own. The code is 1 if a bound breaks or a fault is not found.
+
+--results reads a folder that is laid out as --store is, without the stores themselves; to keep what was trained:
+
+    rsync -am --exclude=store --exclude=tree --include='*/' --include='*.results.json' --exclude='*' artifacts/miniature/ FOLDER/
+
+Results of other jobs than today's (other sizes, another version of a stage) are refused. Variants and faults that are not there are told.
 """
 
 from __future__ import annotations
@@ -51,9 +58,7 @@ def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--faults", action="store_true", help="also planted faults, first language and seed")
     parser.add_argument("--only", action="append", default=[], help="with --machines or --faults: only this; repeatable")
     parser.add_argument("--against", type=Path, help="results of Table 1, run elsewhere, in place of a base of our own")
-    parser.add_argument(
-        "--results", type=Path, help="levels and spread of results files that other machines wrote, below FOLDER/language-N; trains nothing"
-    )
+    parser.add_argument("--results", type=Path, help="folder of results files, laid out as --store, to read instead of training")
     parser.add_argument("--claims", default="", help="experiments to run whole before the claims are read, e.g. table2,table3,figure3")
     parser.add_argument("--profile", default="mini", help="mini, or a TOML file of your own")
     parser.add_argument("--set", action="append", default=[], dest="sets", help="SECTION.FIELD=VALUE for every run; repeatable")
@@ -72,6 +77,12 @@ def run_of(options: argparse.Namespace, language: int) -> Run:
     profile = str(Path(options.profile).resolve()) if options.profile.endswith(".toml") else options.profile
     sets = (f"miniature.seed={language}", *options.sets)
     return Run(store=place / "store", out=place / "tables", profile=profile, sets=sets, workers=options.workers)
+
+
+def read_of(options: argparse.Namespace, language: int) -> Run:
+    """The same, read from --results; the store of --store is for the language alone."""
+    run = run_of(options, language)
+    return replace(run, out=options.results.resolve() / f"language-{language}" / "tables", read=True)
 
 
 class Measurements:
@@ -109,7 +120,7 @@ def levels_and_spread(options: argparse.Namespace, kept: Measurements) -> None:
     for language in options.languages:
         run = run_of(options, language)
         if options.results is not None:
-            found[language] = read_elsewhere(options.results / f"language-{language}", options.seeds)
+            found[language] = read_elsewhere(read_of(options, language), options.seeds)
             own = measured(run.whole_table("table1", options.seeds[:1], rows=QUOTED), SURFACE[0])["Overall"]
             if found[language][SURFACE[0]]["Overall"] != per_seed(own):
                 raise SystemExit(f"{options.results}/language-{language}: {SURFACE[0]} scores otherwise there: results of another language")
@@ -128,6 +139,8 @@ def levels_and_spread(options: argparse.Namespace, kept: Measurements) -> None:
 
 def claims(options: argparse.Namespace, kept: Measurements) -> None:
     """The paper's claims in every language, as far as its store bears on them."""
+    if options.results is not None:
+        return
     if options.sets:
         kept.add("Claims", "Not read: `replicate claims` knows no --set, so with --set it would look for other jobs.")
         return
@@ -144,9 +157,9 @@ def claims(options: argparse.Namespace, kept: Measurements) -> None:
 def base_of(options: argparse.Namespace) -> tuple[Run, Path]:
     """The plain run of the first language, and the results of its first seed (or --against)."""
     language, seed = options.languages[0], options.seeds[0]
-    run = run_of(options, language)
+    run = run_of(options, language) if options.results is None else read_of(options, language)
     run = replace(run, out=run.out.parent / "base")
-    if options.against is not None and options.machines:
+    if options.against is not None and (options.machines or run.read):
         return run, options.against.resolve()
     run.whole_table("table1", [seed])
     return run, run.results("table1")
@@ -162,7 +175,7 @@ def main(words: Sequence[str] | None = None) -> int:
         claims(options, kept)
     if options.machines or options.faults:
         run, base = base_of(options)
-        folder = run.store.parent
+        folder = run.out.parent
         if options.machines:
             texts, holds = miniature_machines.measure(
                 run, folder / "machines", options.seeds[0], base=base, only=options.only

@@ -22,7 +22,7 @@ UNTOUCHED = ("make_miniature", "pretrain_backbone")
 BEFORE_REWARD = (*UNTOUCHED, "train_sae")
 BEFORE_SCORING = (*BEFORE_REWARD, "train_reward")
 CAUGHT = (3, 6)
-MADE_AGAIN = "checksum: made again"
+MADE_AGAIN, NOT_RUN = "checksum: made again", "not run"
 
 
 class Edit(NamedTuple):
@@ -175,9 +175,17 @@ def shuffled_items(store: Path, seed: int) -> None:
 
 
 def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path) -> Result:
-    """Train the table with the fault and compare it with the base's results."""
+    """Train the table with the fault, or read what was trained, and compare it with the base's results.
+
+    The fault in the store's file leaves no results of its own to read.
+    """
     place = folder / re.sub(r"\W+", "-", fault.name)
     run = replace(plain, store=place / "store", out=place / "tables")
+    if run.read and (fault.damages or not run.has("table1")):
+        return Result(fault.name, 0, NOT_RUN, 0, 0, 0.0, "")
+    if run.read:
+        run.whole_table("table1", [seed])
+        return judged(fault, run, base)
     if fault.damages:
         kinds = {one.name for one in plain.store.iterdir() if one.is_dir() and not one.name.startswith(".")} - {"score_benchmark"}
         taken_over(plain.store, run.store, sorted(kinds))
@@ -189,8 +197,14 @@ def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path) -> Resu
     code = run.table("table1", [seed])
     if code:
         return Result(fault.name, code, "run", 0, 0, 0.0, "")
-    where = MADE_AGAIN if fault.damages and benchmark_of(run.store) == benchmark_of(plain.store) else "diff"
-    # The diff is that of the tree as it is: the fault is in what was trained, not in who judges it.
+    return judged(fault, run, base, where=MADE_AGAIN if fault.damages and benchmark_of(run.store) == benchmark_of(plain.store) else "diff")
+
+
+def judged(fault: Fault, run: Run, base: Path, *, where: str = "diff") -> Result:
+    """What the diff says of a faulty run's results.
+
+    The diff is that of the tree as it is: the fault is in what was trained, not in who judges it.
+    """
     code, rows = replace(run, source=ROOT).diff(base)
     largest, at = max(((in_budgets(row["reason"]), f"{row['row']}, {row['column']}") for row in rows), default=(0.0, ""))
     return Result(fault.name, code, where, sum(row["verdict"] == "DIFFERS" for row in rows), len(rows), largest, at)
@@ -213,9 +227,12 @@ def table(found: Sequence[Result]) -> tuple[str, dict[str, bool]]:
             "found" if one.caught else "NOT FOUND" if one.where == "diff" or not one.code else "NOT FOUND: the run itself failed",
         ]
         for one in found
+        if one.where != NOT_RUN
     ]
     head = ["fault", "exit code", "cells that DIFFER", "largest difference in budgets", ""]
-    return markdown(head, rows), {f"found: {one.name}": one.caught for one in found}
+    absent = [one.name for one in found if one.where == NOT_RUN]
+    told = f"\n\nNot run: {'; '.join(absent)}." if absent else ""
+    return markdown(head, rows) + told, {f"found: {one.name}": one.caught for one in found if one.where != NOT_RUN}
 
 
 def measure(plain: Run, folder: Path, seed: int, *, base: Path, only: Iterable[str] = ()) -> tuple[str, dict[str, bool]]:

@@ -175,17 +175,20 @@ def alarms_under(rules: VerdictRules, report: Report, base: Report) -> int:
 
 
 def measure(plain: Run, folder: Path, seed: int, *, base: Path, only: Iterable[str] = ()) -> tuple[list[str], dict[str, bool]]:
-    """Run the variants and tell how far each is from the base. Raises SystemExit for a name that is no variant."""
+    """Run the variants, or read those that were, and tell how far each is from the base. Raises SystemExit for an unknown name."""
     known = variants()
     wanted = list(only) or list(known)
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise SystemExit(f"--only {unknown[0]}: no such variant here (there are: {'; '.join(known)})")
     reference, found = load_results(base), []
-    for name in wanted:
-        report = run_of(plain, folder, name, known[name]).whole_table("table1", [seed])
-        found.append(apart(name, report, reference))
-        print(table(found[-1:])[0], flush=True)
+    runs = {name: run_of(plain, folder, name, known[name]) for name in wanted}
+    absent = [name for name, run in runs.items() if run.read and not run.has("table1")]
+    for name, run in runs.items():
+        if name not in absent:
+            found.append(apart(name, run.whole_table("table1", [seed]), reference))
+            print(table(found[-1:])[0], flush=True)
     text, holds = table(found)
     estimated, checked = estimate_and_check(found, reference)
-    return [text, estimated], {**holds, **checked}
+    told = [f"Not run: {'; '.join(absent)}."] if absent else []
+    return [text, estimated, *told], {**holds, **checked}

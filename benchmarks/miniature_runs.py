@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from replication.report.cells import Measurement, Report
+from replication.report.results.reading import read_results
 from replication.report.verdicts.diff import load_results
 from sarm.checkpoints.backbones import load_tokenizer
 from sarm.data.preferences import Preference, read_jsonl
@@ -33,7 +34,8 @@ SURFACE = ("length", "bag-of-words")
 class Run:
     """One call of `replicate`: where it keeps things, and what is different from the plain one.
 
-    `source` is the tree whose code runs; `environment` is added to the process's own.
+    `source` is the tree whose code runs; `environment` is added to the process's own. `read`: nothing is trained, a table is what its
+    results file in `out` says, if it is of today's jobs.
     """
 
     store: Path
@@ -43,13 +45,16 @@ class Run:
     workers: int = 0
     source: Path = ROOT
     environment: Mapping[str, str] = field(default_factory=dict)
+    read: bool = False
 
     def table(self, experiment: str, seeds: Sequence[int], *, rows: str = "") -> int:
         """Train what is missing and write the results file; gives the exit code, and shows the last lines where it is not 0."""
-        settings = [word for one in self.sets for word in ("--set", one)]
+        if self.read:
+            self.refuse_other_jobs({experiment: [self.results(experiment)]}, seeds)
+            return 0
         places = ["--store", str(self.store), "--out", str(self.out), "--workers", str(self.workers), "--yes"]
         chosen = ["--rows", rows] if rows else []
-        done = self._call(experiment, "--profile", self.profile, "--seeds", joined(seeds), *settings, *places, *chosen)
+        done = self._call(experiment, "--profile", self.profile, "--seeds", joined(seeds), *self._settings(), *places, *chosen)
         if done.returncode:
             print("\n".join((done.stdout + done.stderr).splitlines()[-12:]), file=sys.stderr)
         return done.returncode
@@ -60,8 +65,28 @@ class Run:
         code = self.table(experiment, seeds, rows=rows)
         if code:
             raise SystemExit(f"replicate {experiment} ended with code {code} (store {self.store})")
-        print(f"{experiment} {rows} in {self.store.name}: {time.monotonic() - started:.0f} s", flush=True)
+        if not self.read:
+            print(f"{experiment} {rows} in {self.store.name}: {time.monotonic() - started:.0f} s", flush=True)
         return load_results(self.results(experiment))
+
+    def refuse_other_jobs(self, files: Mapping[str, Sequence[Path]], seeds: Sequence[int]) -> None:
+        """Raises SystemExit where results files (by experiment) rest on jobs that a run of today would not have.
+
+        A job's key holds all that its numbers follow from but the machine, so other keys are numbers of another miniature.
+        """
+        for experiment, paths in files.items():
+            words = ("plan", experiment, "--profile", self.profile, "--seeds", joined(seeds), *self._settings())
+            done = self._call(*words, "--store", str(self.store), "--json")
+            if done.returncode:
+                raise SystemExit(f"replicate plan {experiment} ended with code {done.returncode}: {done.stderr[-500:]}")
+            today = {f"{job['kind']}/{job['key']}"[: len(job["kind"]) + 13] for job in json.loads(done.stdout)["jobs"]}
+            for path in paths:
+                other = sorted({one.artifact for one in read_results(path).rewards if one.seed in (None, *seeds)} - today)
+                if other:
+                    raise SystemExit(f"{path}: {other[0]} and {len(other) - 1} more are no jobs of today's {experiment}; run it anew")
+
+    def _settings(self) -> list[str]:
+        return [word for one in self.sets for word in ("--set", one)]
 
     def results(self, experiment: str) -> Path:
         """The results file of its last table of that name."""
@@ -74,6 +99,10 @@ class Run:
         """`replicate diff table1` against a results file: exit code, and the compared cells."""
         done = self._call("diff", "table1", "--results", str(self.results("table1")), "--against", str(base), "--format", "json")
         return done.returncode, json.loads(done.stdout)["rows"] if done.stdout.startswith("{") else []
+
+    def has(self, experiment: str) -> bool:
+        """Whether there is a results file of a table."""
+        return any(self.out.glob(f"*/{experiment}.results.json"))
 
     def claims(self, profile: Path, seeds: Sequence[int]) -> dict[str, list[dict[str, object]]]:
         """`replicate claims` of this store. Raises SystemExit where it fails."""
@@ -116,13 +145,15 @@ def per_seed(one: Measurement) -> tuple[float, ...]:
     return one.per_seed or (one.value,)
 
 
-def read_elsewhere(folder: Path, seeds: Sequence[int]) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Model -> column -> a number for each seed, from all results files of Tables 1 and 2 below a folder, each with some seeds and models.
+def read_elsewhere(run: Run, seeds: Sequence[int]) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Model -> column -> a number for each seed, from all results files of Tables 1 and 2 in a run's `out`, each of some seeds and models.
 
-    Raises SystemExit where a seed of a model is missing, or where two files say different things.
+    Raises SystemExit where a seed of a model is missing, where two files say different things, or as `refuse_other_jobs` does.
     """
-    values: dict[str, dict[str, dict[int, float]]] = {}
-    for path in sorted([*folder.rglob("table1.results.json"), *folder.rglob("table2.results.json")]):
+    folder, values = run.out, dict[str, dict[str, dict[int, float]]]()
+    files = {name: sorted(folder.rglob(f"{name}.results.json")) for name in ("table1", "table2")}
+    run.refuse_other_jobs(files, seeds)
+    for path in (one for paths in files.values() for one in paths):
         report = load_results(path)
         for model in (SCALAR, *SARMS, *SURFACE):
             for column, one in measured(report, model).items():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -194,18 +196,23 @@ def elsewhere(folder: Path, name: str, seed: int, models: dict[str, float]) -> N
     path.write_text(report.model_dump_json())
 
 
+def read_only(folder: Path) -> Any:
+    return script("miniature_runs").Run(store=folder / "store", out=folder, profile="mini", read=True)
+
+
 def test_results_of_elsewhere_are_put_together_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = script("miniature_runs")
     monkeypatch.setattr(runs, "load_results", lambda path: Report.model_validate_json(path.read_text()))
+    monkeypatch.setattr(runs.Run, "refuse_other_jobs", lambda run, files, seeds: None)
     surface = {"length": 25.0, "bag-of-words": 24.0}
     for seed in (0, 1):
         elsewhere(tmp_path, "table2", seed, {"scalar-trunc": 80.0 + seed, **surface})
         elsewhere(tmp_path, "table1", seed, {"sarm-1b": 60.0 + seed, "sarm-2b": 70.0 + seed, **surface})
     elsewhere(tmp_path, "table1", 0, {"sarm-4b": 75.0, **surface})
     with pytest.raises(SystemExit, match=r"no results of sarm-4b: seed 1$"):
-        runs.read_elsewhere(tmp_path, [0, 1])
+        runs.read_elsewhere(read_only(tmp_path), [0, 1])
     elsewhere(tmp_path, "table1", 1, {"sarm-4b": 76.0, **surface})
-    found = runs.read_elsewhere(tmp_path, [1, 0])
+    found = runs.read_elsewhere(read_only(tmp_path), [1, 0])
     assert {model: columns["Overall"] for model, columns in found.items()} == {
         "scalar-trunc": (81.0, 80.0), "sarm-1b": (61.0, 60.0), "sarm-2b": (71.0, 70.0), "sarm-4b": (76.0, 75.0),
         "length": (25.0,), "bag-of-words": (24.0,),
@@ -213,7 +220,33 @@ def test_results_of_elsewhere_are_put_together_by_seed(tmp_path: Path, monkeypat
     # The same model and seed with another number: which machine is to be believed?
     elsewhere(tmp_path / "again", "table1", 1, {"sarm-4b": 77.0})
     with pytest.raises(SystemExit, match=r"sarm-4b, Overall, seed 1 is 7.*, another file says"):
-        runs.read_elsewhere(tmp_path, [0, 1])
+        runs.read_elsewhere(read_only(tmp_path), [0, 1])
+
+
+def test_results_of_other_jobs_than_todays_are_refused(tmp_path: Path) -> None:
+    """The committed reference is of today's jobs; a size that differs gives other ones."""
+    shutil.copytree(ROOT / "reference" / "mini", tmp_path / "mini")
+    run = read_only(tmp_path)
+    assert run.whole_table("table1", [0]).experiment == "table1"
+    with pytest.raises(SystemExit, match=r"score_benchmark/[0-9a-f]{12} and \d+ more are no jobs of today's table1"):
+        dataclasses.replace(run, sets=("reward.epochs=1",)).whole_table("table1", [0])
+    with pytest.raises(SystemExit, match=r"0 files table2\.results\.json"):
+        run.whole_table("table2", [0])
+
+
+def test_what_was_not_run_is_told_and_not_counted(tmp_path: Path) -> None:
+    machines, faults = script("miniature_machines"), script("miniature_faults")
+    base = ROOT / "reference" / "mini" / "table1.results.json"
+    shutil.copytree(base.parent, tmp_path / "machines" / "micro-batch" / "tables" / "mini")
+    texts, holds = machines.measure(read_only(tmp_path), tmp_path / "machines", 0, base=base)
+    assert texts[-1].startswith("Not run: ATEN_CPU_CAPABILITY=default; ") and "micro-batch" not in texts[-1]
+    assert [name for name in holds if "micro-batch" in name] == list(holds) and all(holds.values())
+    text, holds = faults.measure(read_only(tmp_path), tmp_path / "faults", 0, base=base, only=["sign", "shuffled"])
+    assert "Not run: a sign in the pair loss; items shuffled" in text and holds == {}
+    # A fault whose results are there is judged by today's diff: the reference itself is as good as no fault at all.
+    shutil.copytree(base.parent, tmp_path / "faults" / "a-sign-in-the-pair-loss" / "tables" / "mini")
+    text, holds = faults.measure(read_only(tmp_path), tmp_path / "faults", 0, base=base, only=["sign"])
+    assert holds == {"found: a sign in the pair loss": False} and "| NOT FOUND |" in text
 
 
 def test_the_quoted_row_makes_the_language_and_trains_nothing(tmp_path: Path) -> None:
