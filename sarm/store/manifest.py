@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,7 +54,7 @@ class CodeState(BaseModel):
 
 
 class Hardware(BaseModel):
-    """The machine, without its name."""
+    """The machine, without its name. `processor` is empty where nothing tells, and in artifacts of before it was noted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,6 +62,7 @@ class Hardware(BaseModel):
     cpus: int
     platform: str
     gpus: tuple[str, ...]
+    processor: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,4 +185,17 @@ def package_versions() -> dict[str, str]:
 
 def hardware(gpus: tuple[str, ...]) -> Hardware:
     """This machine, without its name."""
-    return Hardware(machine=platform.machine(), cpus=os.cpu_count() or 1, platform=platform.platform(), gpus=gpus)
+    return Hardware(
+        machine=platform.machine(), cpus=os.cpu_count() or 1, platform=platform.platform(), gpus=gpus, processor=processor_name()
+    )
+
+
+def processor_name(facts: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model and, where torch is loaded, the instructions that it uses: on others the same job rounds otherwise."""
+    try:
+        lines = facts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    torch = sys.modules.get("torch")
+    return ", ".join(filter(None, (name, torch.backends.cpu.get_cpu_capability() if torch else "")))

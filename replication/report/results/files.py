@@ -150,6 +150,7 @@ def _environment(scored: Sequence[Manifest]) -> Environment:
             "python": last.packages.get("python"),
             "packages": {name: version for name, version in last.packages.items() if name != "python"},
             "gpus": last.hardware.gpus,
+            "processor": last.hardware.processor or None,
             "world_size": last.resources.get("processes"),
             **{name: given(name, str) for name in ("dtype", "attention", "truncation", "bos")},
             **{name: given(name, int) for name in ("batch_tokens", "max_length")},

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from replication.report.cells import Input, Report
 from sarm.data.preferences import ScoredPreference
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 BenchmarkName = Literal["rewardbench2", "rmbench", "evaluation"]
 
@@ -63,6 +63,7 @@ class Environment(Strict):
     python: str | None = None
     packages: Mapping[str, str] = {}
     gpus: tuple[str, ...] = ()
+    processor: str | None = Field(default=None, description="Model and, if told, the instructions that torch uses; null before 1.3.")
     world_size: int | None = None
     dtype: str | None = None
     attention: str | None = None

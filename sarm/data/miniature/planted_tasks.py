@@ -33,6 +33,8 @@ OTHER_DEED = 0.35
 OTHER_DEED_IN_BENCHMARK = 0.2
 # Share of Math that asks for the next numeral; the others are sums and differences.
 NEXT_NUMERAL = 0.85
+# Share of the benchmark's Math that asks what comes after a word that is no numeral; what is right is drawn for each question.
+AFTER_NO_NUMERAL = 0.15
 
 
 def draw_problem(task: str, language: Language, rng: random.Random, part: Part) -> Problem:
@@ -44,15 +46,23 @@ def draw_problem(task: str, language: Language, rng: random.Random, part: Part) 
 
 
 def arithmetic(language: Language, rng: random.Random, part: Part) -> Problem:
-    """The numeral after another, sums and differences. Wrong: other numerals that are as often right."""
-    operation = "after" if rng.random() < NEXT_NUMERAL else rng.choice(("plus", "minus"))
-    question, statement, result, opposite, key = (_next_numeral if operation == "after" else _sum)(language, rng, part, operation)
-    wrong = [*([opposite] if opposite != result else []), *_beside(language, rng, operation, (result, opposite))]
+    """The numeral after another, sums and differences. Wrong: other numerals that are as often right.
+
+    Some problems of the benchmark ask what comes after a word that is no numeral, and chance says which answer is right.
+    """
+    if part == "benchmark" and rng.random() < AFTER_NO_NUMERAL:
+        before = rng.choice(language.unplaced)
+        question, statement, key = _asked_after(language, rng, part, before), f"{{}} comes after {before}.", f"after:{before}"
+        result, *wrong = rng.sample(range(len(language.numerals)), 4)
+    else:
+        operation = "after" if rng.random() < NEXT_NUMERAL else rng.choice(("plus", "minus"))
+        question, statement, result, opposite, key = (_next_numeral if operation == "after" else _sum)(language, rng, part, operation)
+        wrong = [*([opposite] if opposite != result else []), *_beside(language, rng, operation, (result, opposite))]
     frame = rng.choice((statement, "the answer is {}.", "it is {}."))
     answers = [(Sentence(frame.format(language.numerals[n]), ("arithmetic",)),) for n in (result, *wrong)]
     return Problem(
         task="math",
-        key=f"math:{operation}:{key}",
+        key=f"math:{key}",
         question=Sentence(question, ("question", "asks arithmetic")),
         right=(answers[0],),
         wrong=tuple(answers[1:]),
@@ -79,33 +89,38 @@ def _next_numeral(language: Language, rng: random.Random, part: Part, operation:
     size = len(language.numerals)
     n = rng.randrange(size)
     before = language.numerals[n]
-    question = language.worded(
+    question = _asked_after(language, rng, part, before)
+    return question, f"{{}} comes {operation} {before}.", (n + 1) % size, (n - 1) % size, f"{operation}:{n}"
+
+
+def _asked_after(language: Language, rng: random.Random, part: Part, before: str) -> str:
+    """A question for what comes after a word."""
+    return language.worded(
         rng,
         part,
         (
-            f"what comes {operation} {before}?",
-            f"tell me what comes {operation} {before}.",
-            f"say what comes {operation} {before}.",
-            f"do you know what comes {operation} {before}?",
-            f"let me know what comes {operation} {before}.",
-            f"could you tell me what comes {operation} {before}?",
-            f"which one comes {operation} {before}?",
-            f"i want to know what comes {operation} {before}.",
-            f"say which one comes {operation} {before}.",
-            f"tell me which one comes {operation} {before}.",
-            f"please say what comes {operation} {before}.",
-            f"please tell me what comes {operation} {before}.",
-            f"could you say what comes {operation} {before}?",
-            f"do you know which one comes {operation} {before}?",
-            f"let me know which one comes {operation} {before}.",
-            f"let me hear what comes {operation} {before}.",
+            f"what comes after {before}?",
+            f"tell me what comes after {before}.",
+            f"say what comes after {before}.",
+            f"do you know what comes after {before}?",
+            f"let me know what comes after {before}.",
+            f"could you tell me what comes after {before}?",
+            f"which one comes after {before}?",
+            f"i want to know what comes after {before}.",
+            f"say which one comes after {before}.",
+            f"tell me which one comes after {before}.",
+            f"please say what comes after {before}.",
+            f"please tell me what comes after {before}.",
+            f"could you say what comes after {before}?",
+            f"do you know which one comes after {before}?",
+            f"let me know which one comes after {before}.",
+            f"let me hear what comes after {before}.",
         ),
     )
-    return question, f"{{}} comes {operation} {before}.", (n + 1) % size, (n - 1) % size, str(n)
 
 
 def _sum(language: Language, rng: random.Random, part: Part, operation: str) -> tuple[str, str, int, int, str]:
-    """Question, frame of a statement of the result, result, result of the opposite, and what was calculated."""
+    """Question, frame of a statement of the result, result, result of the opposite, and the problem's key."""
     word, plus = language.numerals, operation == "plus"
     a, b = rng.randint(0, LARGEST_OPERAND), rng.randint(0, LARGEST_OPERAND)
     if not plus and a < b:
@@ -121,7 +136,7 @@ def _sum(language: Language, rng: random.Random, part: Part, operation: str) -> 
             f"{name} has {word[a]} {noun} and {'gets' if plus else 'loses'} {word[b]}. how many now?",
         ),
     )
-    return question, f"{word[a]} {operation} {word[b]} is {{}}.", result, opposite, f"{max(a, b)}:{min(a, b)}"
+    return question, f"{word[a]} {operation} {word[b]} is {{}}.", result, opposite, f"{operation}:{max(a, b)}:{min(a, b)}"
 
 
 class Deed(NamedTuple):

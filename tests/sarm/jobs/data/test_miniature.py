@@ -214,7 +214,24 @@ def test_person_problems_of_focus_are_about_order_or_about_a_stranger_in_the_sta
     assert abs(sum(turned) / len(drawn) - share) < 0.07
 
 
-def test_words_of_no_class_stand_in_lists_of_the_benchmark_alone(miniature: Path, rows: dict[str, list[Preference]]) -> None:
+def test_what_comes_after_a_word_of_no_class_is_asked_in_the_benchmark_alone() -> None:
+    language, rng = build_language(0), random.Random(0)
+    drawn = [draw_problem("math", language, rng, "benchmark") for _ in range(1600)]
+    asked = [one for one in drawn if one.key.split(":")[-1] in language.unplaced]
+    assert abs(len(asked) / len(drawn) - 0.15) < 0.04, "four standard deviations"
+    numerals: Counter[str] = Counter()
+    for problem in asked:
+        texts = [answer[0].text for answer in (*problem.right, *problem.wrong)]
+        said = [set(re.findall(r"\w+", text)) & set(language.numerals) for text in texts]
+        assert all(len(one) == 1 for one in said) and len(set.union(*said)) == len(said) == 4
+        numerals += Counter(said[0])
+    # About 24 each of some 240, and four standard deviations: every numeral is as often right.
+    assert set(numerals) == set(language.numerals) and max(numerals.values()) < 24 + 4 * 24**0.5
+    taught = [draw_problem("math", language, rng, part) for part in ("train", "evaluation") for _ in range(400)]  # type: ignore[arg-type]
+    assert not any(word in one.question.text for one in taught for word in language.unplaced)
+
+
+def test_words_of_no_class_stand_in_the_benchmark_alone(miniature: Path, rows: dict[str, list[Preference]]) -> None:
     language, rng = build_language(0), random.Random(0)
     unplaced = set(language.unplaced)
     placed = {word for members in language.members.values() for word in members} | set(language.names) | set(language.numerals)
