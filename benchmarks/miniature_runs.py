@@ -52,7 +52,9 @@ class Run:
         if self.read:
             self.refuse_other_jobs({experiment: [self.results(experiment)]}, seeds)
             return 0
-        places = ["--store", str(self.store), "--out", str(self.out), "--workers", str(self.workers), "--yes"]
+        # Relative, as results files say their command.
+        store, out = (os.path.relpath(path, self.source) for path in (self.store, self.out))
+        places = ["--store", store, "--out", out, "--workers", str(self.workers), "--yes"]
         chosen = ["--rows", rows] if rows else []
         done = self._call(experiment, "--profile", self.profile, "--seeds", joined(seeds), *self._settings(), *places, *chosen)
         if done.returncode:
