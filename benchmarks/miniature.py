@@ -1,4 +1,4 @@
-"""The miniature measured: how well its models do, how far seeds and machines lie apart, and which planted faults the diff finds.
+r"""The miniature measured: how well its models do, how far seeds and machines lie apart, and which planted faults the diff finds.
 
     python benchmarks/miniature.py --seeds 0,1,2,3,4 --languages 0,1,2 --machines     all but the faults; hours on two cores
     python benchmarks/miniature.py --seeds 0 --languages 0 --faults                   planted faults alone beside one table
@@ -8,9 +8,9 @@
 A language is `miniature.seed`, with a store of its own below --store: seeds share its backbones, and a second call computes only
 what is missing. Each variant of --machines and each fault has a store of its own. The code is 1 if a bound breaks or a fault is not found.
 
---results reads a folder that is laid out as --store is, without the stores themselves; to keep what was trained:
+--results reads a folder that is laid out as --store is, without the stores themselves. To keep what was trained, in artifacts/miniature:
 
-    rsync -am --exclude=store --exclude=tree --include='*/' --include='*.results.json' --exclude='*' artifacts/miniature/ FOLDER/
+    find . -name '*.results.json' -not -path '*/store/*' -not -path '*/tree/*' -exec cp --parents {} FOLDER \;
 
 Results of other jobs than today's (other sizes, another version of a stage) are refused. Variants and faults that are not there are told.
 """

@@ -249,6 +249,32 @@ def test_what_was_not_run_is_told_and_not_counted(tmp_path: Path) -> None:
     assert holds == {"found: a sign in the pair loss": False} and "| NOT FOUND |" in text
 
 
+def test_the_page_shows_what_the_kept_results_files_say() -> None:
+    """docs/miniature.md is written by hand from the measurement's output; the files behind it lie in reference/miniature."""
+    runs, tables = script("miniature_runs"), script("miniature_tables")
+    page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
+    folders = sorted((ROOT / "reference" / "miniature").glob("language-*"))
+    assert folders
+    for folder in folders:
+        language = int(folder.name.removeprefix("language-"))
+        seeds = runs.load_results(next(folder.glob("tables/*/table1.results.json"))).seeds
+        run = runs.Run(store=folder, out=folder / "tables", profile="mini", sets=(f"miniature.seed={language}",), read=True)
+        found = {language: runs.read_elsewhere(run, seeds)}
+        levels, _ = tables.levels(found, {language: tables.Simulated(math.nan, math.nan)})
+        spread, _ = tables.spread(found)
+        # Ties above random, the last cell, wants the language's own items.
+        shown = [line.rpartition(" | ")[0] for line in levels.splitlines()[2:]] + spread.splitlines()[2:]
+        assert len(shown) == 8 and not [line for line in shown if line not in page]
+
+
+def test_what_is_kept_names_no_place_of_a_machine() -> None:
+    files = sorted((ROOT / "reference").rglob("*.json"))
+    assert files
+    for path in files:
+        command = json.loads(path.read_text(encoding="utf-8"))["command"]
+        assert not [word for word in command.split() if word.startswith(("/", "~"))], path
+
+
 def test_the_quoted_row_makes_the_language_and_trains_nothing(tmp_path: Path) -> None:
     row = script("miniature").QUOTED
     command = [sys.executable, "-m", "replication.cli", "plan", "table1", "--rows", row, "--store", str(tmp_path)]
