@@ -174,13 +174,18 @@ def shuffled_items(store: Path, seed: int) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def run_of(fault: Fault, plain: Run, folder: Path) -> Run:
+    """The plain run in a store of the fault's own; its code is still the right one."""
+    place = folder / re.sub(r"\W+", "-", fault.name)
+    return replace(plain, store=place / "store", out=place / "tables")
+
+
 def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path) -> Result:
     """Train the table with the fault, or read what was trained, and compare it with the base's results.
 
     The fault in the store's file leaves no results of its own to read.
     """
-    place = folder / re.sub(r"\W+", "-", fault.name)
-    run = replace(plain, store=place / "store", out=place / "tables")
+    run = run_of(fault, plain, folder)
     if run.read and (fault.damages or not run.has("table1")):
         return Result(fault.name, 0, NOT_RUN, 0, 0, 0.0, "")
     if run.read:
@@ -191,8 +196,9 @@ def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path) -> Resu
         taken_over(plain.store, run.store, sorted(kinds))
         shuffled_items(run.store, seed)
     else:
-        shutil.rmtree(place / "tree", ignore_errors=True)
-        run = replace(run, source=faulty_tree(fault, place / "tree"))
+        tree = run.store.parent / "tree"
+        shutil.rmtree(tree, ignore_errors=True)
+        run = replace(run, source=faulty_tree(fault, tree))
         taken_over(plain.store, run.store, fault.before)
     code = run.table("table1", [seed])
     if code:
@@ -247,8 +253,9 @@ def measure(plain: Run, folder: Path, seed: int, *, base: Path, only: Iterable[s
         if fault.cuts:
             length = median_length(miniature_folder(plain.store))
             run = replace(plain, sets=(*plain.sets, f"reward.max_length={length}", f"scoring.max_length={length}"), out=folder / "cut")
-            run.whole_table("table1", [seed])
-            reference = run.results("table1")
+            if not run.read or run.has("table1"):
+                run.whole_table("table1", [seed])
+                reference = run.results("table1")
         found.append(tried(fault, run, folder, seed, reference))
         print(table(found[-1:])[0].splitlines()[-1], flush=True)
     return table(found)

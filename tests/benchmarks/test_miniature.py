@@ -234,7 +234,7 @@ def test_results_of_other_jobs_than_todays_are_refused(tmp_path: Path) -> None:
         run.whole_table("table2", [0])
 
 
-def test_what_was_not_run_is_told_and_not_counted(tmp_path: Path) -> None:
+def test_what_was_not_run_is_told_and_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machines, faults = script("miniature_machines"), script("miniature_faults")
     base = ROOT / "reference" / "mini" / "table1.results.json"
     shutil.copytree(base.parent, tmp_path / "machines" / "micro-batch" / "tables" / "mini")
@@ -243,6 +243,9 @@ def test_what_was_not_run_is_told_and_not_counted(tmp_path: Path) -> None:
     assert [name for name in holds if "micro-batch" in name] == list(holds) and all(holds.values())
     text, holds = faults.measure(read_only(tmp_path), tmp_path / "faults", 0, base=base, only=["sign", "shuffled"])
     assert "Not run: a sign in the pair loss; items shuffled" in text and holds == {}
+    monkeypatch.setattr(faults, "miniature_folder", lambda store: store)
+    monkeypatch.setattr(faults, "median_length", lambda folder: 40)
+    assert "Not run: truncation" in faults.measure(read_only(tmp_path), tmp_path / "faults", 0, base=base, only=["truncation"])[0]
     # A fault whose results are there is judged by today's diff: the reference itself is as good as no fault at all.
     shutil.copytree(base.parent, tmp_path / "faults" / "a-sign-in-the-pair-loss" / "tables" / "mini")
     text, holds = faults.measure(read_only(tmp_path), tmp_path / "faults", 0, base=base, only=["sign"])
@@ -265,6 +268,18 @@ def test_the_page_shows_what_the_kept_results_files_say() -> None:
         # Ties above random, the last cell, wants the language's own items.
         shown = [line.rpartition(" | ")[0] for line in levels.splitlines()[2:]] + spread.splitlines()[2:]
         assert len(shown) == 8 and not [line for line in shown if line not in page]
+
+
+def test_the_page_shows_what_the_diff_says_of_the_kept_faults() -> None:
+    runs, faults = script("miniature_runs"), script("miniature_faults")
+    page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
+    folder = ROOT / "reference" / "miniature" / "language-0"
+    run = runs.Run(store=folder, out=folder / "base", profile="mini", sets=("miniature.seed=0",), read=True)
+    base = ROOT / "reference" / "mini" / "table1.results.json"
+    kept = [fault for fault in faults.FAULTS if faults.run_of(fault, run, folder / "faults").has("table1") and not fault.cuts]
+    assert kept
+    text, _ = faults.table([faults.tried(fault, run, folder / "faults", 0, base) for fault in kept])
+    assert not [line for line in text.splitlines()[2:] if line not in page]
 
 
 def test_what_is_kept_names_no_place_of_a_machine() -> None:
