@@ -140,6 +140,7 @@ def levels_and_spread(options: argparse.Namespace, kept: Measurements) -> None:
 def claims(options: argparse.Namespace, kept: Measurements) -> None:
     """The paper's claims in every language, as far as its store bears on them."""
     if options.results is not None:
+        kept.add("Claims", "Not read: they rest on the stores' rewards, and --results has results files alone.")
         return
     if options.sets:
         kept.add("Claims", "Not read: `replicate claims` knows no --set, so with --set it would look for other jobs.")

@@ -141,6 +141,8 @@ def estimate_and_check(found: Sequence[Apart], base: Report) -> tuple[str, dict[
 
     A variant that rounds exactly as the base does (one thread against one thread) is no other machine, and would pull the estimate down.
     """
+    if not found:
+        return "No variant was run.", {}
     parts = {one.name: squares(one.report, base) for one in found}
     other = [one for one in found if own_values(one.report) != own_values(base)]
     if not other:

@@ -83,7 +83,10 @@ class Run:
                 raise SystemExit(f"replicate plan {experiment} ended with code {done.returncode}: {done.stderr[-500:]}")
             today = {f"{job['kind']}/{job['key']}"[: len(job["kind"]) + 13] for job in json.loads(done.stdout)["jobs"]}
             for path in paths:
-                other = sorted({one.artifact for one in read_results(path).rewards if one.seed in (None, *seeds)} - today)
+                rewards = read_results(path).rewards
+                if not rewards:
+                    raise SystemExit(f"{path}: names no job, so nothing tells whether its numbers are of today's {experiment}")
+                other = sorted({one.artifact for one in rewards if one.seed in (None, *seeds)} - today)
                 if other:
                     raise SystemExit(f"{path}: {other[0]} and {len(other) - 1} more are no jobs of today's {experiment}; run it anew")
 
@@ -152,7 +155,8 @@ def read_elsewhere(run: Run, seeds: Sequence[int]) -> dict[str, dict[str, tuple[
 
     Raises SystemExit where a seed of a model is missing, where two files say different things, or as `refuse_other_jobs` does.
     """
-    folder, values = run.out, dict[str, dict[str, dict[int, float]]]()
+    folder = run.out
+    values: dict[str, dict[str, dict[int, float]]] = {}
     files = {name: sorted(folder.rglob(f"{name}.results.json")) for name in ("table1", "table2")}
     run.refuse_other_jobs(files, seeds)
     for path in (one for paths in files.values() for one in paths):

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,7 @@ def test_a_half_chosen_beforehand_gives_the_dispersion_and_the_others_are_judged
     fitted = machines.FITTED[0]
     found = [machines.apart(name, report, base) for name, report in (("same", base), (fitted, near), ("b", far))]
     assert set(machines.FITTED) < set(machines.variants()) and 2 * len(machines.FITTED) < len(machines.variants())
+    assert machines.estimate_and_check([], base) == ("No variant was run.", {})
     for too_few in (found[:1], found[2:]):
         assert "nothing to estimate" in machines.estimate_and_check(too_few, base)[0]
     text, holds = machines.estimate_and_check(found, base)
@@ -232,6 +234,10 @@ def test_results_of_other_jobs_than_todays_are_refused(tmp_path: Path) -> None:
         dataclasses.replace(run, sets=("reward.epochs=1",)).whole_table("table1", [0])
     with pytest.raises(SystemExit, match=r"0 files table2\.results\.json"):
         run.whole_table("table2", [0])
+    path = tmp_path / "mini" / "table1.results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rewards": []}))
+    with pytest.raises(SystemExit, match="names no job"):
+        run.whole_table("table1", [0])
 
 
 def test_what_was_not_run_is_told_and_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +293,7 @@ def test_what_is_kept_names_no_place_of_a_machine() -> None:
     assert files
     for path in files:
         command = json.loads(path.read_text(encoding="utf-8"))["command"]
-        assert not [word for word in command.split() if word.startswith(("/", "~"))], path
+        assert not re.search(r"(^|[\s=:'\"])[/~]", command), path
 
 
 def test_the_quoted_row_makes_the_language_and_trains_nothing(tmp_path: Path) -> None:
