@@ -288,6 +288,21 @@ def test_the_page_shows_what_the_diff_says_of_the_kept_faults() -> None:
     assert not [line for line in text.splitlines()[2:] if line not in page]
 
 
+def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() -> None:
+    page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
+    path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "mini" / "figure3.results.json"
+    report = script("miniature_runs").load_results(path)
+    found = {(one.seed, one.measure): one for one in report.planted}
+    assert {seed for seed, _ in found} == set(report.seeds)
+    for seed in report.seeds:
+        steered, best = found[seed, "steered-latent"], found[seed, "best-latent"]
+        latents = [one.subject.partition(",")[0].removeprefix("latent ") for one in (steered, best)]
+        line = next(line for line in page.splitlines() if line.startswith(f"| {seed} | {latents[0]} | "))
+        for one in (steered, best):
+            assert f"{one.value:.2f}" in line and f"[{one.low:.2f}, {one.high:.2f}]" in line, (seed, one.measure)
+        assert f"{latents[1]}, " in line
+
+
 def test_what_is_kept_names_no_place_of_a_machine() -> None:
     files = sorted((ROOT / "reference").rglob("*.json"))
     assert files
