@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from torch.profiler import ProfilerActivity, profile
 
+NOTHING: Mapping[int, int] = MappingProxyType({})
+
 
 class Allocated(NamedTuple):
-    """Bytes beside what was there before: at the peak, and left at the end."""
+    """Bytes beside what was there before: at the peak, and left at the end; and the blocks that are left, address -> bytes."""
 
     peak: int
     left: int
+    blocks: Mapping[int, int]
 
 
-def allocated(work: Callable[[], object]) -> Allocated:
-    """What `work` allocates, temporary tensors inside torch's own operations included."""
+def allocated(work: Callable[[], object], before: Mapping[int, int] = NOTHING) -> Allocated:
+    """What `work` allocates, temporary tensors of its operations included; what it gives back of the blocks `before` counts too.
+
+    Torch keeps the size of a block that it saw allocated until it sees it given back. Given back while nothing is recorded, the block's
+    address keeps that size, and whatever lies there later is given back as so many bytes; so only blocks that are known here are counted.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
-    events = sorted((event.start_ns(), event.nbytes()) for event in record.profiler.kineto_results.events() if event.name() == "[memory]")
-    held = peak = 0
-    for _, size in events:
-        held += size
+    blocks, start = dict(before), sum(before.values())
+    held = peak = start
+    for _, address, size in sorted(memory_events(record.profiler.kineto_results.experimental_event_tree()), key=itemgetter(0)):
+        if size > 0:
+            blocks[address] = size
+            held += size
+        else:
+            held -= blocks.pop(address, 0)
         peak = max(peak, held)
-    return Allocated(peak, held)
+    return Allocated(peak - start, held - start, blocks)
+
+
+def memory_events(nodes: Iterable[Any]) -> Iterator[tuple[int, int, int]]:
+    """Nanosecond, address and bytes (below 0: given back) of what a record's tree says of the allocator."""
+    for node in nodes:
+        if node.name == "[memory]":
+            event = node.typed[1]
+            yield node.start_time_ns, event.ptr, event.alloc_size
+        yield from memory_events(node.children)
