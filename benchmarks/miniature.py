@@ -1,4 +1,4 @@
-r"""The miniature measured: how well its models do, how far seeds and machines lie apart, and which planted faults the diff finds.
+"""The miniature measured: how well its models do, how far seeds and machines lie apart, and which planted faults the diff finds.
 
     python benchmarks/miniature.py --seeds 0,1,2,3,4 --languages 0,1,2 --machines     all but the faults; hours on two cores
     python benchmarks/miniature.py --seeds 0 --languages 0 --faults                   planted faults alone beside one table
@@ -8,10 +8,8 @@ r"""The miniature measured: how well its models do, how far seeds and machines l
 A language is `miniature.seed`, with a store of its own below --store: seeds share its backbones, and a second call computes only
 what is missing. Each variant of --machines and each fault has a store of its own. The code is 1 if a bound breaks or a fault is not found.
 
---results reads a folder that is laid out as --store is, without the stores themselves. To keep what was trained, in artifacts/miniature:
-
-    find . -name '*.results.json' -not -path '*/store/*' -not -path '*/tree/*' -exec cp --parents {} FOLDER \;
-
+--keep copies results files, the items that each model gets right and what the stores say of claims into a folder without the stores;
+--results reads such a folder, so that what is measured need not be trained in one go, nor on one machine.
 Results of other jobs than today's (other sizes, another version of a stage) are refused. Variants and faults that are not there are told.
 """
 
@@ -24,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import miniature_claims
 import miniature_faults
 import miniature_machines
 from miniature_runs import (
@@ -36,9 +35,8 @@ from miniature_runs import (
     per_seed,
     read_elsewhere,
     shared_prompts,
-    with_seed,
 )
-from miniature_tables import claims_table, language_facts, levels, random_ties, spread, surface
+from miniature_tables import language_facts, levels, random_ties, spread, surface
 
 # A row of Table 1 that is only quoted: with it alone the language and the baselines are made, and nothing is trained.
 QUOTED = "gpt-4o"
@@ -59,6 +57,8 @@ def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], help="with --machines or --faults: only this; repeatable")
     parser.add_argument("--against", type=Path, help="results of Table 1, run elsewhere, in place of a base of our own")
     parser.add_argument("--results", type=Path, help="folder of results files, laid out as --store, to read instead of training")
+    parser.add_argument("--without-levels", action="store_true", help="neither levels nor spread: only what else is asked for")
+    parser.add_argument("--keep", type=Path, help="folder to copy results into, for --results; several calls fill it together")
     parser.add_argument("--claims", default="", help="experiments to run whole before the claims are read, e.g. table2,table3,figure3")
     parser.add_argument("--profile", default="mini", help="mini, or a TOML file of your own")
     parser.add_argument("--set", action="append", default=[], dest="sets", help="SECTION.FIELD=VALUE for every run; repeatable")
@@ -138,21 +138,17 @@ def levels_and_spread(options: argparse.Namespace, kept: Measurements) -> None:
 
 
 def claims(options: argparse.Namespace, kept: Measurements) -> None:
-    """The paper's claims in every language, as far as its store bears on them."""
-    if options.results is not None:
-        kept.add("Claims", "Not read: they rest on the stores' rewards, and --results has results files alone.")
-        return
-    if options.sets:
-        kept.add("Claims", "Not read: `replicate claims` knows no --set, so with --set it would look for other jobs.")
-        return
+    """The paper's claims in every language, as far as its results bear on them."""
     found = {}
     for language in options.languages:
-        run = run_of(options, language)
-        for experiment in filter(None, options.claims.split(",")):
-            run.whole_table(experiment, options.seeds)
-        found[language] = run.claims(with_seed(options.profile, language, run.out), options.seeds)
-    kept.numbers["claims"] = {language: one["own"] for language, one in found.items()}
-    kept.add(f"Claims of the paper over seeds {options.seeds}", claims_table(found))
+        run = run_of(options, language) if options.results is None else read_of(options, language)
+        if not run.read:
+            for experiment in filter(None, options.claims.split(",")):
+                run.whole_table(experiment, options.seeds)
+            miniature_claims.write_verdicts(run, options.seeds)
+        found[language] = miniature_claims.claims_of(run, options.seeds)
+    kept.numbers["claims"] = {language: [one.model_dump() for one in known.values()] for language, (known, _) in found.items()}
+    kept.add(f"Claims of the paper over seeds {options.seeds}", miniature_claims.table(found, options.seeds))
 
 
 def base_of(options: argparse.Namespace) -> tuple[Run, Path]:
@@ -172,7 +168,8 @@ def main(words: Sequence[str] | None = None) -> int:
     kept = Measurements(options.out)
     # One variant or fault alone is a question of its own, asked on other machines too.
     if not options.only:
-        levels_and_spread(options, kept)
+        if not options.without_levels:
+            levels_and_spread(options, kept)
         claims(options, kept)
     if options.machines or options.faults:
         run, base = base_of(options)
@@ -184,6 +181,10 @@ def main(words: Sequence[str] | None = None) -> int:
             kept.add("Another machine minus the base, points", "\n\n".join(texts), holds)
         if options.faults:
             kept.add("Planted faults", *miniature_faults.measure(run, folder / "faults", options.seeds[0], base=base, only=options.only))
+    for language in options.languages if options.keep is not None else ():
+        name = f"language-{language}"
+        written = miniature_claims.keep(options.store.resolve() / name, options.keep.resolve() / name)
+        print(f"kept {len(written)} files in {options.keep / name}")
     broken = [name for name, holds in kept.holds.items() if not holds]
     lines = [f"{len(kept.holds) - len(broken)} of {len(kept.holds)} bounds hold.", *(f"- NOT: {name}" for name in broken)]
     kept.add("Bounds", "\n".join(lines))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import time
@@ -109,13 +108,6 @@ class Run:
         """Whether there is a results file of a table."""
         return any(self.out.glob(f"*/{experiment}.results.json"))
 
-    def claims(self, profile: Path, seeds: Sequence[int]) -> dict[str, list[dict[str, object]]]:
-        """`replicate claims` of this store. Raises SystemExit where it fails."""
-        done = self._call("claims", "--profile", str(profile), "--seeds", joined(seeds), "--store", str(self.store), "--json")
-        if done.returncode:
-            raise SystemExit(f"replicate claims ended with code {done.returncode}: {done.stderr[-500:]}")
-        return dict(json.loads(done.stdout))
-
     def _call(self, *words: str) -> subprocess.CompletedProcess[str]:
         places = {"PYTHONPATH": str(self.source), "OMP_WAIT_POLICY": "PASSIVE", "NO_COLOR": "1", "COLUMNS": "200"}
         command = [sys.executable, "-m", "replication.cli", *words]
@@ -200,18 +192,6 @@ def median_length(folder: Path) -> int:
     tokenizer = ConversationTokenizer(load_tokenizer(folder))
     rows = encode_completions(items, tokenizer, max_length=10**6, overlong="error", name="rewardbench2")
     return sorted(len(row.ids) for row in rows)[len(rows) // 2]
-
-
-def with_seed(profile: str, language: int, folder: Path) -> Path:
-    """A profile's file with `miniature.seed`, for commands without `--set`. Raises SystemExit where the file has no [miniature]."""
-    file = Path(profile) if profile.endswith(".toml") else ROOT / "replication" / "profiles" / f"{profile}.toml"
-    text, count = re.subn(r"(?m)^\[miniature\]$", f"[miniature]\nseed = {language}", file.read_text(encoding="utf-8"))
-    if count != 1:
-        raise SystemExit(f"{file}: {count} sections [miniature], one is needed")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file.name
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def mean(values: Sequence[float]) -> float:

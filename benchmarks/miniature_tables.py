@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from miniature_runs import BEST_OF_4, COLUMNS, PAIRS, SARMS, SCALAR, SURFACE, markdown, mean
 
@@ -116,13 +116,3 @@ def deviation_text(values: Sequence[float], most: float) -> str:
         return "not measured"
     low, high = deviation_interval(values)
     return f"{stdev(values):.1f} [{low:.1f}, {high:.1f}]" + ("" if stdev(values) <= most else " NO")
-
-
-def claims_table(by_language: Mapping[int, Mapping[str, Any]]) -> str:
-    """Each claim's outcome in each language, from our own results, with its interval as `replicate claims` words it."""
-    rows = []
-    for language, found in by_language.items():
-        for one in (result for results in found["own"].values() for result in results):
-            texts = (one["id"], language, one["outcome"], one["protocol"], one["detail"])
-            rows.append([str(text).replace("|", "/") for text in texts])
-    return markdown(["claim", "language", "outcome", "protocol", "numbers"], sorted(rows)) if rows else "The store bears on no claim."

@@ -290,7 +290,7 @@ def test_the_page_shows_what_the_diff_says_of_the_kept_faults() -> None:
 
 def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() -> None:
     page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
-    path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "mini" / "figure3.results.json"
+    path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "seeds-0-1-2-3-4" / "figure3.results.json"
     report = script("miniature_runs").load_results(path)
     found = {(one.seed, one.measure): one for one in report.planted}
     assert {seed for seed, _ in found} == set(report.seeds)

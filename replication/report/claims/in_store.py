@@ -35,13 +35,13 @@ class ClaimsInStore:
         """Of each claim that the store bears on: a result a protocol (equal ones under one label), then one across them if they differ."""
         by_protocol = {}
         for protocol, recipes in protocols.items():
-            found = {claim.id: one for claim in self.file.claims if (one := self._evaluated(claim, recipes)) is not None}
+            found = {claim.id: one for claim in self.file.claims if (one := self.evaluation(claim, recipes)) is not None}
             by_protocol[protocol] = judged(self.file.claims, found, protocol=protocol, analogue=analogue, alpha=self.file.alpha)
         results: dict[str, tuple[ClaimResult, ...]] = {}
         for claim in self.file.claims:
             known = {protocol: one[claim.id] for protocol, one in by_protocol.items() if claim.id in one}
             if known:
-                merged = self._merged(known, {protocol: _job_keys(claim, protocols[protocol]) for protocol in known})
+                merged = self._merged(known, {protocol: job_keys(claim, protocols[protocol]) for protocol in known})
                 results[claim.id] = (*merged.values(), *_where_they_differ(merged))
         return results
 
@@ -49,11 +49,20 @@ class ClaimsInStore:
         """Experiment -> what of it a claim needs and the store lacks."""
         absent: dict[str, list[str]] = {}
         for claim in self.file.claims:
-            if claim.experiment and self._evaluated(claim, recipes) is None:
-                known = self._arms(recipes[claim.experiment], _job_keys(claim, recipes))
+            if claim.experiment and self.evaluation(claim, recipes) is None:
+                known = self._arms(recipes[claim.experiment], job_keys(claim, recipes))
                 lacking = [row for row in rows_needed(claim) if row not in known]
                 absent.setdefault(claim.experiment, []).extend(lacking or [f"its results for claim {claim.id}"])
         return {name: list(dict.fromkeys(lacking)) for name, lacking in absent.items()}
+
+    def evaluation(self, claim: Claim, recipes: Recipes) -> OwnFound | None:
+        """A claim before the adjustment over all; None where the store lacks something that it needs."""
+        if not claim.experiment or not self.store.root.is_dir():
+            return None
+        recipe, keys = recipes[claim.experiment], job_keys(claim, recipes)
+        if (claim.id, keys) not in self.found:
+            self.found[claim.id, keys] = self._evaluate(claim, recipe, keys)
+        return self.found[claim.id, keys]
 
     def _merged(self, known: Mapping[str, ClaimResult], keys: Mapping[str, JobKeys]) -> dict[str, ClaimResult]:
         """Results by label: protocols with the same jobs and the same verdict share one."""
@@ -62,14 +71,6 @@ class ClaimsInStore:
             same.setdefault((keys[protocol], one.outcome), []).append(protocol)
         labelled = {", ".join(names): known[names[0]] for names in same.values()}
         return {label: one.model_copy(update={"protocol": label}) for label, one in labelled.items()}
-
-    def _evaluated(self, claim: Claim, recipes: Recipes) -> OwnFound | None:
-        if not claim.experiment or not self.store.root.is_dir():
-            return None
-        recipe, keys = recipes[claim.experiment], _job_keys(claim, recipes)
-        if (claim.id, keys) not in self.found:
-            self.found[claim.id, keys] = self._evaluate(claim, recipe, keys)
-        return self.found[claim.id, keys]
 
     def _evaluate(self, claim: Claim, recipe: Recipe, keys: JobKeys) -> OwnFound | None:
         if claim.kind == "steering":
@@ -86,7 +87,7 @@ class ClaimsInStore:
         return self.arms[keys]
 
 
-def _job_keys(claim: Claim, recipes: Recipes) -> JobKeys:
+def job_keys(claim: Claim, recipes: Recipes) -> JobKeys:
     """The keys of all jobs at the ends of the claim's experiment."""
     return tuple(job.key for job in recipes[claim.experiment].jobs)
 

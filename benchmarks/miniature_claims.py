@@ -1,0 +1,198 @@
+"""The paper's claims in one language: from credits of items that are kept beside results files, and from what a store says of the others.
+
+A store is large and goes with its machine; what a claim about accuracies needs of it is which items each model gets right.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from miniature_runs import Run, joined, markdown
+
+from replication.recipes.jobs_needed import Recipe, recipe
+from replication.recipes.requested import Chosen, experiments_named, settings_for
+from replication.report.claims.definitions import ClaimResult, Effect, load_claims
+from replication.report.claims.in_store import ClaimsInStore, job_keys
+from replication.report.claims.own import Arms, OwnFound, evaluated, judged, rows_needed
+from replication.report.claims.paired_items import Credits, rewardbench2_credits
+from replication.report.results.model import RewardFile
+from replication.report.results.reading import read_results
+from replication.report.results.score_files import read_rewards
+from sarm.store.artifacts import ArtifactStore
+from sarm.store.checksums import sha256_of
+
+RESULTS, CREDITS, VERDICTS = ".results.json", ".credits.json", "claims.json"
+BENCHMARK: Final = "rewardbench2"
+# Kinds of claims that no credits of items tell.
+IN_STORE = ("steering", "detection")
+
+# Row -> seed -> credits.
+BySeed = dict[str, dict[int, Credits]]
+
+
+def credits_of(results: Path) -> BySeed:
+    """The credits of every model and seed that a results file names: from the file kept beside it, else from the rewards themselves.
+
+    Nothing where neither is there. Raises SystemExit where either is of other rewards than the results file describes.
+    """
+    files = [one for one in read_results(results).rewards if one.benchmark == BENCHMARK and one.seed is not None]
+    path = results.with_name(results.name.replace(RESULTS, CREDITS))
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    found: BySeed = {}
+    for one in files:
+        rewards = results.parent / one.file
+        if kept is None and not rewards.exists():
+            continue
+        own = _kept_credits(path, kept, one) if kept is not None else _credits_of_rewards(rewards, one)
+        found.setdefault(one.model, {})[one.seed or 0] = own
+    return found
+
+
+def _kept_credits(path: Path, kept: Mapping[str, Any], one: RewardFile) -> Credits:
+    own = kept["credits"].get(one.model, {}).get(str(one.seed))
+    if own is None or own["rewards"] != one.sha256:
+        raise SystemExit(f"{path}: no credits of {one.model}, seed {one.seed}, from the rewards that the results file describes")
+    return {subset: dict(zip(kept["items"][subset], values, strict=True)) for subset, values in own["subsets"].items()}
+
+
+def _credits_of_rewards(path: Path, one: RewardFile) -> Credits:
+    if sha256_of(path) != one.sha256:
+        raise SystemExit(f"{path}: not the rewards that the results file describes")
+    return rewardbench2_credits(read_rewards(path, BENCHMARK))
+
+
+def write_credits(results: Path, target: Path) -> None:
+    """Keep the credits of a results file's models, by the order of the items' names. Raises SystemExit where models saw other items."""
+    found = credits_of(results)
+    items: dict[str, list[str]] = {}
+    content: dict[str, dict[str, Any]] = {}
+    sums = {(one.model, one.seed): one.sha256 for one in read_results(results).rewards if one.benchmark == BENCHMARK}
+    for model, seeds in found.items():
+        for seed, credits in seeds.items():
+            for subset, values in credits.items():
+                if items.setdefault(subset, list(values)) != list(values):
+                    raise SystemExit(f"{results}: {model}, seed {seed}: other items of {subset} than another model's")
+            subsets = {subset: [short(value) for value in values.values()] for subset, values in credits.items()}
+            content.setdefault(model, {})[str(seed)] = {"rewards": sums[model, seed], "subsets": subsets}
+    text = json.dumps({"items": items, "credits": content}, separators=(",", ":"))
+    # A line for each model and seed: a later measurement changes its own lines alone.
+    target.write_text(text.replace('{"rewards"', '\n{"rewards"') + "\n", encoding="utf-8")
+
+
+def short(value: float) -> float | int:
+    """1 for 1.0: nearly all are 0 or 1."""
+    return int(value) if value.is_integer() else value
+
+
+def keep(folder: Path, target: Path) -> list[Path]:
+    """Copy what --results reads of one language, each table into a folder named for its seeds; gives what was written.
+
+    Raises SystemExit where that would replace results by others that lack some of theirs.
+    """
+    written = []
+    for path in sorted(folder.rglob(f"*{RESULTS}")):
+        place = path.relative_to(folder)
+        if "store" in place.parts or "tree" in place.parts:
+            continue
+        found = read_results(path)
+        if place.parts[0] == "tables":
+            place = Path("tables", f"seeds-{joined(found.seeds).replace(',', '-')}", path.name)
+        copy = target / place
+        if copy.is_file():
+            lost = {one.artifact for one in read_results(copy).rewards} - {one.artifact for one in found.rewards}
+            if lost:
+                raise SystemExit(f"{copy}: has {len(lost)} scores that {path} lacks, {min(lost)} for one; move it before keeping this")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        written.append(copy)
+        if place.parts[0] == "tables" and credits_of(path):
+            credits = copy.with_name(copy.name.replace(RESULTS, CREDITS))
+            write_credits(path, credits)
+            written.append(credits)
+    verdicts = folder / "tables" / VERDICTS
+    if verdicts.is_file():
+        shutil.copyfile(verdicts, target / "tables" / VERDICTS)
+        written.append(target / "tables" / VERDICTS)
+    return written
+
+
+def recipes_of(run: Run, seeds: Sequence[int]) -> dict[str, Recipe]:
+    """The recipes of the experiments behind the claims that credits do not tell."""
+    names = [claim.experiment for claim in load_claims().claims if claim.kind in IN_STORE]
+    chosen = Chosen(profile=run.profile, seeds=joined(seeds), assignments=run.sets)
+    settings = settings_for(experiments_named(names), chosen, ArtifactStore(run.store), {})
+    return {setting.experiment.name: recipe(setting) for setting in settings}
+
+
+def write_verdicts(run: Run, seeds: Sequence[int]) -> None:
+    """What the store says of the claims that credits do not tell, with the jobs that it rests on."""
+    file, recipes, found = load_claims(), recipes_of(run, seeds), {}
+    in_store = ClaimsInStore(file, ArtifactStore(run.store))
+    for claim in file.claims:
+        own = in_store.evaluation(claim, recipes) if claim.kind in IN_STORE else None
+        if own is not None:
+            effects = [one.model_dump() for one in own.effects]
+            found[claim.id] = {"jobs": job_keys(claim, recipes), "found": {**own._asdict(), "effects": effects}}
+    run.out.mkdir(parents=True, exist_ok=True)
+    (run.out / VERDICTS).write_text(json.dumps({"seeds": list(seeds), "claims": found}, indent=1) + "\n", encoding="utf-8")
+
+
+def verdicts_of(run: Run, seeds: Sequence[int]) -> dict[str, OwnFound]:
+    """What was kept of them, by claim; nothing for other seeds. Raises SystemExit where it rests on other jobs than today's."""
+    path = run.out / VERDICTS
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if kept.get("seeds") != list(seeds):
+        return {}
+    recipes, claims = recipes_of(run, seeds), {claim.id: claim for claim in load_claims().claims}
+    found = {}
+    for name, one in kept["claims"].items():
+        if tuple(one["jobs"]) != job_keys(claims[name], recipes):
+            raise SystemExit(f"{path}: claim {name} rests on other jobs than today's {claims[name].experiment}; run it anew")
+        effects = tuple(Effect.model_validate(effect) for effect in one["found"]["effects"])
+        found[name] = OwnFound(**{**one["found"], "effects": effects})
+    return found
+
+
+def arms_of(run: Run, experiment: str, seeds: Sequence[int]) -> Arms:
+    """Row -> credits of the seeds, of rows that have all of them. Raises SystemExit where two files say different things."""
+    files = sorted(run.out.rglob(f"{experiment}{RESULTS}"))
+    run.refuse_other_jobs({experiment: files}, seeds)
+    rows: BySeed = {}
+    for path in files:
+        for row, credits in credits_of(path).items():
+            for seed, one in credits.items():
+                if rows.setdefault(row, {}).setdefault(seed, one) != one:
+                    raise SystemExit(f"{path}: {row}, seed {seed}: another file has other credits")
+    return {row: tuple(own[seed] for seed in seeds) for row, own in rows.items() if set(seeds) <= set(own)}
+
+
+def claims_of(run: Run, seeds: Sequence[int]) -> tuple[dict[str, ClaimResult], list[str]]:
+    """The verdicts that what is in `run.out` allows, Holm-adjusted over them, by claim; and a line for each that it does not."""
+    file, verdicts = load_claims(), verdicts_of(run, seeds)
+    own = [claim for claim in file.claims if claim.experiment]
+    arms = {name: arms_of(run, name, seeds) for name in dict.fromkeys(claim.experiment for claim in own if claim.kind not in IN_STORE)}
+    found, lacking = dict(verdicts), []
+    for claim in own:
+        rows = arms.get(claim.experiment, {})
+        one = None if claim.kind in IN_STORE else evaluated(claim, rows, alpha=file.alpha)
+        if one is not None:
+            found[claim.id] = one
+        elif claim.id not in found:
+            missing = ", ".join(row for row in rows_needed(claim) if row not in rows)
+            lacking.append(f"{claim.id}: {claim.experiment}{f' ({missing})' if missing else ''}")
+    return judged(file.claims, found, protocol="paper", analogue=True, alpha=file.alpha), lacking
+
+
+def table(by_language: Mapping[int, tuple[Mapping[str, ClaimResult], Sequence[str]]], seeds: Sequence[int]) -> str:
+    """Each claim's outcome in each language, with its numbers; then what was not measured."""
+    rows, missing = [], []
+    for language, (found, lacking) in by_language.items():
+        rows += [[one.id, str(language), one.outcome, one.detail.replace("|", "/")] for one in found.values()]
+        missing += [f"language {language}, {line}" for line in lacking]
+    parts = [markdown(["claim", "language", "outcome", "numbers"], sorted(rows))] if rows else []
+    parts += [f"Not measured with seeds {joined(seeds)}: {'; '.join(missing)}."] if missing else []
+    return "\n\n".join(parts)
