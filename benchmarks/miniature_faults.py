@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from miniature_runs import ROOT, Run, markdown, median_length, miniature_folder
 
+from replication.report.results.model_facts import MODELS
+
 # What a run of the suite needs of the tree.
 PARTS = ("sarm", "replication", "tables/published", "tables/templates", "slurm", "pyproject.toml")
 # Made before a fault acts, so that its store may take them from the base's.
@@ -112,7 +114,7 @@ FAULTS = (
 
 
 class Result(NamedTuple):
-    """What became of a fault: the exit code that ended it, and what the diff said."""
+    """What became of a fault: the exit code that ended it, and what the diff said; `facts` of what differs say what a model is."""
 
     name: str
     code: int
@@ -121,6 +123,7 @@ class Result(NamedTuple):
     compared: int
     largest: float
     place: str
+    facts: int = 0
 
     @property
     def caught(self) -> bool:
@@ -213,7 +216,8 @@ def judged(fault: Fault, run: Run, base: Path, *, where: str = "diff") -> Result
     """
     code, rows = replace(run, source=ROOT).diff(base)
     largest, at = max(((in_budgets(row["reason"]), f"{row['row']}, {row['column']}") for row in rows), default=(0.0, ""))
-    return Result(fault.name, code, where, sum(row["verdict"] == "DIFFERS" for row in rows), len(rows), largest, at)
+    differing = [row["table"] for row in rows if row["verdict"] == "DIFFERS"]
+    return Result(fault.name, code, where, len(differing), len(rows), largest, at, differing.count(MODELS))
 
 
 def in_budgets(reason: str) -> float:
@@ -229,13 +233,14 @@ def table(found: Sequence[Result]) -> tuple[str, dict[str, bool]]:
             one.name,
             f"{one.code} ({one.where})",
             f"{one.differs} of {one.compared}",
+            str(one.facts),
             f"{one.largest:.1f} ({one.place})" if one.place else "—",
             "found" if one.caught else "NOT FOUND" if one.where == "diff" or not one.code else "NOT FOUND: the run itself failed",
         ]
         for one in found
         if one.where != NOT_RUN
     ]
-    head = ["fault", "exit code", "cells that DIFFER", "largest difference in budgets", ""]
+    head = ["fault", "exit code", "cells that DIFFER", "of these what a model is", "largest difference in budgets", ""]
     absent = [one.name for one in found if one.where == NOT_RUN]
     told = f"\n\nNot run: {'; '.join(absent)}." if absent else ""
     return markdown(head, rows) + told, {f"found: {one.name}": one.caught for one in found if one.where != NOT_RUN}

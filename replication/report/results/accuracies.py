@@ -24,6 +24,7 @@ from replication.report.results.accuracy_rows import (
     unpublished_row,
 )
 from replication.report.results.judges import judge_lines, not_asked
+from replication.report.results.model_facts import models_listing
 from replication.report.results.selection import best_name, chosen_epochs, measured_best, selects_on_test
 from replication.settings.profiles import BenchmarkName
 from sarm.store.artifacts import ArtifactStore
@@ -48,7 +49,8 @@ def collect(recipe: Recipe, store: ArtifactStore, *, command: str) -> Report:
     pairs = _held_out_table if experiment.compared_with else _pairs_table
     builders = {"rewardbench2": _rewardbench2_table, "rmbench": _rmbench_table, "evaluation": pairs}
     tables = [build(sources) for name, build in builders.items() if name in setting.profile.benchmarks]
-    return framed(recipe, store, tables=tables)
+    models = models_listing(recipe, store)
+    return framed(recipe, store, tables=tables, listings=[models] if models else [])
 
 
 def _measure_all(recipe: Recipe, store: ArtifactStore, command: str) -> dict[tuple[str, BenchmarkName], Measured]:

@@ -14,6 +14,7 @@ from replication.report.cells import Cell, Input, Measurement, Report, Row, Tabl
 from replication.report.published import PublishedTable, load_published
 from replication.report.render.view import cells_of, decimals_of
 from replication.report.results.files import OWN_MODEL
+from replication.report.results.model_facts import MODELS, UNKNOWN
 from replication.report.results.reading import MISSING, USAGE, ResultsError, read_object, read_results, validated
 from replication.report.statistics import binomial_error, sidak_z
 from replication.report.verdicts.report import with_verdicts
@@ -64,13 +65,18 @@ def diff_of(report: Report, against: str, *, folder: Path | None = None) -> Diff
 
     Raises ResultsError for a file that is no results file, PublishedError and VerdictError as the verdicts do.
     """
+    facts: tuple[DiffRow, ...] = ()
+    notes: tuple[str, ...] = ()
     if against == "paper":
         judged = with_verdicts(report, folder=folder)
     elif against in REFERENCES:
         judged = with_verdicts(report, reference=REFERENCES[against], folder=folder)
     else:
-        judged = against_report(report, load_results(Path(against)), rules=load_rules(folder))
-    return Diff(experiment=report.experiment, profile=report.profile, against=against, rows=_rows(judged), notes=judged.notes)
+        other = load_results(Path(against))
+        judged = against_report(report, other, rules=load_rules(folder))
+        facts, notes = model_differences(report, other)
+    rows = (*_rows(judged), *facts)
+    return Diff(experiment=report.experiment, profile=report.profile, against=against, rows=rows, notes=(*judged.notes, *notes))
 
 
 def only_row(report: Report, name: str) -> Report:
@@ -123,12 +129,7 @@ def against_report(report: Report, other: Report, *, rules: VerdictRules) -> Rep
     `machine_false_alarms` at most; evaluations of the same weights keep the noise budget. Raises ResultsError for different data.
     """
     _refuse_other_data(report, other)
-    why = ""
-    if (report.experiment, report.profile, report.protocol) != (other.experiment, other.profile, other.protocol):
-        theirs, mine = (f"{one.experiment}, {one.profile}, {one.protocol}" for one in (other, report))
-        why = f"the reference is of {theirs}, ours of {mine}"
-    elif report.seeds != other.seeds:
-        why = f"the reference has seeds {list(other.seeds)}, ours {list(report.seeds)}"
+    why = _why_not_the_same(report, other)
     known = {
         (table.name, row.name, cell.column): cell.ours
         for table in other.tables
@@ -154,6 +155,41 @@ def against_report(report: Report, other: Report, *, rules: VerdictRules) -> Rep
             rows.append(row.model_copy(update={"cells": tuple(cells)}))
         tables.append(table.model_copy(update={"rows": tuple(rows)}))
     return report.model_copy(update={"tables": tuple(tables), "notes": ()})
+
+
+def _why_not_the_same(report: Report, other: Report) -> str:
+    """Why two reports are of different computations; empty where they are of one."""
+    if (report.experiment, report.profile, report.protocol) != (other.experiment, other.profile, other.protocol):
+        theirs, mine = (f"{one.experiment}, {one.profile}, {one.protocol}" for one in (other, report))
+        return f"the reference is of {theirs}, ours of {mine}"
+    return f"the reference has seeds {list(other.seeds)}, ours {list(report.seeds)}" if report.seeds != other.seeds else ""
+
+
+def model_differences(report: Report, other: Report) -> tuple[tuple[DiffRow, ...], tuple[str, ...]]:
+    """What the models of two runs of the same computation are, compared exactly: a row for each fact of a model that both note.
+
+    Of the models in our tables; a note where one run alone says what they are.
+    """
+    if _why_not_the_same(report, other):
+        return (), ()
+    ours, theirs = _models(report), _models(other)
+    shown = {row.name for table in report.tables for row in table.rows}
+    rows = []
+    for model in (one for one in ours if one in theirs and one in shown):
+        for column, text in ours[model].items():
+            known = theirs[model].get(column, UNKNOWN)
+            verdict: Verdict = "MATCH" if text == known else "DIFFERS"
+            reason = "the same model" if text == known else f"another model: {column} is {text}, the reference has {known}"
+            rows.append(
+                DiffRow(table=MODELS, row=model, label=model, column=column, ours=text, reference=known, verdict=verdict, reason=reason)
+            )
+    alone = sorted((ours.keys() ^ theirs.keys()) & shown)
+    return tuple(rows), (f"what these models are (blocks, parameters, ...) is noted in one run alone: {', '.join(alone)}",) if alone else ()
+
+
+def _models(report: Report) -> dict[str, dict[str, str]]:
+    blocks = [one for one in report.listings if one.name == MODELS]
+    return {row[0]: dict(zip(one.columns[1:], row[1:], strict=True)) for one in blocks for row in one.rows}
 
 
 def _refuse_other_data(report: Report, other: Report) -> None:

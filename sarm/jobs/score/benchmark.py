@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 from sarm.reward.models import RewardModel
 from sarm.scoring.completions import completions_of, encode_completions, names_of, regroup
 from sarm.scoring.inference import RowBatch, dataset_order_batches, padding_share, score_batch
+from sarm.scoring.model_facts import model_facts
 from sarm.scoring.partial_rewards import PartialRewards
 from sarm.scoring.shared_rows import chunks_of_groups, computed_tokens, refuse_windows, score_chunk
 from sarm.store.json_lines import write_lines
@@ -51,12 +53,15 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     model = _loaded(config, model_folder, place_of(context))
     batches = Batches(config, items, [row.ids for row in rows])
     require_rows(model.model, batches.rows, names_of(items, config.benchmark))
-    rewards = all_rewards(model, batches, filler(model.model, tokenizer.pad_id), context, group)
+    pad_id = filler(model.model, tokenizer.pad_id)
+    rewards = all_rewards(model, batches, pad_id, context, group)
     if not group.is_first:
         return
     scored = regroup(items, rows, rewards)
     write_lines(context.output / "rewards.jsonl", scored)
-    _write_conditions(context.output, config, scored, rows, batches)
+    is_model = model_facts(model, batches.rows, tokenizer.tokenizer, pad_id=pad_id, first_masked=config.bos == "double-first-masked")
+    conditions = {**_conditions(config, scored, rows, batches), **is_model}
+    (context.output / "conditions.json").write_text(json.dumps(conditions, indent=1) + "\n", encoding="utf-8")
 
 
 def model_after(epoch: int, folder: Path) -> Path:
@@ -166,11 +171,11 @@ def all_rewards(model: RewardModel, batches: Batches, pad_id: int, context: JobC
     return rewards
 
 
-def _write_conditions(
-    output: Path, config: ScoringConfig, scored: list[ScoredPreference], rows: list[EncodedConversation], batches: Batches
-) -> None:
+def _conditions(
+    config: ScoringConfig, scored: list[ScoredPreference], rows: list[EncodedConversation], batches: Batches
+) -> dict[str, Any]:
     lengths = [len(row.ids) for row in rows]
-    facts = {
+    return {
         **config.model_dump(mode="json"),
         "items": len(scored),
         "completions": len(rows),
@@ -180,4 +185,3 @@ def _write_conditions(
         "padding_share": round(padding_share(lengths, batches.plain), 6),
         "torch_threads": torch.get_num_threads(),
     }
-    (output / "conditions.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from replication.settings.experiments import TABLE1
 from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
 from replication.settings.protocols import PROTOCOLS
+from sarm.job import Job
 from sarm.store.artifacts import ArtifactStore
 
 COMMAND = "replicate table1"
@@ -143,3 +145,24 @@ def test_the_paper_profile_is_comparable_once_pinned_and_unchanged(tmp_path: Pat
     assert why_not_comparable(pinned) == ""
     assert "reward.epochs" in why_not_comparable(replace(pinned, overrides=parse_overrides(["reward.epochs=1"])))
     assert why_not_comparable(replace(pinned, overrides=parse_overrides(["resources.train_reward.gpus=8"]))) == ""
+
+
+class NotingLauncher(FakeLauncher):
+    """Its scorings note what a model is: seed 1 of SARM-1B has a block less, and nothing notes SARM-2B."""
+
+    def _fill(self, job: Job, output: Path) -> None:
+        super()._fill(job, output)
+        if job.kind == "score_benchmark" and "sarm-2b" not in job.label:
+            blocks = 3 if "sarm-1b" in job.label and job.label.endswith("seed 1") else 4
+            facts = {"blocks": blocks, "parameters": 1234567, "features": 2048, "features_active": None if "4b" in job.label else 6}
+            (output / "conditions.json").write_text(json.dumps({**facts, "scored_tokens": {"<|eot_id|>": 9, ".": 1}}))
+
+
+def test_what_each_model_is_stands_below_the_tables(mini: Setting, tmp_path: Path) -> None:
+    report = collected(replace(mini, seeds=(0, 1)), ArtifactStore(tmp_path), NotingLauncher())
+    (models,) = (one for one in report.listings if one.name == "models")
+    assert models.rows == (
+        ("sarm-1b", "4 / 3", "1,234,567", "2,048", "6", "., <|eot_id|>"),
+        ("sarm-4b", "4", "1,234,567", "2,048", "—", "., <|eot_id|>"),
+    )
+    assert not [one for one in collected(mini, ArtifactStore(tmp_path / "old"), FakeLauncher()).listings if one.name == "models"]

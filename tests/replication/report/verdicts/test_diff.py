@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from replication.report.cells import Cell, Input, Measurement, Report, Row, Table
+from replication.report.cells import Cell, Input, Listing, Measurement, Report, Row, Table
 from replication.report.published import load_published
 from replication.report.verdicts.diff import (
     SUBSETS,
@@ -216,6 +216,45 @@ def test_one_row_alone_can_be_compared(tmp_path: Path) -> None:
     assert len(diff_of(only_row(report, "sarm-4b"), "paper").rows) == 7
     with pytest.raises(ResultsError, match="no such row"):
         only_row(report, "sarm-9b")
+
+
+def models(*rows: tuple[str, ...]) -> Listing:
+    return Listing(name="models", title="T", columns=("model", "blocks", "active at most"), rows=rows)
+
+
+def against_models(tmp_path: Path, ours: tuple[Listing, ...], theirs: tuple[Listing, ...], **other: Any) -> Diff:
+    path = tmp_path / "theirs.json"
+    path.write_text(mini(50.0, 75.0, **other).model_copy(update={"listings": theirs}).model_dump_json())
+    return diff_of(mini(50.0, 75.0).model_copy(update={"listings": ours}), str(path))
+
+
+def test_a_model_that_is_another_one_differs_however_well_it_does(tmp_path: Path) -> None:
+    ours = models(("sarm-1b", "4", "6"), ("sarm-9b", "1", "1"))
+    same = against_models(tmp_path, (ours,), (models(("sarm-1b", "4", "6"), ("sarm-9b", "2", "2")),))
+    # A row that our tables do not show, as after --row, is not compared.
+    assert exit_code(same) == 0 and [(one.row, one.column, one.verdict) for one in same.rows[2:]] == [
+        ("sarm-1b", "blocks", "MATCH"), ("sarm-1b", "active at most", "MATCH"),
+    ]  # fmt: skip
+    other = against_models(tmp_path, (ours,), (models(("sarm-1b", "5", "6")),))
+    assert exit_code(other) == 3 and other.count("DIFFERS") == 1
+    assert other.worst_first()[0].reason == "another model: blocks is 4, the reference has 5"
+
+
+def test_a_fact_that_one_of_two_models_has_no_more_differs(tmp_path: Path) -> None:
+    found = against_models(tmp_path, (models(("sarm-1b", "4", "—")),), (models(("sarm-1b", "4", "6")),))
+    assert exit_code(found) == 3 and "active at most is —, the reference has 6" in diff_text(found, "md")
+
+
+def test_what_one_run_did_not_note_and_what_other_runs_are_is_not_compared(tmp_path: Path) -> None:
+    ours = models(("sarm-1b", "4", "6"))
+    for theirs in ((), (models(("sarm-2b", "5", "5")),)):
+        found = against_models(tmp_path, (ours,), theirs)
+        assert len(found.rows) == 2
+        assert found.notes == ("what these models are (blocks, parameters, ...) is noted in one run alone: sarm-1b",)
+        assert "noted in one run" in diff_text(found, "text")
+    for mine, theirs, seeds in (((ours,), (models(("sarm-1b", "5", "5")),), (1,)), ((), (), (0,))):
+        found = against_models(tmp_path, mine, theirs, seeds=seeds)
+        assert len(found.rows) == 2 and found.notes == ()
 
 
 def test_a_results_file_that_cannot_be_opened_says_so(tmp_path: Path) -> None:

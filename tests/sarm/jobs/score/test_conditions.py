@@ -47,6 +47,23 @@ def alone(model: RewardModel, rows: Sequence[Sequence[int]], *, first_masked: bo
     return [float(score_batch(model, rows, [index], pad_id=0, first_masked=first_masked).rewards) for index in range(len(rows))]
 
 
+def test_conditions_tell_what_the_model_is(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    _, told = score(tmp_path / "plain", inputs)
+    parameters = sum(one.numel() for one in tiny_sarm().parameters())
+    completions = sum(len(one.chosen) + len(one.rejected) for one in items())
+    is_model = {"blocks": 2, "parameters": parameters, "features": 24, "features_active": 4, "scored_tokens": {"<|eot_id|>": completions}}
+    assert {name: told[name] for name in is_model} == is_model
+    _, shared = score(tmp_path / "shared", inputs, bos="double", batches="shared-prompts")
+    assert {name: shared[name] for name in is_model} == is_model
+
+
+def test_a_model_that_reads_no_latents_rests_on_no_number_of_them(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    dense = DenseRewardModel(truncated_backbone(llama_config(), 1), hidden_size=HIDDEN)
+    save_reward_model(tmp_path / "dense", dense, encoder="none", tokenizer=inputs["model"].parent / "words")
+    _, told = score(tmp_path / "scored", {**inputs, "model": tmp_path / "dense"})
+    assert (told["blocks"], told["features"], told["features_active"]) == (1, HIDDEN, None)
+
+
 @pytest.mark.parametrize("bos", ["single", "double", "double-first-masked"])
 @pytest.mark.parametrize("batch_tokens", [1, 64, 100000])
 def test_a_prompt_computed_once_changes_rounding_alone(tmp_path: Path, inputs: dict[str, Path], bos: str, batch_tokens: int) -> None:
