@@ -183,8 +183,8 @@ def run_of(fault: Fault, plain: Run, folder: Path) -> Run:
     return replace(plain, store=place / "store", out=place / "tables")
 
 
-def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path) -> Result:
-    """Train the table with the fault, or read what was trained, and compare it with the base's results.
+def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path, *, rows: str = "") -> Result:
+    """Train the table (or `rows` of it) with the fault, or read what was trained, and compare it with the base's results.
 
     The fault in the store's file leaves no results of its own to read.
     """
@@ -203,7 +203,7 @@ def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path) -> Resu
         shutil.rmtree(tree, ignore_errors=True)
         run = replace(run, source=faulty_tree(fault, tree))
         taken_over(plain.store, run.store, fault.before)
-    code = run.table("table1", [seed])
+    code = run.table("table1", [seed], rows=rows)
     if code:
         return Result(fault.name, code, "run", 0, 0, 0.0, "")
     return judged(fault, run, base, where=MADE_AGAIN if fault.damages and benchmark_of(run.store) == benchmark_of(plain.store) else "diff")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from folders import ROOT
+from tiny_profile import PROFILE
 
 from replication.report.cells import Cell, Measurement, Report, Row, Table
 from replication.report.verdicts.rules import load_rules
@@ -317,3 +318,21 @@ def test_the_quoted_row_makes_the_language_and_trains_nothing(tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "miniature language" in done.stdout and "baseline length on rewardbench2" in done.stdout
     assert not any(trained in done.stdout for trained in ("backbone", "SAE", "reward model"))
+
+
+@pytest.mark.slow
+def test_a_fault_that_changes_what_a_model_is_is_found_however_well_it_does(tmp_path: Path) -> None:
+    """In seconds instead of the miniature's minutes: accuracies say nothing there, and need not."""
+    runs, faults = script("miniature_runs"), script("miniature_faults")
+    text = (PROFILE.replace("num_hidden_layers = 2", "num_hidden_layers = 3").replace("16 = 1, 32 = 2", "16 = 2, 32 = 3")).format(slot="large")
+    (tmp_path / "tiny.toml").write_text(text, encoding="utf-8")
+    sets = ("reward.max_length=24", "scoring.max_length=24")
+    plain = runs.Run(store=tmp_path / "store", out=tmp_path / "tables", profile=str(tmp_path / "tiny.toml"), sets=sets)
+    plain.whole_table("table1", [0], rows="sarm-4b")
+    for part, fact in {"TopK": "active at most", "layer below": "blocks", "token before": "read at", "truncation": "read at"}.items():
+        (fault,) = (one for one in faults.FAULTS if part in one.name)
+        found = faults.tried(fault, plain, tmp_path / "faults", 0, plain.results("table1"), rows="sarm-4b")
+        assert (found.code, found.where) == (3, "diff") and found.caught and found.facts, found
+        run = faults.run_of(fault, plain, tmp_path / "faults")
+        said = {row["column"] for row in run.diff(plain.results("table1"))[1] if row["table"] == "models" and row["verdict"] == "DIFFERS"}
+        assert fact in said and said <= {fact, "parameters"}, (fault.name, said)
