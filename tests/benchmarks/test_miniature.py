@@ -304,6 +304,21 @@ def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() 
         assert f"{latents[1]}, " in line
 
 
+def test_the_page_shows_how_well_latents_know_planted_concepts() -> None:
+    page = " ".join((ROOT / "docs" / "miniature.md").read_text(encoding="utf-8").split())
+    path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "seeds-0" / "features.results.json"
+    found = {(one.measure, one.subject): one for one in script("miniature_runs").load_results(path).planted}
+    for subject in ("sentence", "reply"):
+        own, other = found["recovery", subject], found["recovery-difference", subject]
+        assert f"{own.value:.2f} [{own.low:.2f}, {own.high:.2f}]" in page and f"({own.n}" in page, subject
+        assert f"{other.value:+.2f} [{other.low:+.2f}, {other.high:+.2f}]" in page, subject
+        assert f"{found['recovery-random', subject].value:.2f}" in page
+    names = [one for (measure, _), one in found.items() if measure == "names"]
+    assert len(names) == 2
+    for one in names:
+        assert f"{100 * one.value:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]" in page, one.subject
+
+
 def test_what_is_kept_names_no_place_of_a_machine() -> None:
     files = sorted((ROOT / "reference").rglob("*.json"))
     assert files
@@ -324,8 +339,8 @@ def test_the_quoted_row_makes_the_language_and_trains_nothing(tmp_path: Path) ->
 def test_a_fault_that_changes_what_a_model_is_is_found_however_well_it_does(tmp_path: Path) -> None:
     """In seconds instead of the miniature's minutes: accuracies say nothing there, and need not."""
     runs, faults = script("miniature_runs"), script("miniature_faults")
-    text = (PROFILE.replace("num_hidden_layers = 2", "num_hidden_layers = 3").replace("16 = 1, 32 = 2", "16 = 2, 32 = 3")).format(slot="large")
-    (tmp_path / "tiny.toml").write_text(text, encoding="utf-8")
+    deeper = PROFILE.replace("num_hidden_layers = 2", "num_hidden_layers = 3").replace("16 = 1, 32 = 2", "16 = 2, 32 = 3")
+    (tmp_path / "tiny.toml").write_text(deeper.format(slot="large"), encoding="utf-8")
     sets = ("reward.max_length=24", "scoring.max_length=24")
     plain = runs.Run(store=tmp_path / "store", out=tmp_path / "tables", profile=str(tmp_path / "tiny.toml"), sets=sets)
     plain.whole_table("table1", [0], rows="sarm-4b")
