@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,30 +31,29 @@ BENCHMARK: Final = "rewardbench2"
 # Kinds of claims that no credits of items tell.
 IN_STORE = ("steering", "detection")
 
-# Row -> seed -> credits.
-BySeed = dict[str, dict[int, Credits]]
+# Artifact of a scoring, kind/key -> credits.
+ByArtifact = dict[str, Credits]
 
 
-def credits_of(results: Path) -> BySeed:
-    """The credits of every model and seed that a results file names: from the file kept beside it, else from the rewards themselves.
+def credits_of(results: Path) -> ByArtifact:
+    """The credits of every scoring that a results file names: from the file kept beside it, else from the rewards themselves.
 
     Nothing where neither is there. Raises SystemExit where either is of other rewards than the results file describes.
     """
     files = [one for one in read_results(results).rewards if one.benchmark == BENCHMARK and one.seed is not None]
     path = results.with_name(results.name.replace(RESULTS, CREDITS))
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    found: BySeed = {}
+    found: ByArtifact = {}
     for one in files:
         rewards = results.parent / one.file
         if kept is None and not rewards.exists():
             continue
-        own = _kept_credits(path, kept, one) if kept is not None else _credits_of_rewards(rewards, one)
-        found.setdefault(one.model, {})[one.seed or 0] = own
+        found[one.artifact] = _kept_credits(path, kept, one) if kept is not None else _credits_of_rewards(rewards, one)
     return found
 
 
 def _kept_credits(path: Path, kept: Mapping[str, Any], one: RewardFile) -> Credits:
-    own = kept["credits"].get(one.model, {}).get(str(one.seed))
+    own = kept["credits"].get(one.artifact)
     if own is None or own["rewards"] != one.sha256:
         raise SystemExit(f"{path}: no credits of {one.model}, seed {one.seed}, from the rewards that the results file describes")
     return {subset: dict(zip(kept["items"][subset], values, strict=True)) for subset, values in own["subsets"].items()}
@@ -67,17 +67,15 @@ def _credits_of_rewards(path: Path, one: RewardFile) -> Credits:
 
 def write_credits(results: Path, target: Path) -> None:
     """Keep the credits of a results file's models, by the order of the items' names. Raises SystemExit where models saw other items."""
-    found = credits_of(results)
     items: dict[str, list[str]] = {}
     content: dict[str, dict[str, Any]] = {}
-    sums = {(one.model, one.seed): one.sha256 for one in read_results(results).rewards if one.benchmark == BENCHMARK}
-    for model, seeds in found.items():
-        for seed, credits in seeds.items():
-            for subset, values in credits.items():
-                if items.setdefault(subset, list(values)) != list(values):
-                    raise SystemExit(f"{results}: {model}, seed {seed}: other items of {subset} than another model's")
-            subsets = {subset: [short(value) for value in values.values()] for subset, values in credits.items()}
-            content.setdefault(model, {})[str(seed)] = {"rewards": sums[model, seed], "subsets": subsets}
+    sums = {one.artifact: one.sha256 for one in read_results(results).rewards}
+    for artifact, credits in credits_of(results).items():
+        for subset, values in credits.items():
+            if items.setdefault(subset, list(values)) != list(values):
+                raise SystemExit(f"{results}: {artifact}: other items of {subset} than another model's")
+        subsets = {subset: [short(value) for value in values.values()] for subset, values in credits.items()}
+        content[artifact] = {"rewards": sums[artifact], "subsets": subsets}
     text = json.dumps({"items": items, "credits": content}, separators=(",", ":"))
     # A line for each model and seed: a later measurement changes its own lines alone.
     target.write_text(text.replace('{"rewards"', '\n{"rewards"') + "\n", encoding="utf-8")
@@ -89,40 +87,52 @@ def short(value: float) -> float | int:
 
 
 def keep(folder: Path, target: Path) -> list[Path]:
-    """Copy what --results reads of one language, each table into a folder named for its seeds; gives what was written.
+    """Copy what --results reads of one language; tables into folders named for their seeds, a further one for other rows of the same.
 
-    Raises SystemExit where that would replace results by others that lack some of theirs.
+    Gives what was written.
     """
     written = []
     for path in sorted(folder.rglob(f"*{RESULTS}")):
         place = path.relative_to(folder)
         if "store" in place.parts or "tree" in place.parts:
             continue
-        found = read_results(path)
-        if place.parts[0] == "tables":
-            place = Path("tables", f"seeds-{joined(found.seeds).replace(',', '-')}", path.name)
-        copy = target / place
-        if copy.is_file():
-            lost = {one.artifact for one in read_results(copy).rewards} - {one.artifact for one in found.rewards}
-            if lost:
-                raise SystemExit(f"{copy}: has {len(lost)} scores that {path} lacks, {min(lost)} for one; move it before keeping this")
+        is_table = place.parts[0] == "tables"
+        copy = _without_loss(path, target / "tables") if is_table else target / place
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
         written.append(copy)
-        if place.parts[0] == "tables" and credits_of(path):
+        if is_table and credits_of(path):
             credits = copy.with_name(copy.name.replace(RESULTS, CREDITS))
             write_credits(path, credits)
             written.append(credits)
-    verdicts = folder / "tables" / VERDICTS
-    if verdicts.is_file():
-        shutil.copyfile(verdicts, target / "tables" / VERDICTS)
-        written.append(target / "tables" / VERDICTS)
-    return written
+    return written + _keep_verdicts(folder / "tables" / VERDICTS, target / "tables" / VERDICTS)
+
+
+def _without_loss(path: Path, folder: Path) -> Path:
+    """Where a table's results go: over results that rest on no scoring but its own, else into a further folder."""
+    found = read_results(path)
+    own, name = {one.artifact for one in found.rewards}, f"seeds-{joined(found.seeds).replace(',', '-')}"
+    for number in count(1):
+        copy = folder / (name if number == 1 else f"{name}.{number}") / path.name
+        if not copy.is_file() or {one.artifact for one in read_results(copy).rewards} <= own:
+            return copy
+    raise AssertionError
+
+
+def _keep_verdicts(path: Path, target: Path) -> list[Path]:
+    """What a store said of claims, beside what another said of others with the same seeds."""
+    own, kept = (json.loads(one.read_text(encoding="utf-8")) if one.is_file() else {"claims": {}} for one in (path, target))
+    if not own["claims"]:
+        return []
+    if kept.get("seeds") == own["seeds"]:
+        own["claims"] = {**kept["claims"], **own["claims"]}
+    target.write_text(json.dumps(own, indent=1) + "\n", encoding="utf-8")
+    return [target]
 
 
 def recipes_of(run: Run, seeds: Sequence[int]) -> dict[str, Recipe]:
-    """The recipes of the experiments behind the claims that credits do not tell."""
-    names = [claim.experiment for claim in load_claims().claims if claim.kind in IN_STORE]
+    """The recipes of the experiments whose results bear on a claim."""
+    names = [claim.experiment for claim in load_claims().claims if claim.experiment]
     chosen = Chosen(profile=run.profile, seeds=joined(seeds), assignments=run.sets)
     settings = settings_for(experiments_named(names), chosen, ArtifactStore(run.store), {})
     return {setting.experiment.name: recipe(setting) for setting in settings}
@@ -141,14 +151,13 @@ def write_verdicts(run: Run, seeds: Sequence[int]) -> None:
     (run.out / VERDICTS).write_text(json.dumps({"seeds": list(seeds), "claims": found}, indent=1) + "\n", encoding="utf-8")
 
 
-def verdicts_of(run: Run, seeds: Sequence[int]) -> dict[str, OwnFound]:
+def verdicts_of(run: Run, recipes: Mapping[str, Recipe], seeds: Sequence[int]) -> dict[str, OwnFound]:
     """What was kept of them, by claim; nothing for other seeds. Raises SystemExit where it rests on other jobs than today's."""
     path = run.out / VERDICTS
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if kept.get("seeds") != list(seeds):
         return {}
-    recipes, claims = recipes_of(run, seeds), {claim.id: claim for claim in load_claims().claims}
-    found = {}
+    claims, found = {claim.id: claim for claim in load_claims().claims}, {}
     for name, one in kept["claims"].items():
         if tuple(one["jobs"]) != job_keys(claims[name], recipes):
             raise SystemExit(f"{path}: claim {name} rests on other jobs than today's {claims[name].experiment}; run it anew")
@@ -157,27 +166,36 @@ def verdicts_of(run: Run, seeds: Sequence[int]) -> dict[str, OwnFound]:
     return found
 
 
-def arms_of(run: Run, experiment: str, seeds: Sequence[int]) -> Arms:
-    """Row -> credits of the seeds, of rows that have all of them. Raises SystemExit where two files say different things."""
-    files = sorted(run.out.rglob(f"{experiment}{RESULTS}"))
-    run.refuse_other_jobs({experiment: files}, seeds)
-    rows: BySeed = {}
-    for path in files:
-        for row, credits in credits_of(path).items():
-            for seed, one in credits.items():
-                if rows.setdefault(row, {}).setdefault(seed, one) != one:
-                    raise SystemExit(f"{path}: {row}, seed {seed}: another file has other credits")
-    return {row: tuple(own[seed] for seed in seeds) for row, own in rows.items() if set(seeds) <= set(own)}
+def arms_of(made: Recipe, known: ByArtifact) -> Arms:
+    """Row -> credits of the recipe's seeds in order, of rows that have all of them: what another table scored is the same scoring."""
+    rows = {}
+    for name in dict.fromkeys(one.row.name for one in made.trainings):
+        jobs = [one.scores.get(BENCHMARK) for one in made.of_row(name)]
+        credits = [known.get(f"{job.kind}/{job.short_key}") if job is not None else None for job in jobs]
+        if all(one is not None for one in credits):
+            rows[name] = tuple(one for one in credits if one is not None)
+    return rows
+
+
+def all_credits(folder: Path) -> ByArtifact:
+    """The credits of every scoring that results in a folder name. Raises SystemExit where two files say different things of one."""
+    known: ByArtifact = {}
+    for path in sorted(folder.rglob(f"*{RESULTS}")):
+        for artifact, credits in credits_of(path).items():
+            if known.setdefault(artifact, credits) != credits:
+                raise SystemExit(f"{path}: {artifact}: another file has other credits")
+    return known
 
 
 def claims_of(run: Run, seeds: Sequence[int]) -> tuple[dict[str, ClaimResult], list[str]]:
     """The verdicts that what is in `run.out` allows, Holm-adjusted over them, by claim; and a line for each that it does not."""
-    file, verdicts = load_claims(), verdicts_of(run, seeds)
+    file, recipes, known = load_claims(), recipes_of(run, seeds), all_credits(run.out)
     own = [claim for claim in file.claims if claim.experiment]
-    arms = {name: arms_of(run, name, seeds) for name in dict.fromkeys(claim.experiment for claim in own if claim.kind not in IN_STORE)}
+    verdicts = verdicts_of(run, recipes, seeds)
+    arms = {name: arms_of(made, known) for name, made in recipes.items()}
     found, lacking = dict(verdicts), []
     for claim in own:
-        rows = arms.get(claim.experiment, {})
+        rows = arms[claim.experiment]
         one = None if claim.kind in IN_STORE else evaluated(claim, rows, alpha=file.alpha)
         if one is not None:
             found[claim.id] = one

@@ -320,7 +320,7 @@ def test_the_page_shows_how_well_latents_know_planted_concepts() -> None:
 
 
 def test_what_is_kept_names_no_place_of_a_machine() -> None:
-    files = sorted((ROOT / "reference").rglob("*.json"))
+    files = sorted((ROOT / "reference").rglob("*.results.json"))
     assert files
     for path in files:
         command = json.loads(path.read_text(encoding="utf-8"))["command"]

@@ -40,16 +40,19 @@ def benchmark(skill: float, seed: int) -> list[ScoredPreference]:
 
 def results_of(folder: Path, experiment: str, models: Mapping[str, float], seeds: tuple[int, ...]) -> Path:
     """A results file's rewards with the files that they name; what else stands in one is no matter here."""
-    rewards = []
+    recipes = importlib.import_module("miniature_claims").recipes_of(run_in(folder), seeds)
+    # No claim is about Table 1, but what it trains is in Table 2 as well.
+    rewards, of_row = [], recipes[experiment if experiment in recipes else "table2"].of_row
     for model, skill in models.items():
-        for seed in seeds:
+        for training in of_row(model):
+            seed, job = training.seed, training.scores["rewardbench2"]
             path = folder / experiment / f"{model}-{seed}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(row.model_dump_json() + "\n" for row in benchmark(skill, seed)))
             rewards.append(
                 RewardFile(
                     model=model, seed=seed, benchmark="rewardbench2", file=f"{experiment}/{path.name}", sha256=sha256_of(path), items=340,
-                    artifact=f"score_benchmark/{model}{seed}",
+                    artifact=f"{job.kind}/{job.short_key}",
                 )
             )  # fmt: skip
     path = folder / f"{experiment}.results.json"
@@ -67,7 +70,6 @@ def miniature_claims(monkeypatch: pytest.MonkeyPatch, benchmarks_are_found: None
         return SimpleNamespace(seeds=tuple(content["seeds"]), rewards=[RewardFile(**one) for one in content["rewards"]])
 
     monkeypatch.setattr(module, "read_results", read)
-    monkeypatch.setattr(module.Run, "refuse_other_jobs", lambda run, files, seeds: None)
     return module
 
 
@@ -120,23 +122,42 @@ def test_credits_of_other_rewards_are_refused(tmp_path: Path, miniature_claims: 
         miniature_claims.credits_of(path)
 
 
+def folders(kept: Path) -> list[str]:
+    return sorted(path.parent.name for path in kept.rglob("*.results.json"))
+
+
 def test_keeping_loses_nothing(tmp_path: Path, miniature_claims: Any) -> None:
     here, kept = tmp_path / "here", tmp_path / "kept"
     results_of(here / "tables" / "mini", "table2", MODELS, (0,))
     results_of(here / "store" / "x", "table2", MODELS, (0,))
-    assert len(miniature_claims.keep(here, kept)) == 2
-    assert len(miniature_claims.keep(here, kept)) == 2
-    results_of(here / "tables" / "mini", "table2", {"sarm-4b": 0.8}, (0,))
-    with pytest.raises(SystemExit, match=r"has 4 scores that .* lacks"):
-        miniature_claims.keep(here, kept)
-    # Other seeds have a folder of their own; another number of the same seed is no second opinion.
+    for _ in range(2):
+        assert len(miniature_claims.keep(here, kept)) == 2 and folders(kept) == ["seeds-0"]
+    # Other rows and other seeds stand beside what is there; more rows replace it.
+    results_of(here / "tables" / "mini", "table2", {"token-level-matched": 0.8}, (0,))
+    miniature_claims.keep(here, kept)
     results_of(here / "tables" / "mini", "table2", MODELS, (1,))
     miniature_claims.keep(here, kept)
-    assert sorted(path.parent.name for path in kept.rglob("*.results.json")) == ["seeds-0", "seeds-1"]
+    assert folders(kept) == ["seeds-0", "seeds-0.2", "seeds-1"]
+    assert "C3" in miniature_claims.claims_of(run_in(kept), [0])[0]
+    # Another number of the same scoring is no second opinion.
     results_of(here / "tables" / "mini", "table2", MODELS | {"sarm-4b": 0.7}, (1, 2))
     miniature_claims.keep(here, kept)
-    with pytest.raises(SystemExit, match=r"sarm-4b, seed 1: another file has other credits"):
+    with pytest.raises(SystemExit, match=r"score_benchmark/[0-9a-f]{12}: another file has other credits"):
         miniature_claims.claims_of(run_in(kept), [0, 1, 2])
+
+
+def test_what_another_table_scored_and_another_session_judged_counts(tmp_path: Path, miniature_claims: Any) -> None:
+    """SARM-4B stands in Tables 1 and 2, and is one scoring; verdicts of two stores over the same seeds are put together."""
+    here, kept = tmp_path / "here", tmp_path / "kept"
+    results_of(here / "tables" / "a", "table1", {"sarm-4b": 0.8}, (0,))
+    results_of(here / "tables" / "b", "table2", {"random-init": 0.4}, (0,))
+    verdicts = here / "tables" / miniature_claims.VERDICTS
+    for name in ("C6", "C7", ""):
+        verdicts.write_text(json.dumps({"seeds": [0], "claims": {name: {}} if name else {}}))
+        miniature_claims.keep(here, kept)
+    assert list(json.loads((kept / "tables" / miniature_claims.VERDICTS).read_text())["claims"]) == ["C6", "C7"]
+    (kept / "tables" / miniature_claims.VERDICTS).unlink()
+    assert set(miniature_claims.claims_of(run_in(kept), [0])[0]) == {"C2a"}
 
 
 def test_a_store_s_verdicts_are_kept_with_their_jobs_and_not_taken_for_other_seeds(tmp_path: Path, miniature_claims: Any) -> None:
