@@ -19,6 +19,7 @@ from tiny_profile import PROFILE
 
 from replication.report.cells import Cell, Measurement, Report, Row, Table
 from replication.report.verdicts.rules import load_rules
+from replication.settings.profile_files import load_profile
 
 
 def script(name: str) -> Any:
@@ -113,6 +114,14 @@ def test_a_half_chosen_beforehand_gives_the_dispersion_and_the_others_are_judged
     assert "over 2 cells of 1 variants" in text and "Of the 1 other variants 1 have a DIFFERS" in text and list(holds.values()) == [False]
     assert "| same | identical: left out |" in text
     assert machines.alarms_under(load_rules().model_copy(update={"machine_dispersion": 20.0}), far, base) == 0
+
+
+def test_the_variant_of_another_micro_batch_splits_a_batch() -> None:
+    """2,048 tokens were more than a batch has: the same models to the last bit, and no check of anything."""
+    mini = load_profile("mini", environment={})
+    (setting,) = script("miniature_machines").variants()["micro-batch"].sets
+    tokens = mini.reward["batch_pairs"] * mini.preferences.tokens_per_pair
+    assert 2 * int(setting.rpartition("=")[2]) <= tokens
 
 
 def test_a_subset_beyond_its_bound_is_told() -> None:
