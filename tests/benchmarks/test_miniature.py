@@ -298,6 +298,16 @@ def test_the_page_shows_what_the_diff_says_of_the_kept_faults() -> None:
     assert not [line for line in text.splitlines()[2:] if line not in page]
 
 
+def test_the_page_shows_how_far_the_kept_machines_are_from_the_reference() -> None:
+    runs, machines = script("miniature_runs"), script("miniature_machines")
+    page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
+    folder = ROOT / "reference" / "miniature" / "language-0"
+    run = runs.Run(store=folder, out=folder / "base", profile="mini", sets=("miniature.seed=0",), read=True)
+    texts, holds = machines.measure(run, folder / "machines", 0, base=ROOT / "reference" / "mini" / "table1.results.json")
+    rows = [line for line in texts[0].splitlines()[2:] if line]
+    assert rows and holds and not [row for row in rows if row not in page]
+
+
 def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() -> None:
     page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
     path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "seeds-0-1-2-3-4" / "figure3.results.json"
