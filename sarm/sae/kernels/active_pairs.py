@@ -59,7 +59,9 @@ def _value_gradient_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0917
 
 
 @triton.jit
-def pair_sum(factors, vectors, rows, first, last, hidden, columns, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def pair_sum(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    factors, vectors, rows, first, last, hidden, columns, COLUMNS: tl.constexpr
+) -> tl.tensor:
     """One latent's gradient in some columns: the sum over its pairs `first` to `last` (in the order of latents)."""
     inside = columns < hidden
     total = tl.zeros((COLUMNS,), dtype=tl.float32)
