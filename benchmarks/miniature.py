@@ -68,6 +68,8 @@ def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.only and options.machines == options.faults:
         parser.error("--only goes with one of --machines and --faults")
+    if options.keep is not None and options.results is not None:
+        parser.error("--keep goes with what is trained, not with --results")
     return options
 
 

@@ -112,11 +112,8 @@ def _without_loss(path: Path, folder: Path) -> Path:
     """Where a table's results go: over results that rest on no scoring but its own, else into a further folder."""
     found = read_results(path)
     own, name = {one.artifact for one in found.rewards}, f"seeds-{joined(found.seeds).replace(',', '-')}"
-    for number in count(1):
-        copy = folder / (name if number == 1 else f"{name}.{number}") / path.name
-        if not copy.is_file() or {one.artifact for one in read_results(copy).rewards} <= own:
-            return copy
-    raise AssertionError
+    places = (folder / (name if number == 1 else f"{name}.{number}") / path.name for number in count(1))
+    return next(copy for copy in places if not copy.is_file() or {one.artifact for one in read_results(copy).rewards} <= own)
 
 
 def _keep_verdicts(path: Path, target: Path) -> list[Path]:

@@ -189,6 +189,9 @@ def test_only_goes_with_one_question(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         script("miniature").parse_options(["--only", "GPU"])
     assert "--only goes with one of" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script("miniature").parse_options(["--keep", "a", "--results", "b"])
+    assert "--keep goes with what is trained" in capsys.readouterr().err
 
 
 def elsewhere(folder: Path, name: str, seed: int, models: dict[str, float]) -> None:

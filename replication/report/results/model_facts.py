@@ -12,12 +12,12 @@ from typing import Any
 from replication.recipes.jobs_needed import Recipe, Training
 from replication.report.cells import Listing
 from sarm.store.artifacts import ArtifactStore
-from sarm.store.json_files import read_facts
+from sarm.store.json_files import read_facts, understood_facts
 
 MODELS, UNKNOWN = "models", "—"
 COLUMNS = ("model", "blocks", "parameters", "features of the head", "active at most", "read at")
 NUMBERS = ("blocks", "parameters", "features", "features_active")
-SAYS = "active at most: latents that one reward rests on, of 64 short conversations; read at: the tokens whose hidden state is scored."
+SAYS = "active at most: latents that one reward rests on, of at most 64 short conversations; read at: tokens whose hidden state is scored."
 
 
 def models_listing(recipe: Recipe, store: ArtifactStore) -> Listing | None:
@@ -34,7 +34,8 @@ def _told(trainings: Sequence[Training], store: ArtifactStore) -> tuple[str, ...
         path = store.path(job) / "conditions.json"
         facts = read_facts(path) if store.has(job) and path.is_file() else {}
         if "scored_tokens" in facts:
-            found.append(_texts(facts))
+            with understood_facts(path):
+                found.append(_texts(facts))
     return tuple(" / ".join(dict.fromkeys(texts)) for texts in zip(*found, strict=True))
 
 

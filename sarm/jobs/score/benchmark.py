@@ -59,7 +59,10 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
         return
     scored = regroup(items, rows, rewards)
     write_lines(context.output / "rewards.jsonl", scored)
-    is_model = model_facts(model, batches.rows, tokenizer.tokenizer, pad_id=pad_id, first_masked=config.bos == "double-first-masked")
+    masked = config.bos == "double-first-masked"
+    is_model = model_facts(
+        model, batches.rows, tokenizer.tokenizer, pad_id=pad_id, batch_tokens=config.batch_tokens, first_masked=masked
+    )
     conditions = {**_conditions(config, scored, rows, batches), **is_model}
     (context.output / "conditions.json").write_text(json.dumps(conditions, indent=1) + "\n", encoding="utf-8")
 

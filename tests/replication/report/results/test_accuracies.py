@@ -19,7 +19,7 @@ from replication.settings.experiments import TABLE1
 from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
 from replication.settings.protocols import PROTOCOLS
-from sarm.job import Job
+from sarm.job import IntegrityProblem, Job
 from sarm.store.artifacts import ArtifactStore
 
 COMMAND = "replicate table1"
@@ -166,3 +166,17 @@ def test_what_each_model_is_stands_below_the_tables(mini: Setting, tmp_path: Pat
         ("sarm-4b", "4", "1,234,567", "2,048", "—", "., <|eot_id|>"),
     )
     assert not [one for one in collected(mini, ArtifactStore(tmp_path / "old"), FakeLauncher()).listings if one.name == "models"]
+
+
+class WrongLauncher(FakeLauncher):
+    """Its scorings note a list where a number belongs."""
+
+    def _fill(self, job: Job, output: Path) -> None:
+        super()._fill(job, output)
+        if job.kind == "score_benchmark":
+            (output / "conditions.json").write_text(json.dumps({"blocks": [4], "scored_tokens": {}}))
+
+
+def test_facts_that_cannot_be_understood_are_told_with_their_file(mini: Setting, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityProblem, match=r"/conditions\.json: a value cannot be understood .* --fresh"):
+        collected(mini, ArtifactStore(tmp_path), WrongLauncher())

@@ -57,6 +57,23 @@ def test_conditions_tell_what_the_model_is(tmp_path: Path, inputs: dict[str, Pat
     assert {name: shared[name] for name in is_model} == is_model
 
 
+def test_counting_latents_keeps_to_the_tokens_of_one_pass(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A benchmark of long conversations fits in scoring, and must not run out of memory after it."""
+    seen: list[int] = []
+
+    def watched(model: RewardModel, rows: Sequence[Sequence[int]], indices: Sequence[int], **rest: Any) -> Any:
+        seen.append(len(indices) * max(len(rows[index]) for index in indices))
+        return score_batch(model, rows, indices, **rest)
+
+    monkeypatch.setattr("sarm.scoring.model_facts.score_batch", watched)
+    for batch_tokens, fits in ((64, 64), (100000, 100000)):
+        _, told = score(tmp_path / str(batch_tokens), inputs, batch_tokens=batch_tokens)
+        assert told["features_active"] == 4 and seen[-1] <= fits
+    assert len(seen) == 2 and seen[0] < seen[1]
+
+
 def test_a_model_that_reads_no_latents_rests_on_no_number_of_them(tmp_path: Path, inputs: dict[str, Path]) -> None:
     dense = DenseRewardModel(truncated_backbone(llama_config(), 1), hidden_size=HIDDEN)
     save_reward_model(tmp_path / "dense", dense, encoder="none", tokenizer=inputs["model"].parent / "words")
