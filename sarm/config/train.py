@@ -137,8 +137,9 @@ class RewardTrainingConfig(JobConfig):
     learning_rate: float = Field(default=4e-6, gt=0, description="Peak AdamW learning rate of the blocks.")
     head_learning_rate: float = Field(default=0.0, ge=0, description="Peak learning rate of the head; 0 takes learning_rate.")
     weight_decay: float = Field(default=0.001, ge=0, description="AdamW's decoupled weight decay.")
-    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="After warm-up.")
+    schedule: Literal["cosine", "constant", "warmup_stable_decay"] = Field(default="cosine", description="After warm-up.")
     warmup_fraction: float = Field(default=0.03, ge=0, lt=1, description="Share of steps with a linear warm-up.")
+    decay_fraction: float = added(0.3, description="Share of steps, the last, in which warmup_stable_decay falls to 0.", gt=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0, description="Clip of the global gradient norm.")
     max_length: int = Field(default=4096, ge=2, description="Longest conversation, tokens.")
     overlong: Literal["left", "drop", "error"] = Field(default="left", description="What happens to a longer one.")
@@ -171,6 +172,8 @@ class RewardTrainingConfig(JobConfig):
             raise ValueError(f"reconstruction_weight = {self.reconstruction_weight} needs an SAE; encoder = {self.encoder!r} has none")
         if (self.selection == "validation") != (self.validation_fraction > 0):
             raise ValueError("selection = 'validation' needs validation_fraction > 0, and only it")
+        if self.schedule != "warmup_stable_decay" and self.decay_fraction != type(self).model_fields["decay_fraction"].default:
+            raise ValueError(f"decay_fraction = {self.decay_fraction} goes with schedule = 'warmup_stable_decay', not {self.schedule!r}")
         if self.selection == "test" and self.max_steps:
             raise ValueError(f"selection = 'test' keeps whole epochs; max_steps = {self.max_steps} cuts them off: set max_steps = 0")
         return self

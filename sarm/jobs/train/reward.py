@@ -58,13 +58,19 @@ def set_trainable(model: RewardModel, config: RewardTrainingConfig) -> None:
 
 
 def rate_multiplier(config: RewardTrainingConfig, *, step: int, steps: int) -> float:
-    """Linear warm-up, then cosine to 0 or flat. Source: recipes/sarm_train.sh (cosine, warm-up 3 %)."""
+    """Linear warm-up, then cosine to 0, flat, or flat and cosine to 0 at the end. Source: recipes/sarm_train.sh (cosine, warm-up 3 %).
+
+    `warmup_stable_decay` is transformers' schedule of that name with decay_fraction * steps for its num_decay_steps.
+    """
     warmup = math.ceil(steps * config.warmup_fraction)
     if step < warmup:
         return step / warmup
     if config.schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    falls_from = warmup
+    if config.schedule == "warmup_stable_decay":
+        falls_from = max(warmup, steps - round(steps * config.decay_fraction))
+    return 1.0 if step < falls_from else 0.5 * (1 + math.cos(math.pi * (step - falls_from) / max(1, steps - falls_from)))
 
 
 def batches_of(count: int, config: RewardTrainingConfig) -> list[list[int]]:

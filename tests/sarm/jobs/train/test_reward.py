@@ -19,7 +19,7 @@ from sarm.checkpoints.saes.files import save_sae
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair
 from sarm.job import Interrupted, UsageProblem
-from sarm.jobs.train.reward import PairLosses, batches_of, rate_multiplier, train_reward
+from sarm.jobs.train.reward import PairLosses, batches_of, train_reward
 from sarm.reward.models import SARM, DenseRewardModel, LinearEncoderRewardModel
 from sarm.reward.pair_batches import Losses, collate, micro_batches
 from sarm.sae.model import TopKSAE
@@ -365,14 +365,6 @@ def test_every_epoch_takes_each_pair_at_most_once_in_an_order_of_its_own() -> No
     assert batches_of(10, config(batch_pairs=4, epochs=3, max_steps=5)) == steps[:5]
 
 
-def test_schedule_warms_up_and_falls_along_a_cosine() -> None:
-    cosine = [rate_multiplier(config(warmup_fraction=0.1), step=step, steps=21) for step in range(22)]
-    assert cosine[:4] == [0.0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
-    assert cosine[12] == pytest.approx(0.5) and cosine[21] == pytest.approx(0.0)
-    flat = [rate_multiplier(config(warmup_fraction=0.0, schedule="constant"), step=step, steps=4) for step in range(4)]
-    assert flat == [1.0] * 4
-
-
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -382,6 +374,7 @@ def test_schedule_warms_up_and_falls_along_a_cosine() -> None:
         ({"encoder": "random_sae", "n_latents": 3, "k": 4}, "k = 4 is larger than n_latents = 3"),
         ({"selection": "validation"}, "needs validation_fraction > 0"),
         ({"selection": "test", "max_steps": 3}, "set max_steps = 0"),
+        ({"decay_fraction": 0.2}, "decay_fraction = 0.2 goes with schedule = 'warmup_stable_decay', not 'cosine'"),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused(changes: dict[str, Any], complaint: str) -> None:
