@@ -27,7 +27,7 @@ class MiniatureConfig(JobConfig):
     """The invented language of the miniature: corpus, preferences, benchmarks, tokenizer. Source: our own design."""
 
     kind: ClassVar[str] = "make_miniature"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     seed: int = Field(default=0, description="Seed of every random draw.")
     corpus_documents: int = Field(default=8000, ge=10, description="Documents of running text.")

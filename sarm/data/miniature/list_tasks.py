@@ -8,7 +8,7 @@ from sarm.data.miniature.language import CLASS_NOUNS, Language, Part, Sentence, 
 from sarm.data.miniature.problems import Problem
 
 # Share of the benchmark's lists of two classes whose words have no class.
-OF_UNPLACED = 0.5
+OF_UNPLACED = 0.8
 _HOW = ("name", "tell me", "list", "say", "give me")
 
 
