@@ -25,15 +25,22 @@ def allocated(work: Callable[[], object], before: Mapping[int, int] = NOTHING) -
 
     Torch keeps the size of a block that it saw allocated until it sees it given back. Given back while nothing is recorded, the block's
     address keeps that size, and whatever lies there later is given back as so many bytes; so only blocks that are known here are counted.
+    What another thread gives back is in no record until something else lies there: too much may be counted, never too little. Gloo's
+    thread does so with a buffer that it was the last to hold, now and then: take the least of several records of such work.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
+    return counted(sorted(memory_events(record.profiler.kineto_results.experimental_event_tree()), key=itemgetter(0)), before)
+
+
+def counted(events: Iterable[tuple[int, int, int]], before: Mapping[int, int] = NOTHING) -> Allocated:
+    """What events of `memory_events`, in order, come to."""
     blocks, start = dict(before), sum(before.values())
     held = peak = start
-    for _, address, size in sorted(memory_events(record.profiler.kineto_results.experimental_event_tree()), key=itemgetter(0)):
+    for _, address, size in events:
         if size > 0:
+            held += size - blocks.get(address, 0)
             blocks[address] = size
-            held += size
         else:
             held -= blocks.pop(address, 0)
         peak = max(peak, held)
