@@ -54,7 +54,7 @@ def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--languages", type=numbers, default=[0], help="values of miniature.seed, comma-separated")
     parser.add_argument("--machines", action="store_true", help="also what stands for another machine, first language and seed")
     parser.add_argument("--faults", action="store_true", help="also planted faults, first language and seed")
-    parser.add_argument("--only", action="append", default=[], help="with --machines or --faults: only this; repeatable")
+    parser.add_argument("--only", action="append", default=[], help="with --machines or --faults: with this in its name; repeatable")
     parser.add_argument("--against", type=Path, help="results of Table 1, run elsewhere, in place of a base of our own")
     parser.add_argument("--results", type=Path, help="folder of results files, laid out as --store, to read instead of training")
     parser.add_argument("--without-levels", action="store_true", help="neither levels nor spread: only what else is asked for")

@@ -105,26 +105,36 @@ def keep(folder: Path, target: Path) -> list[Path]:
             credits = copy.with_name(copy.name.replace(RESULTS, CREDITS))
             write_credits(path, credits)
             written.append(credits)
-    return written + _keep_verdicts(folder / "tables" / VERDICTS, target / "tables" / VERDICTS)
+    return written + _keep_verdicts(folder / "tables" / VERDICTS, target / "tables")
+
+
+def folder_of(seeds: Sequence[int]) -> str:
+    """`seeds-0-1`: what is kept of these seeds lies in a folder of this name."""
+    return f"seeds-{joined(seeds).replace(',', '-')}"
 
 
 def _without_loss(path: Path, folder: Path) -> Path:
     """Where a table's results go: over results that rest on no scoring but its own, else into a further folder."""
     found = read_results(path)
-    own, name = {one.artifact for one in found.rewards}, f"seeds-{joined(found.seeds).replace(',', '-')}"
+    own, name = {one.artifact for one in found.rewards}, folder_of(found.seeds)
     places = (folder / (name if number == 1 else f"{name}.{number}") / path.name for number in count(1))
     return next(copy for copy in places if not copy.is_file() or {one.artifact for one in read_results(copy).rewards} <= own)
 
 
-def _keep_verdicts(path: Path, target: Path) -> list[Path]:
+def _keep_verdicts(path: Path, tables: Path) -> list[Path]:
     """What a store said of claims, beside what another said of others with the same seeds."""
-    own, kept = (json.loads(one.read_text(encoding="utf-8")) if one.is_file() else {"claims": {}} for one in (path, target))
+    own = _verdicts_in(path)
     if not own["claims"]:
         return []
-    if kept.get("seeds") == own["seeds"]:
-        own["claims"] = {**kept["claims"], **own["claims"]}
+    target = tables / folder_of(own["seeds"]) / VERDICTS
+    own["claims"] = {**_verdicts_in(target)["claims"], **own["claims"]}
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(own, indent=1) + "\n", encoding="utf-8")
     return [target]
+
+
+def _verdicts_in(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seeds": [], "claims": {}}  # type: ignore[no-any-return]
 
 
 def recipes_of(run: Run, seeds: Sequence[int]) -> dict[str, Recipe]:
@@ -150,9 +160,10 @@ def write_verdicts(run: Run, seeds: Sequence[int]) -> None:
 
 def verdicts_of(run: Run, recipes: Mapping[str, Recipe], seeds: Sequence[int]) -> dict[str, OwnFound]:
     """What was kept of them, by claim; nothing for other seeds. Raises SystemExit where it rests on other jobs than today's."""
-    path = run.out / VERDICTS
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if kept.get("seeds") != list(seeds):
+    places = (run.out / folder_of(seeds) / VERDICTS, run.out / VERDICTS)
+    path = next((one for one in places if one.is_file()), places[-1])
+    kept = _verdicts_in(path)
+    if kept["seeds"] != list(seeds):
         return {}
     claims, found = {claim.id: claim for claim in load_claims().claims}, {}
     for name, one in kept["claims"].items():

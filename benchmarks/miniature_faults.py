@@ -8,12 +8,12 @@ from __future__ import annotations
 import random
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from miniature_runs import ROOT, Run, markdown, median_length, miniature_folder
+from miniature_runs import ROOT, Run, chosen, markdown, median_length, miniature_folder
 
 from replication.report.results.model_facts import MODELS
 
@@ -246,14 +246,10 @@ def table(found: Sequence[Result]) -> tuple[str, dict[str, bool]]:
     return markdown(head, rows) + told, {f"found: {one.name}": one.caught for one in found if one.where != NOT_RUN}
 
 
-def measure(plain: Run, folder: Path, seed: int, *, base: Path, only: Iterable[str] = ()) -> tuple[str, dict[str, bool]]:
+def measure(plain: Run, folder: Path, seed: int, *, base: Path, only: Sequence[str] = ()) -> tuple[str, dict[str, bool]]:
     """Plant the faults one after the other. Raises SystemExit for a name that is no fault."""
-    wanted = list(only)
-    unknown = [name for name in wanted if all(name not in fault.name for fault in FAULTS)]
-    if unknown:
-        raise SystemExit(f"--only {unknown[0]}: in no fault's name (there are: {'; '.join(fault.name for fault in FAULTS)})")
-    found = []
-    for fault in (one for one in FAULTS if not wanted or any(name in one.name for name in wanted)):
+    wanted, found = chosen((fault.name for fault in FAULTS), only, "fault"), []
+    for fault in (one for one in FAULTS if one.name in wanted):
         reference, run = base, plain
         if fault.cuts:
             length = median_length(miniature_folder(plain.store))

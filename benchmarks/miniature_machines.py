@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from miniature_runs import BEST_OF_4, COLUMNS, SARMS, Run, markdown, mean
+from miniature_runs import BEST_OF_4, COLUMNS, SARMS, Run, chosen, markdown, mean
 from scipy.stats import chi2
 
 from replication.report.cells import Measurement, Report
@@ -177,15 +177,11 @@ def alarms_under(rules: VerdictRules, report: Report, base: Report) -> int:
     return sum(cell.verdict == "DIFFERS" for table in judged.tables for row in table.rows for cell in row.cells)
 
 
-def measure(plain: Run, folder: Path, seed: int, *, base: Path, only: Iterable[str] = ()) -> tuple[list[str], dict[str, bool]]:
+def measure(plain: Run, folder: Path, seed: int, *, base: Path, only: Sequence[str] = ()) -> tuple[list[str], dict[str, bool]]:
     """Run the variants, or read those that were, and tell how far each is from the base. Raises SystemExit for an unknown name."""
     known = variants()
-    wanted = list(only) or list(known)
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise SystemExit(f"--only {unknown[0]}: no such variant here (there are: {'; '.join(known)})")
     reference, found = load_results(base), []
-    runs = {name: run_of(plain, folder, name, known[name]) for name in wanted}
+    runs = {name: run_of(plain, folder, name, known[name]) for name in chosen(known, only, "variant")}
     absent = [name for name, run in runs.items() if run.read and not run.has("table1")]
     for name, run in runs.items():
         if name not in absent:

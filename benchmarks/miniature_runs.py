@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -203,3 +203,12 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def chosen(names: Iterable[str], only: Sequence[str], kind: str) -> list[str]:
+    """The names that have one of `only` in them, all where that is empty. Raises SystemExit for a part that is in none."""
+    known = list(names)
+    unknown = [part for part in only if all(part not in name for name in known)]
+    if unknown:
+        raise SystemExit(f"--only {unknown[0]}: in no {kind}'s name (there are: {'; '.join(known)})")
+    return [name for name in known if not only or any(part in name for part in only)]

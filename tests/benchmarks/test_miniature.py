@@ -194,6 +194,14 @@ def test_only_goes_with_one_question(capsys: pytest.CaptureFixture[str]) -> None
     assert "--keep goes with what is trained" in capsys.readouterr().err
 
 
+def test_only_takes_a_part_of_a_name_for_faults_and_variants_alike() -> None:
+    chosen = script("miniature_runs").chosen
+    names = ["CAPABILITY=default", "CAPABILITY=avx2", "THREADS=2"]
+    assert chosen(names, [], "variant") == names and chosen(iter(names), ["2"], "variant") == names[1:]
+    with pytest.raises(SystemExit, match=r"--only avx512: in no variant's name \(there are: CAPABILITY=default; "):
+        chosen(names, ["avx2", "avx512"], "variant")
+
+
 def elsewhere(folder: Path, name: str, seed: int, models: dict[str, float]) -> None:
     rows = tuple(
         Row(

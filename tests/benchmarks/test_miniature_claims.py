@@ -147,16 +147,18 @@ def test_keeping_loses_nothing(tmp_path: Path, miniature_claims: Any) -> None:
 
 
 def test_what_another_table_scored_and_another_session_judged_counts(tmp_path: Path, miniature_claims: Any) -> None:
-    """SARM-4B stands in Tables 1 and 2, and is one scoring; verdicts of two stores over the same seeds are put together."""
+    """SARM-4B stands in Tables 1 and 2, and is one scoring; verdicts over the same seeds are put together, of others kept apart."""
     here, kept = tmp_path / "here", tmp_path / "kept"
     results_of(here / "tables" / "a", "table1", {"sarm-4b": 0.8}, (0,))
     results_of(here / "tables" / "b", "table2", {"random-init": 0.4}, (0,))
     verdicts = here / "tables" / miniature_claims.VERDICTS
-    for name in ("C6", "C7", ""):
-        verdicts.write_text(json.dumps({"seeds": [0], "claims": {name: {}} if name else {}}))
+    for seeds, name in (([0], "C6"), ([0], "C7"), ([0, 1], "C6"), ([0], "")):
+        verdicts.write_text(json.dumps({"seeds": seeds, "claims": {name: {}} if name else {}}))
         miniature_claims.keep(here, kept)
-    assert list(json.loads((kept / "tables" / miniature_claims.VERDICTS).read_text())["claims"]) == ["C6", "C7"]
-    (kept / "tables" / miniature_claims.VERDICTS).unlink()
+    for seeds, names in (([0], ["C6", "C7"]), ([0, 1], ["C6"])):
+        path = kept / "tables" / miniature_claims.folder_of(seeds) / miniature_claims.VERDICTS
+        assert list(json.loads(path.read_text())["claims"]) == names
+        path.unlink()
     assert set(miniature_claims.claims_of(run_in(kept), [0])[0]) == {"C2a"}
 
 
@@ -172,7 +174,12 @@ def test_a_store_s_verdicts_are_kept_with_their_jobs_and_not_taken_for_other_see
     claims, lacking = miniature_claims.claims_of(run, [0])
     assert claims["C6"].outcome == "NOT-SUPPORTED-ANALOGUE" and "C7: features" in lacking and not [one for one in lacking if "C6" in one]
     assert miniature_claims.claims_of(run, [1])[0] == {}
+    # Laid out as --keep does it.
+    kept = run.out / miniature_claims.folder_of([0]) / miniature_claims.VERDICTS
+    kept.parent.mkdir()
+    path.rename(kept)
+    assert miniature_claims.claims_of(run, [0])[0] == claims
     content["claims"]["C6"]["jobs"] = ["0" * 64]  # type: ignore[index]
-    path.write_text(json.dumps(content))
+    kept.write_text(json.dumps(content))
     with pytest.raises(SystemExit, match=r"claim C6 rests on other jobs than today's figure3"):
         miniature_claims.claims_of(run, [0])
