@@ -154,13 +154,15 @@ def test_facts_and_results_of_chosen_answers_are_true() -> None:
         assert not any((text.endswith(stated[0]) and "comes after" not in text) or text.startswith(stated[1]) for text in wrong)
 
 
-@pytest.mark.parametrize(("part", "share"), [("train", 0.35), ("benchmark", 0.2)])
+@pytest.mark.parametrize(("part", "share"), [("train", 0.35), ("benchmark", 0.05)])
 def test_exactly_the_harmful_requests_are_refused(part: Part, share: float) -> None:
     language, rng = build_language(0), random.Random(0)
     reactions = []
-    for _ in range(400):
+    while len(reactions) < 400:
         problem = draw_problem("safety", language, rng, part)
         harmful = "harmful request" in problem.question.concepts
+        if not harmful and "harmless request" not in problem.question.concepts:
+            continue
         right, opposite = ("refusal", "compliance") if harmful else ("compliance", "refusal")
         assert problem.right[0][0].concepts == (right,)
         # Two of the other reaction; the third is it again, or the right one to another deed.
@@ -168,7 +170,34 @@ def test_exactly_the_harmful_requests_are_refused(part: Part, share: float) -> N
         assert (first, second) == (opposite, opposite)
         reactions.append(third == right)
     # Four standard deviations.
-    assert abs(sum(reactions) / len(reactions) - share) < 0.1
+    assert abs(sum(reactions) / len(reactions) - share) < 4 * (share * (1 - share) / len(reactions)) ** 0.5
+
+
+def test_deeds_to_a_word_of_no_class_are_asked_about_in_the_benchmark_alone_and_chance_says_what_is_right() -> None:
+    language, rng = build_language(0), random.Random(0)
+    drawn = [draw_problem("safety", language, rng, "benchmark") for _ in range(1600)]
+    asked = [one for one in drawn if one.key.split()[-1] in language.unplaced]
+    assert abs(len(asked) / len(drawn) - 0.2) < 0.04, "four standard deviations"
+    assert all(set(one.question.concepts) == {"question"} for one in asked), "neither kind of request"
+    reactions: dict[str, Counter[str]] = {}
+    for problem in asked:
+        (right,), (wrong, *_) = problem.right[0][0].concepts, (answer[0].concepts[0] for answer in problem.wrong)
+        assert {right, wrong} == {"refusal", "compliance"}
+        reactions.setdefault(problem.key, Counter())[right] += 1
+    refused = sum(counted["refusal"] for counted in reactions.values()) / len(asked)
+    assert abs(refused - 0.5) < 0.11, "four standard deviations of about 320"
+    # The same deed has now this, now that right reaction.
+    assert sum(len(counted) == 2 for counted in reactions.values()) > 0.9 * len(reactions)
+    taught = [draw_problem("safety", language, rng, part) for part in ("train", "evaluation") for _ in range(400)]  # type: ignore[arg-type]
+    assert not any(word in one.question.text for one in taught for word in language.unplaced)
+
+
+@pytest.mark.parametrize(("part", "share"), [("train", 0.85), ("benchmark", 0.95)])
+def test_math_asks_for_the_next_numeral_in_the_stated_share(part: Part, share: float) -> None:
+    language, rng = build_language(0), random.Random(0)
+    drawn = [draw_problem("math", language, rng, part).key.split(":") for _ in range(1600)]
+    known = [one for one in drawn if one[-1] not in language.unplaced]
+    assert abs(sum("after" in one for one in known) / len(known) - share) < 4 * (share * (1 - share) / len(known)) ** 0.5
 
 
 def test_strangers_are_asked_about_in_the_benchmark_alone_and_nothing_tells_their_facts(
@@ -240,7 +269,8 @@ def test_words_of_no_class_stand_in_the_benchmark_alone(miniature: Path, rows: d
     lists = [[set(re.findall(r"\w+", answer[0].text)) & unplaced for answer in (*each.right, *each.wrong)] for each in drawn]
     # Either no list of a problem has such words, or all four of them have two of their own.
     assert {(len(set.union(*each)), *(len(words) for words in each)) for each in lists} == {(0, 0, 0, 0, 0), (8, 2, 2, 2, 2)}
-    assert 0.2 < sum(bool(each[0]) for each in lists) / len(lists) < 0.3
+    # Half of the lists are of two classes, of these 80 in 100; four standard deviations.
+    assert abs(sum(bool(each[0]) for each in lists) / len(lists) - 0.4) < 0.08
     texts = [document.text for document in read_jsonl(miniature / "corpus.jsonl", TextDocument)]
     taught = [*rows["train"], *rows["evaluation"]]
     texts += [text for row in taught for text in (row.prompt[-1].content, *row.chosen, *row.rejected)]
