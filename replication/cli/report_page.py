@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from replication.report.cells import Report
     from replication.report.claims.definitions import ClaimResult
     from replication.report.render.parts.shown_pictures import Shown
+    from sarm.job import JobError
 
 
 def report(
@@ -26,7 +27,10 @@ def report(
     rendered: Annotated[Path, typer.Option("--rendered", help="Folder of rendered tables.")] = RENDERED,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """One page of all rendered tables, pictures, claims, latents and costs. Starts nothing; exit code 5 when nothing was rendered."""
+    """One page of all rendered tables, pictures, claims, latents and costs. Starts nothing; exit code 5 when nothing was rendered.
+
+    What is not what it should be is left out and told, on the page too; then the exit code is that of the problem.
+    """
     from replication.report.claims.published import published_claims  # noqa: PLC0415 - rendering is not needed by --help
     from replication.report.render.explorer.embedded import explorer_of  # noqa: PLC0415 - as above
     from replication.report.render.page import page  # noqa: PLC0415 - as above
@@ -46,9 +50,10 @@ def report(
         drawn = draw_claims(published_claims(), claims, Path(scratch))
         forest = shown(drawn[0]) if drawn else None
         _leave(drawn, rendered)
+    explorer, unread = explorer_of(ArtifactStore(store), reports)
     text = page(
         reports,
-        extra=[explorer_of(ArtifactStore(store), reports)],
+        extra=[explorer],
         drawn={address(one): _beside(path, one) for path, one in zip(files, reports, strict=True)},
         forest=forest,
         own=own,
@@ -56,6 +61,7 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, text)
     typer.echo(f"{len(files)} reports in {out}", err=True)
+    _tell(unread)
 
 
 def _leave(drawn: Sequence[Path], rendered: Path) -> None:
@@ -77,6 +83,14 @@ def _beside(path: Path, found: Report) -> list[Shown]:
     if found.experiment == "figure3":
         files = [path.with_suffix(".svg"), *sorted(path.parent.glob("figure3-seed*.svg")), path.with_name("figure3-authors.svg"), *files]
     return [one for file in files if (one := shown(file, title=f"{found.title}: {file.stem}")) is not None]
+
+
+def _tell(unread: Sequence[JobError]) -> None:
+    """What the page is without. Raises typer.Exit with the first one's code."""
+    for problem in unread:
+        typer.echo(f"replicate: left out of the page: {problem}", err=True)
+    if unread:
+        raise typer.Exit(unread[0].exit_code)
 
 
 def _own_claims(reports: Sequence[Report], store: Path) -> Mapping[str, list[tuple[str, ClaimResult]]]:

@@ -111,6 +111,19 @@ def test_the_report_takes_what_was_explored_and_names_the_commands_of_the_rest(b
     assert empty.returncode == 0 and "No latents have been explored yet; run: <code>replicate explore ROW</code>" in text
 
 
+def test_the_report_is_written_without_an_exploration_that_it_cannot_read_and_says_so(built: Path, tmp_path: Path) -> None:
+    store, (job,) = ArtifactStore(tmp_path / "store"), exploration_jobs(setting("sarm-4b"), "rewardbench2")
+    pipeline.replicate([setting("sarm-*")], store, FakeLauncher(), watch=lambda event: None, rendered=tmp_path / "rendered", command="")
+    commit(job, store, lambda output: (output / "exploration.json").write_text("{}"))
+    out = tmp_path / "report.html"
+    done = replicate("report", "--out", str(out), "--rendered", str(tmp_path / "rendered"), "--store", str(tmp_path / "store"))
+    text = out.read_text(encoding="utf-8")
+    assert done.returncode == 6 and "1 reports in" in done.stderr and "Traceback" not in done.stderr
+    assert only_line(done.stderr.partition("report.html\n")[2]).startswith("replicate: left out of the page: ")
+    assert f"Latents of sarm-4b, seed 0, on rewardbench2, explore_latents/{job.short_key}: " in text and 'class="explorer"' not in text
+    assert "SARM-4B" in text and "No latents have been explored yet" not in text
+
+
 def test_what_was_explored_is_kept_as_long_as_its_model_is(built: Path) -> None:
     done = replicate("store", "gc", "--keep-profile", "mini", "--dry-run", "--store", str(built / "store"))
     assert done.returncode == 0 and "explore_latents" not in done.stdout, done.stdout

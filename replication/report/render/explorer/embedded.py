@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from replication.data_folders import templates_folder
@@ -14,6 +14,7 @@ from replication.report.latents.explorations import Exploration, explorations_of
 from replication.report.render.explorer.choice import REPORT, Extent, items_in_turn, latents_by_weight
 from replication.report.render.explorer.pages import index, item_page, latent_page
 from replication.report.render.sections import Section, filled
+from sarm.job import JobError
 from sarm.store.artifacts import ArtifactStore
 
 ANCHOR = "explorer"
@@ -34,18 +35,35 @@ class Block(NamedTuple):
     largest: list[list[Any]]
 
 
-def explorer_of(store: ArtifactStore, reports: Sequence[Report]) -> Section:
-    """What a store has explored, the newest first, with the commands for the models of these reports that it has not."""
-    found = (opened(store, one) for one in explorations_of(store))
-    return explorer_section(found, waiting=unexplored(store, reports))
+def explorer_of(store: ArtifactStore, reports: Sequence[Report]) -> tuple[Section, list[JobError]]:
+    """What a store has explored, the newest first, with the commands for the models of these reports that it has not.
+
+    What cannot be read is told in its place, and given beside the section.
+    """
+    problems: list[JobError] = []
+    told: list[str] = []
+
+    def readable() -> Iterator[Exploration]:
+        for one in explorations_of(store):
+            try:
+                yield opened(store, one)
+            except JobError as problem:
+                problems.append(problem)
+                told.append(f"{one.label[:1].upper()}{one.label[1:]}, explore_latents/{one.short_key}: {problem}")
+
+    return explorer_section(readable(), waiting=unexplored(store, reports), unread=told), problems
 
 
 def explorer_section(
-    explorations: Iterable[Exploration], *, waiting: Sequence[tuple[str, str]] = (), most: int = MOST_CHARACTERS
+    explorations: Iterable[Exploration],
+    *,
+    waiting: Sequence[tuple[str, str]] = (),
+    unread: Sequence[str] = (),
+    most: int = MOST_CHARACTERS,
 ) -> Section:
     """The explored models: those that fit into `most` characters, in the order given; of the others the command that writes a folder.
 
-    `waiting` are (label, command) of models that the report rests on.
+    `waiting` are (label, command) of models that the report rests on; `unread` are lines on what could not be read, looked at last.
     """
     blocks: list[Block] = []
     left: list[tuple[str, str]] = []
@@ -58,7 +76,7 @@ def explorer_section(
             continue
         constants = constants or bool(one.facts["constant"])
         blocks.append(block)
-    html = filled("explorer", blocks=blocks, left=left, unexplored=waiting, constants=constants, **_code())
+    html = filled("explorer", blocks=blocks, left=left, unexplored=waiting, unread=unread, constants=constants, **_code())
     return Section(anchor=ANCHOR, title=TITLE, html=html)
 
 
