@@ -51,13 +51,8 @@ def report(
         forest = shown(drawn[0]) if drawn else None
         _leave(drawn, rendered)
     explorer, unread = explorer_of(ArtifactStore(store), reports)
-    text = page(
-        reports,
-        extra=[explorer],
-        drawn={address(one): _beside(path, one) for path, one in zip(files, reports, strict=True)},
-        forest=forest,
-        own=own,
-    )
+    beside = {address(one): _beside(path, one) for path, one in zip(files, reports, strict=True)}
+    text = page(reports, extra=[explorer], drawn=beside, forest=forest, own=own)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, text)
     typer.echo(f"{len(files)} reports in {out}", err=True)
