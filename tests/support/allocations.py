@@ -26,7 +26,7 @@ def allocated(work: Callable[[], object], before: Mapping[int, int] = NOTHING) -
     Torch keeps the size of a block that it saw allocated until it sees it given back. Given back while nothing is recorded, the block's
     address keeps that size, and whatever lies there later is given back as so many bytes; so only blocks that are known here are counted.
     What another thread gives back is in no record until something else lies there: too much may be counted, never too little. Gloo's
-    thread does so with a buffer that it was the last to hold, now and then: take the least of several records of such work.
+    thread may be the last to hold a buffer: take the least of several records of such work.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
