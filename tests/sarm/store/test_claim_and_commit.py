@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,24 @@ def test_the_work_of_a_dead_owner_is_taken_over_with_its_checkpoint(store: Artif
     new = begin(store, JOB)
     assert (new.checkpoint / "state").read_text() == "step 7" and (new.output / "partial").exists()
     assert not old.folder.exists()
+
+
+@pytest.mark.parametrize("give_up", [release, lambda store, staged: store.staging.discard(staged)], ids=["released", "discarded"])
+def test_work_given_up_on_a_disk_that_cannot_be_written_can_be_claimed_again(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, give_up: Callable[[ArtifactStore, Staging], None]
+) -> None:
+    old = begin(store, JOB)
+    with monkeypatch.context() as patched:
+        for name in ("rename", "unlink", "rmdir"):
+            patched.setattr(os, name, refused)
+        give_up(store, old)
+    assert old.folder.is_dir() and not store.state(JOB).running
+    new = claim(store, old.request, waiting=silent, stop_requested=lambda: True)
+    assert isinstance(new, Staging) and new.held and not old.folder.exists()
+
+
+def refused(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
 
 
 def test_of_several_dead_stagings_the_newest_checkpoint_wins_and_the_others_go(store: ArtifactStore) -> None:
