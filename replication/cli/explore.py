@@ -150,14 +150,15 @@ def _missing(job: Job, artifacts: ArtifactStore) -> list[Job]:
 
 
 def _known(artifacts: ArtifactStore, key: str) -> Manifest:
-    """The one artifact of that key. Raises UsageProblems."""
-    from replication.report.latents.explorations import explorations_of  # noqa: PLC0415 - numpy is not needed by --help
+    """The one artifact of that key. Raises UsageProblems, IntegrityProblem where it is damaged."""
+    from replication.report.latents.explorations import explorations_of, find_exploration  # noqa: PLC0415 - numpy is not needed by --help
 
     known = explorations_of(artifacts)
     found = [one for one in known if one.key.startswith(key)]
     if len(found) != 1:
         listed = "; ".join(f"{one.short_key} {one.label}" for one in known) or "none; run: replicate explore ROW"
         raise UsageProblems([f"--artifact {key}: {len(found)} of the explored models have a key that begins so; there are: {listed}"])
+    find_exploration(artifacts, found[0])
     return found[0]
 
 

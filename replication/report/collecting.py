@@ -46,7 +46,7 @@ def collect_steering(recipe: Recipe, store: ArtifactStore, *, command: str, fold
     setting, frame = recipe.setting, framed(recipe, store)
     authors = Path(setting.authors) if setting.authors else None
     why = "; ".join(filter(None, (frame.why_not_comparable, STEERED if setting.steering is not None else "")))
-    runs = [SteeringRun(one.seed, _folder(one, store), one.missing or f"not yet run: {command}") for one in recipe.trainings]
+    runs = [SteeringRun(one.seed, _folder(one, store), one.missing or _absence(one, store, command)) for one in recipe.trainings]
     found = figure3_report(
         runs,
         profile=frame.profile,
@@ -67,6 +67,10 @@ def collect_steering(recipe: Recipe, store: ArtifactStore, *, command: str, fold
 def _folder(training: Training, store: ArtifactStore) -> Path | None:
     job = training.steering
     return store.path(job) if job is not None and store.has(job) else None
+
+
+def _absence(training: Training, store: ArtifactStore, command: str) -> str:
+    return store.absence(training.steering, command=command) if training.steering is not None else ""
 
 
 def _concepts(recipe: Recipe, store: ArtifactStore) -> Path | None:

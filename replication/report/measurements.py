@@ -100,9 +100,9 @@ def measured_training(trainings: Sequence[Training], name: BenchmarkName, store:
 def measured_jobs(jobs: Sequence[Job], name: BenchmarkName, store: ArtifactStore, command: str) -> Measured:
     """Jobs that score one model (one for each seed) on one benchmark."""
     for job in jobs:
-        state = store.state(job)
-        if state.status != "present":
-            return Measured(per_seed=(), missing=f"{job.label}: {state.reason or state.status}; run: {command}")
+        missing = store.absence(job, command=command)
+        if missing:
+            return Measured(per_seed=(), missing=missing)
     try:
         return Measured(per_seed=tuple(_scored(job, name, store) for job in jobs))
     except (DataError, ScoringError) as error:

@@ -43,6 +43,14 @@ class Named(Protocol):
         """The full key."""
 
 
+class Labelled(Named, Protocol):
+    """A named artifact that can be spoken of, as each of these can."""
+
+    @property
+    def label(self) -> str:
+        """What a reader calls it."""
+
+
 @dataclass(frozen=True)
 class ArtifactState:
     """Whether an artifact can be used, and why not. `running`: a live process works on it now."""
@@ -126,10 +134,20 @@ class ArtifactStore:
             raise IntegrityProblem(f"{name} is corrupt: {state.reason}; it is rebuilt by: {command}")
         return folder
 
+    def absence(self, job: Labelled, *, command: str) -> str:
+        """Why there is no whole artifact, and `command`, which fills the gap or builds anew what is damaged; empty where there is one."""
+        state = self.state(job)
+        return "" if state.status == "present" else f"{job.label}: {state.reason or state.status}; run: {command}"
+
     def entries(self) -> list[Manifest]:
         """The manifests of all artifacts that have a readable one, by kind and key. Files are not checked."""
         found = (read_manifest(folder) for folder in self.folders())
         return [manifest for manifest in found if isinstance(manifest, Manifest)]
+
+    def unlisted(self, kind: str) -> list[str]:
+        """What of a kind is not among the `entries`, since its manifest cannot be read: one line each."""
+        found = ((folder, read_manifest(folder)) for folder in self.folders() if folder.parent.name == kind)
+        return [f"{kind}/{folder.name}: {wrong}" for folder, wrong in found if isinstance(wrong, str)]
 
     def problems(self, deep: bool) -> list[str]:
         """What is wrong in the store, one line each; `deep` hashes every file again."""

@@ -171,14 +171,13 @@ def _misfit(one: Exploration) -> str:
 
 
 def explorations_of(store: ArtifactStore) -> list[Manifest]:
-    """The explored models of a store, the newest first. Corrupt ones are left out."""
-    found = [one for one in store.entries() if one.kind == KIND and store.has(one)]
-    return sorted(found, key=lambda one: (one.ended, one.key), reverse=True)
+    """The explored models of a store, the newest first, whole or not: `opened` tells."""
+    return sorted((one for one in store.entries() if one.kind == KIND), key=lambda one: (one.ended, one.key), reverse=True)
 
 
 def unexplored(store: ArtifactStore, reports: Sequence[Report]) -> list[tuple[str, str]]:
     """(label, command) of each reward model with latents that these reports rest on and that nobody has explored."""
-    explored = {one.inputs["model"][1] for one in explorations_of(store) if "model" in one.inputs}
+    explored = {one.inputs["model"][1] for one in explorations_of(store) if "model" in one.inputs and store.has(one)}
     trained = {one.short_key: one for one in store.entries() if one.kind == "train_reward" and one.config.get("encoder") in WITH_LATENTS}
     found: dict[str, tuple[str, str]] = {}
     for report in reports:
@@ -193,13 +192,22 @@ def unexplored(store: ArtifactStore, reports: Sequence[Report]) -> list[tuple[st
     return list(found.values())
 
 
+def find_exploration(store: ArtifactStore, manifest: Manifest) -> Path:
+    """The folder of one of `explorations_of`. Raises IntegrityProblem where it is damaged."""
+    return store.find(KIND, manifest.key, label=manifest.label, command="replicate explore with the options that made it")
+
+
 def opened(store: ArtifactStore, manifest: Manifest, explained: Path | None = None) -> Exploration:
-    """One of `explorations_of`, with the explanations in `explained`, or else those that the store has of the same model."""
+    """One of `explorations_of`, with the explanations in `explained`, or else those that the store has of the same model.
+
+    Raises IntegrityProblem for an artifact, of latents or of their explanations, that is not what it was when it was written.
+    """
+    place = find_exploration(store, manifest)
     folder = explained or _explained(store, manifest)
     lines = [row for _, row in read_lines(folder / "explanations.jsonl")] if folder is not None else []
     # Latents of the control are those of another model.
     explanations = {int(row["latent"]): row for row in lines if not str(row["group"]).startswith("control")}
-    found = read_exploration(store.path(manifest), key=manifest.short_key, label=manifest.label, explanations=explanations)
+    found = read_exploration(place, key=manifest.short_key, label=manifest.label, explanations=explanations)
     if "model" in manifest.inputs:
         return found
     # The model of a folder is no row, so that no command explains its latents; those of an equal model can be named.
@@ -207,8 +215,8 @@ def opened(store: ArtifactStore, manifest: Manifest, explained: Path | None = No
 
 
 def _explained(store: ArtifactStore, manifest: Manifest) -> Path | None:
-    """The newest artifact that explains the latents of the explored model."""
+    """The newest artifact that explains the latents of the explored model. Raises IntegrityProblem where that one is damaged."""
     model = manifest.inputs.get("model")
     others = [one for one in store.entries() if one.kind == "explain_latents" and model is not None and one.inputs.get("model") == model]
-    newest = sorted((one for one in others if store.has(one)), key=lambda one: one.ended)
-    return store.path(newest[-1]) if newest else None
+    newest = max(others, key=lambda one: one.ended, default=None)
+    return store.find(newest.kind, newest.key, label=newest.label, command=EXPLAINED_BY) if newest is not None else None

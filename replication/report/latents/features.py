@@ -35,7 +35,8 @@ def collect_features(recipe: Recipe, store: ArtifactStore, *, command: str) -> R
         if training.row.encoder != "sae":
             continue
         rows = explained[training.seed]
-        missing = training.missing or f"not yet run: {command}"
+        job = training.explanation
+        missing = training.missing or (store.absence(job, command=command) if job is not None else "") or "no latent was explained"
         listings.append(_groups(training, rows, missing=missing, answers=_answers(training, store)))
         if rows:
             listings.append(_latents(training, rows))

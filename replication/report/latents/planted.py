@@ -73,8 +73,9 @@ def _pool(training: Training, store: ArtifactStore, *, command: str) -> Pool | s
     texts = job.inputs["texts"]
     if texts.kind != "make_miniature":
         return "real texts have no planted concepts"
-    if not (store.has(job) and store.has(texts)):
-        return f"not yet run: {command}"
+    absent = store.absence(job, command=command) or store.absence(texts, command=command)
+    if absent:
+        return absent
     return read_pool(store.path(job), Path(store.path(texts)) / "concepts.json")
 
 

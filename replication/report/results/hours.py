@@ -26,7 +26,7 @@ def collect_hours(recipe: Recipe, store: ArtifactStore, *, command: str) -> Repo
             job = training.sae if kind == "train_sae" else training.model
             what = f"{training.row.name}, seed {training.seed}"
             printed = f"{published.printed(stage, COLUMN)} on {line.size}"
-            rows.append((line.label, what, *_measured(job, store, missing=training.missing or f"not yet run: {command}"), printed))
+            rows.append((line.label, what, *_measured(job, store, missing=training.missing, command=command), printed))
     listing = Listing(
         name="table4",
         title=recipe.setting.experiment.title,
@@ -42,10 +42,13 @@ def collect_hours(recipe: Recipe, store: ArtifactStore, *, command: str) -> Repo
     return framed(recipe, store, listings=[listing])
 
 
-def _measured(job: Job | None, store: ArtifactStore, *, missing: str) -> Sequence[str]:
-    """Hours, unit, peak memory, hardware; dashes with the reason where the job has not run."""
-    if job is None or not store.has(job):
-        return ("—", missing, "—", "—")
+def _measured(job: Job | None, store: ArtifactStore, *, missing: str, command: str) -> Sequence[str]:
+    """Hours, unit, peak memory, hardware; dashes with the reason where the store has no such job or not its whole artifact."""
+    if job is None:
+        return ("—", missing or "no such stage", "—", "—")
+    absent = store.absence(job, command=command)
+    if absent:
+        return ("—", absent, "—", "—")
     manifest = store.manifest(job)
     gpus, units = job.resources.gpus, job.resources.gpus or job.resources.processes
     unit = "GPU-hours" if gpus else "CPU-hours (wall time x processes)"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from replication import pipeline
 from replication.recipes.explorations import ModelFolder, exploration_jobs, file_exploration, folder_exploration
 from replication.recipes.jobs_needed import recipe
 from replication.recipes.setting import Setting
+from replication.report.latents.explorations import opened
 from replication.settings.experiments import EXPERIMENTS
 from replication.settings.profile_files import load_profile
 from replication.settings.protocols import PROTOCOLS
@@ -27,7 +29,7 @@ from replication.usage_problems import UsageProblems
 from sarm.backbone.decoder import truncated_backbone
 from sarm.checkpoints.reward_models.layouts import save_reward_model
 from sarm.config.latents import ExplorationConfig
-from sarm.job import Job
+from sarm.job import IntegrityProblem, Job
 from sarm.reward.models import DenseRewardModel
 from sarm.store.artifacts import ArtifactStore
 
@@ -111,17 +113,51 @@ def test_the_report_takes_what_was_explored_and_names_the_commands_of_the_rest(b
     assert empty.returncode == 0 and "No latents have been explored yet; run: <code>replicate explore ROW</code>" in text
 
 
-def test_the_report_is_written_without_an_exploration_that_it_cannot_read_and_says_so(built: Path, tmp_path: Path) -> None:
+def understood_by_none(folder: Path) -> None:
+    """Whole, but of another shape."""
+
+
+def changed_since(folder: Path) -> None:
+    (folder / "exploration.json").write_text("[]")
+
+
+def cut_short(folder: Path) -> None:
+    (folder / "exploration.json").write_text("{")
+
+
+def without_its_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [understood_by_none, changed_since, cut_short, without_its_manifest])
+def test_the_report_is_written_without_an_exploration_that_it_cannot_use(damage: Callable[[Path], None], tmp_path: Path) -> None:
     store, (job,) = ArtifactStore(tmp_path / "store"), exploration_jobs(setting("sarm-4b"), "rewardbench2")
     pipeline.replicate([setting("sarm-*")], store, FakeLauncher(), watch=lambda event: None, rendered=tmp_path / "rendered", command="")
     commit(job, store, lambda output: (output / "exploration.json").write_text("{}"))
+    damage(store.path(job))
     out = tmp_path / "report.html"
     done = replicate("report", "--out", str(out), "--rendered", str(tmp_path / "rendered"), "--store", str(tmp_path / "store"))
     text = out.read_text(encoding="utf-8")
     assert done.returncode == 6 and "1 reports in" in done.stderr and "Traceback" not in done.stderr
     assert only_line(done.stderr.partition("report.html\n")[2]).startswith("replicate: left out of the page: ")
-    assert f"Latents of sarm-4b, seed 0, on rewardbench2, explore_latents/{job.short_key}: " in text and 'class="explorer"' not in text
+    assert f"explore_latents/{job.short_key}: " in text and 'class="explorer"' not in text
     assert "SARM-4B" in text and "No latents have been explored yet" not in text
+    if damage in (changed_since, cut_short):
+        named = replicate("explore", "--artifact", job.short_key, "--store", str(tmp_path / "store"))
+        assert named.returncode == 6 and "is corrupt: exploration.json has" in only_line(named.stderr) and "Traceback" not in named.stderr
+
+
+def test_damaged_explanations_are_told_and_older_ones_do_not_stand_in_for_them(tmp_path: Path) -> None:
+    store, (job,) = ArtifactStore(tmp_path / "store"), exploration_jobs(setting("sarm-4b"), "rewardbench2")
+    source = explored(tmp_path / "explored", save_sarm(tmp_path / "model"), rewardbench2())
+    pipeline.replicate([setting("sarm-4b")], store, FakeLauncher(), watch=lambda event: None, rendered=tmp_path / "rendered", command="")
+    commit(job, store, lambda output: fill(output, source))
+    (training,) = recipe(setting("sarm-4b", "features")).trainings
+    assert training.explanation is not None
+    commit(training.explanation, store, lambda output: write_lines(output, []))
+    (store.path(training.explanation) / "explanations.jsonl").write_text("[]")
+    with pytest.raises(IntegrityProblem, match=r"explanations\.jsonl has 2 bytes instead of 0.*replicate features"):
+        opened(store, store.manifest(job))
 
 
 def test_what_was_explored_is_kept_as_long_as_its_model_is(built: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from replication.data_folders import templates_folder
 from replication.report.cells import Report
-from replication.report.latents.explorations import Exploration, explorations_of, opened, unexplored
+from replication.report.latents.explorations import KIND, Exploration, explorations_of, opened, unexplored
 from replication.report.render.explorer.choice import REPORT, Extent, items_in_turn, latents_by_weight
 from replication.report.render.explorer.pages import index, item_page, latent_page
 from replication.report.render.sections import Section, filled
-from sarm.job import JobError
+from sarm.job import IntegrityProblem, JobError
 from sarm.store.artifacts import ArtifactStore
 
 ANCHOR = "explorer"
@@ -40,8 +40,8 @@ def explorer_of(store: ArtifactStore, reports: Sequence[Report]) -> tuple[Sectio
 
     What cannot be read is told in its place, and given beside the section.
     """
-    problems: list[JobError] = []
-    told: list[str] = []
+    told = [f"{one}; replicate verify lists what is damaged" for one in store.unlisted(KIND)]
+    problems: list[JobError] = [IntegrityProblem(line) for line in told]
 
     def readable() -> Iterator[Exploration]:
         for one in explorations_of(store):

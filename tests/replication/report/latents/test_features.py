@@ -85,4 +85,16 @@ def test_nothing_explained_yet_says_what_to_run(tmp_path: Path) -> None:
     assert collect_features(made, store, command="x").listings == ()
     made, _ = explained_store(tmp_path / "full", seeds=(0,))
     (listing,) = collect_features(made, ArtifactStore(tmp_path / "empty"), command="replicate features").listings
-    assert "not yet run: replicate features" in listing.rows[0]
+    (told,) = [field for field in listing.rows[0] if "never built here" in field]
+    assert told.endswith("; run: replicate features")
+
+
+def test_damaged_explanations_are_not_told_as_if_they_had_never_been(tmp_path: Path) -> None:
+    made, store = explained_store(tmp_path, seeds=(0,))
+    (training,) = [one for one in made.trainings if one.row.encoder == "sae"]
+    assert training.explanation is not None
+    with (store.path(training.explanation) / "explanations.jsonl").open("a") as file:
+        file.write("{}\n")
+    (listing,) = collect_features(made, store, command="replicate features").listings
+    (told,) = [field for field in listing.rows[0] if "run: replicate features" in field]
+    assert "explanations.jsonl has" in told and "never built" not in told

@@ -116,7 +116,7 @@ def test_the_report_of_a_miniature_shows_recovery_and_names_as_listings_and_as_n
 def test_what_is_absent_says_why(tmp_path: Path) -> None:
     made, store = explained_store(tmp_path, seeds=(0,))
     report = collect_features(made, store, command="replicate features")
-    assert report.planted == () and any("not yet run: replicate features" in note for note in report.notes)
+    assert report.planted == () and any(": never built here; run: replicate features" in note for note in report.notes)
     real = [
         replace(one, contexts=replace(one.contexts, inputs={**one.contexts.inputs, "texts": one.contexts.inputs["model"]}))  # type: ignore[type-var, union-attr]
         for one in made.trainings
