@@ -38,6 +38,9 @@ from miniature_runs import (
 )
 from miniature_tables import language_facts, levels, random_ties, spread, surface
 
+from replication.report.cells import Report
+from replication.report.verdicts.diff import load_results
+
 # A row of Table 1 that is only quoted: with it alone the language and the baselines are made, and nothing is trained.
 QUOTED = "gpt-4o"
 
@@ -115,6 +118,12 @@ def trained_here(run: Run, seeds: Sequence[int]) -> dict[str, dict[str, tuple[fl
     }
 
 
+def table1_of(options: argparse.Namespace, language: int) -> Report:
+    """Table 1 of a language over most seeds, trained here or read."""
+    run = run_of(options, language) if options.results is None else read_of(options, language)
+    return max((load_results(path) for path in run.out.rglob("table1.results.json")), key=lambda report: len(report.seeds))
+
+
 def levels_and_spread(options: argparse.Namespace, kept: Measurements) -> None:
     """Train all seeds of all languages, or read what was trained elsewhere; after each language its levels, in the end all of them."""
     found: dict[int, dict[str, dict[str, tuple[float, ...]]]] = {}
@@ -137,6 +146,9 @@ def levels_and_spread(options: argparse.Namespace, kept: Measurements) -> None:
     kept.add("What the surface gives away", *surface(found))
     kept.add("The language", *language_facts(ties, shared))
     kept.add("Standard deviation over seeds [95 % interval]", *spread(found))
+    if len(options.seeds) > 1:
+        tables = {language: table1_of(options, language) for language in options.languages}
+        kept.add("Variance over seeds, beside that of machines", miniature_machines.dispersions_of_seeds(tables))
 
 
 def claims(options: argparse.Namespace, kept: Measurements) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import variance
 from typing import NamedTuple, get_args
 
 from miniature_runs import BEST_OF_4, COLUMNS, SARMS, Run, chosen, markdown, mean
@@ -111,6 +112,25 @@ def squares(report: Report, base: Report) -> dict[str, list[float]]:
             key, _ = rules.machine_dispersion_of(place[2])
             found[key].append(((one.value - theirs[place].value) / error) ** 2 / 2)
     return found
+
+
+def dispersions_of_seeds(found: Mapping[int, Report]) -> str:
+    """The variance over seeds of each language's cells in squared errors of one run, as `squares` has that of machines.
+
+    A machine changes roundings alone, so that it can hardly set two runs further apart than another seed does.
+    """
+    rules, rows = load_rules(), []
+    pooled: dict[str, list[float]] = {key: [] for key in DISPERSIONS}
+    for language, report in found.items():
+        own: dict[str, list[float]] = {key: [] for key in DISPERSIONS}
+        for (name, _, column), one in own_numbers(report).items():
+            error = machine_error(one) * math.sqrt(len(one.per_seed) or 1)
+            if column in WITHOUT_MEANS.get(name, ()) and error and len(one.per_seed) > 1:
+                own[rules.machine_dispersion_of(column)[0]].append(variance(one.per_seed) / error**2)
+        rows.append([str(language), *(f"{mean(own[key]):.2f} ({len(own[key])} cells)" for key in DISPERSIONS)])
+        pooled = {key: pooled[key] + own[key] for key in DISPERSIONS}
+    rows.append(["all", *(f"{mean(pooled[key]):.2f} ({len(pooled[key])} cells)" for key in DISPERSIONS)])
+    return markdown(["language", "mean variance over seeds, in squared errors of one run", "of Ties"], rows)
 
 
 def upper_bound(parts: Sequence[float], *, level: float = 0.9) -> float:

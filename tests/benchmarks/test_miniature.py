@@ -101,6 +101,19 @@ def test_the_dispersion_between_two_runs_is_half_their_squared_difference_in_err
     assert machines.upper_bound([1.0] * 10) == pytest.approx(10 / 4.865, rel=1e-3)
 
 
+def test_the_variance_of_seeds_is_told_in_the_same_measure_and_apart_for_ties() -> None:
+    """Of 400 items at 50 % an error is 2.5 points; seeds 47.5, 50, 52.5 have variance 6.25, and 45, 50, 55 four times that."""
+    machines, base = script("miniature_machines"), table1(Factuality=50.0, Overall=50.0, Ties=50.0)
+    seeds = {"Factuality": (47.5, 50.0, 52.5), "Overall": (0.0, 50.0, 100.0), "Ties": (45.0, 50.0, 55.0)}
+    (row,) = base.tables[0].rows
+    cells = tuple(
+        cell.model_copy(update={"ours": cell.ours.model_copy(update={"per_seed": seeds[cell.column]})}) for cell in row.cells if cell.ours
+    )
+    table = base.tables[0].model_copy(update={"rows": (row.model_copy(update={"cells": cells}),)})
+    text = machines.dispersions_of_seeds({3: base.model_copy(update={"tables": (table,)})})
+    assert "| 3 | 1.00 (1 cells) | 4.00 (1 cells) |" in text and "| all | 1.00 (1 cells) | 4.00 (1 cells) |" in text
+
+
 def test_a_half_chosen_beforehand_gives_the_dispersion_and_the_others_are_judged_by_it() -> None:
     machines, base = script("miniature_machines"), table1(Factuality=50.0, Math=50.0)
     near, far = table1(Factuality=51.0, Math=50.0), table1(Factuality=70.0, Math=50.0)
@@ -285,6 +298,8 @@ def test_the_page_shows_what_the_kept_results_files_say() -> None:
     page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
     folders = sorted((ROOT / "reference" / "miniature").glob("language-*"))
     assert folders
+    whole = {int(one.name.removeprefix("language-")): runs.load_results(next(one.glob("tables/*/table1.results.json"))) for one in folders}
+    assert not [line for line in script("miniature_machines").dispersions_of_seeds(whole).splitlines() if line not in page]
     for folder in folders:
         language = int(folder.name.removeprefix("language-"))
         seeds = runs.load_results(next(folder.glob("tables/*/table1.results.json"))).seeds
