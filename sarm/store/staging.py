@@ -32,8 +32,6 @@ from sarm.job import KEY_LENGTH, IntegrityProblem, JobRequest
 HEARTBEAT_SECONDS = 15.0
 SILENCE_SECONDS = 120.0
 FREE = "free-"
-# Tokens of folders that this process gave up; where the disk did not let them be renamed or removed, they still look owned.
-_given_up: set[str] = set()
 TOKEN = re.compile(r"(?P<host>[0-9a-f]{10})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}")
 
 
@@ -107,6 +105,8 @@ class StagingArea:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # Tokens given up here: where the disk does not let their folders be renamed or removed, these look owned as long as we live.
+        self._given_up: set[str] = set()
 
     def slot(self, kind: str, key: str) -> Path:
         """Where the unfinished work of a key lies."""
@@ -163,7 +163,7 @@ class StagingArea:
     def release(self, staging: Staging) -> Path:
         """Give the work up but keep it: the next process that asks resumes it. Returns the folder it now has."""
         staging.heartbeat.stop()
-        _given_up.add(staging.folder.name)
+        self._given_up.add(staging.folder.name)
         free = staging.folder.with_name(FREE + secrets.token_hex(8))
         # Taken over by another, or on a disk that cannot be written: then the name stays, and to others the end of this process frees it.
         with contextlib.suppress(OSError):
@@ -173,7 +173,7 @@ class StagingArea:
     def discard(self, staging: Staging) -> None:
         """Remove the work."""
         staging.heartbeat.stop()
-        _given_up.add(staging.folder.name)
+        self._given_up.add(staging.folder.name)
         shutil.rmtree(staging.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             staging.folder.parent.rmdir()
@@ -216,7 +216,7 @@ class StagingArea:
         """Whether the owner named by a token folder lives and holds it: its process on this host, or its heartbeat from another."""
         token = folder.name.removeprefix(".new-")
         match = TOKEN.fullmatch(token)
-        if match is None or token in _given_up:
+        if match is None or token in self._given_up:
             return False
         if match["host"] == host():
             return start_time(int(match["pid"])) == int(match["start"])
