@@ -125,11 +125,11 @@ def cut_short(folder: Path) -> None:
     (folder / "exploration.json").write_text("{")
 
 
-def without_its_manifest(folder: Path) -> None:
+def torn_manifest(folder: Path) -> None:
     (folder / "manifest.json").write_text("{")
 
 
-@pytest.mark.parametrize("damage", [understood_by_none, changed_since, cut_short, without_its_manifest])
+@pytest.mark.parametrize("damage", [understood_by_none, changed_since, cut_short, torn_manifest])
 def test_the_report_is_written_without_an_exploration_that_it_cannot_use(damage: Callable[[Path], None], tmp_path: Path) -> None:
     store, (job,) = ArtifactStore(tmp_path / "store"), exploration_jobs(setting("sarm-4b"), "rewardbench2")
     pipeline.replicate([setting("sarm-*")], store, FakeLauncher(), watch=lambda event: None, rendered=tmp_path / "rendered", command="")
@@ -154,6 +154,9 @@ def test_damaged_explanations_are_told_and_older_ones_do_not_stand_in_for_them(t
     commit(job, store, lambda output: fill(output, source))
     (training,) = recipe(setting("sarm-4b", "features")).trainings
     assert training.explanation is not None
+    older = replace(training.explanation, config=training.explanation.config.model_copy(update={"positive": 3}))
+    assert older.key != training.explanation.key
+    commit(older, store, lambda output: write_lines(output, []))
     commit(training.explanation, store, lambda output: write_lines(output, []))
     (store.path(training.explanation) / "explanations.jsonl").write_text("[]")
     with pytest.raises(IntegrityProblem, match=r"explanations\.jsonl has 2 bytes instead of 0.*replicate features"):
