@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from miniature_faults import WHERE
 from miniature_runs import Run, joined, markdown
 
 from replication.recipes.jobs_needed import Recipe, recipe
@@ -92,7 +93,7 @@ def keep(folder: Path, target: Path) -> list[Path]:
     Gives what was written.
     """
     written = []
-    for path in sorted(folder.rglob(f"*{RESULTS}")):
+    for path in sorted([*folder.rglob(f"*{RESULTS}"), *folder.rglob(WHERE)]):
         place = path.relative_to(folder)
         if "store" in place.parts or "tree" in place.parts:
             continue

@@ -5,6 +5,7 @@ No hook in the product: a fault is a text that must occur exactly once, and what
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -25,6 +26,8 @@ BEFORE_REWARD = (*UNTOUCHED, "train_sae")
 BEFORE_SCORING = (*BEFORE_REWARD, "train_reward")
 CAUGHT = (3, 6)
 MADE_AGAIN, NOT_RUN = "checksum: made again", "not run"
+# Beside a damaged store's results: whether a checksum had the items made again, which the results do not tell.
+WHERE = "where.json"
 
 
 class Edit(NamedTuple):
@@ -184,16 +187,14 @@ def run_of(fault: Fault, plain: Run, folder: Path) -> Run:
 
 
 def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path, *, rows: str = "") -> Result:
-    """Train the table (or `rows` of it) with the fault, or read what was trained, and compare it with the base's results.
-
-    The fault in the store's file leaves no results of its own to read.
-    """
+    """Train the table (or `rows` of it) with the fault, or read what was trained, and compare it with the base's results."""
     run = run_of(fault, plain, folder)
-    if run.read and (fault.damages or not run.has("table1")):
+    kept = run.out / WHERE
+    if run.read and (not run.has("table1") or (fault.damages and not kept.is_file())):
         return Result(fault.name, 0, NOT_RUN, 0, 0, 0.0, "")
     if run.read:
         run.whole_table("table1", [seed])
-        return judged(fault, run, base)
+        return judged(fault, run, base, where=json.loads(kept.read_text(encoding="utf-8")) if fault.damages else "diff")
     if fault.damages:
         kinds = {one.name for one in plain.store.iterdir() if one.is_dir() and not one.name.startswith(".")} - {"score_benchmark"}
         taken_over(plain.store, run.store, sorted(kinds))
@@ -206,7 +207,10 @@ def tried(fault: Fault, plain: Run, folder: Path, seed: int, base: Path, *, rows
     code = run.table("table1", [seed], rows=rows)
     if code:
         return Result(fault.name, code, "run", 0, 0, 0.0, "")
-    return judged(fault, run, base, where=MADE_AGAIN if fault.damages and benchmark_of(run.store) == benchmark_of(plain.store) else "diff")
+    where = MADE_AGAIN if fault.damages and benchmark_of(run.store) == benchmark_of(plain.store) else "diff"
+    if fault.damages:
+        kept.write_text(json.dumps(where) + "\n", encoding="utf-8")
+    return judged(fault, run, base, where=where)
 
 
 def judged(fault: Fault, run: Run, base: Path, *, where: str = "diff") -> Result:

@@ -290,6 +290,14 @@ def test_what_was_not_run_is_told_and_not_counted(tmp_path: Path, monkeypatch: p
     shutil.copytree(base.parent, tmp_path / "faults" / "a-sign-in-the-pair-loss" / "tables" / "mini")
     text, holds = faults.measure(read_only(tmp_path), tmp_path / "faults", 0, base=base, only=["sign"])
     assert holds == {"found: a sign in the pair loss": False} and "| NOT FOUND |" in text
+    # Of a damaged store the results say nothing: what is told is what was kept beside them.
+    tables = tmp_path / "faults" / "items-shuffled-after-their-checksum-in-the-store-s-file" / "tables"
+    shutil.copytree(base.parent, tables / "mini")
+    assert faults.measure(read_only(tmp_path), tmp_path / "faults", 0, base=base, only=["store's file"])[1] == {}
+    for where, caught in ((faults.MADE_AGAIN, True), ("diff", False)):
+        (tables / faults.WHERE).write_text(json.dumps(where))
+        _, holds = faults.measure(read_only(tmp_path), tmp_path / "faults", 0, base=base, only=["store's file"])
+        assert list(holds.values()) == [caught]
 
 
 def test_the_page_shows_what_the_kept_results_files_say() -> None:

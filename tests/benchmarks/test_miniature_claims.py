@@ -146,6 +146,14 @@ def test_keeping_loses_nothing(tmp_path: Path, miniature_claims: Any) -> None:
         miniature_claims.claims_of(run_in(kept), [0, 1, 2])
 
 
+def test_what_tells_how_a_damaged_store_ended_is_kept_where_it_is_read(tmp_path: Path, miniature_claims: Any) -> None:
+    place = Path("faults", "one", "tables", miniature_claims.WHERE)
+    (tmp_path / "here" / place).parent.mkdir(parents=True)
+    (tmp_path / "here" / place).write_text('"diff"')
+    assert miniature_claims.keep(tmp_path / "here", tmp_path / "kept") == [tmp_path / "kept" / place]
+    assert (tmp_path / "kept" / place).read_text() == '"diff"'
+
+
 def test_what_another_table_scored_and_another_session_judged_counts(tmp_path: Path, miniature_claims: Any) -> None:
     """SARM-4B stands in Tables 1 and 2, and is one scoring; verdicts over the same seeds are put together, of others kept apart."""
     here, kept = tmp_path / "here", tmp_path / "kept"
