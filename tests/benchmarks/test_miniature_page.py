@@ -1,0 +1,94 @@
+"""docs/miniature.md shows what the files in reference/miniature say: it is written by hand from the measurement's output."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import re
+from typing import Any
+
+from folders import ROOT
+
+
+def script(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def test_the_page_shows_what_the_kept_results_files_say() -> None:
+    runs, tables = script("miniature_runs"), script("miniature_tables")
+    page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
+    folders = sorted((ROOT / "reference" / "miniature").glob("language-*"))
+    assert folders
+    whole = {int(one.name.removeprefix("language-")): runs.load_results(next(one.glob("tables/*/table1.results.json"))) for one in folders}
+    assert not [line for line in script("miniature_machines").dispersions_of_seeds(whole).splitlines() if line not in page]
+    for folder in folders:
+        language = int(folder.name.removeprefix("language-"))
+        seeds = runs.load_results(next(folder.glob("tables/*/table1.results.json"))).seeds
+        run = runs.Run(store=folder, out=folder / "tables", profile="mini", sets=(f"miniature.seed={language}",), read=True)
+        found = {language: runs.read_elsewhere(run, seeds)}
+        levels, _ = tables.levels(found, {language: tables.Simulated(math.nan, math.nan)})
+        spread, _ = tables.spread(found)
+        # Ties above random, the last cell, wants the language's own items.
+        shown = [line.rpartition(" | ")[0] for line in levels.splitlines()[2:]] + spread.splitlines()[2:]
+        assert len(shown) == 8 and not [line for line in shown if line not in page]
+
+
+def test_the_page_shows_what_the_diff_says_of_the_kept_faults() -> None:
+    runs, faults = script("miniature_runs"), script("miniature_faults")
+    page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
+    folder = ROOT / "reference" / "miniature" / "language-0"
+    run = runs.Run(store=folder, out=folder / "base", profile="mini", sets=("miniature.seed=0",), read=True)
+    base = ROOT / "reference" / "mini" / "table1.results.json"
+    kept = [fault for fault in faults.FAULTS if faults.run_of(fault, run, folder / "faults").has("table1") and not fault.cuts]
+    assert kept
+    text, _ = faults.table([faults.tried(fault, run, folder / "faults", 0, base) for fault in kept])
+    assert not [line for line in text.splitlines()[2:] if line not in page]
+
+
+def test_the_page_shows_how_far_the_kept_machines_are_from_the_reference() -> None:
+    runs, machines = script("miniature_runs"), script("miniature_machines")
+    page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
+    folder = ROOT / "reference" / "miniature" / "language-0"
+    run = runs.Run(store=folder, out=folder / "base", profile="mini", sets=("miniature.seed=0",), read=True)
+    texts, holds = machines.measure(run, folder / "machines", 0, base=ROOT / "reference" / "mini" / "table1.results.json")
+    rows = [line for text in texts[:2] for line in text.splitlines() if line]
+    assert len(rows) > 8 and holds and not [row for row in rows if row not in page]
+
+
+def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() -> None:
+    page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
+    path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "seeds-0-1-2-3-4" / "figure3.results.json"
+    report = script("miniature_runs").load_results(path)
+    found = {(one.seed, one.measure): one for one in report.planted}
+    assert {seed for seed, _ in found} == set(report.seeds)
+    for seed in report.seeds:
+        steered, best = found[seed, "steered-latent"], found[seed, "best-latent"]
+        latents = [one.subject.partition(",")[0].removeprefix("latent ") for one in (steered, best)]
+        line = next(line for line in page.splitlines() if line.startswith(f"| {seed} | {latents[0]} | "))
+        for one in (steered, best):
+            assert f"{one.value:.2f}" in line and f"[{one.low:.2f}, {one.high:.2f}]" in line, (seed, one.measure)
+        assert f"{latents[1]}, " in line
+
+
+def test_the_page_shows_how_well_latents_know_planted_concepts() -> None:
+    page = " ".join((ROOT / "docs" / "miniature.md").read_text(encoding="utf-8").split())
+    path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "seeds-0" / "features.results.json"
+    found = {(one.measure, one.subject): one for one in script("miniature_runs").load_results(path).planted}
+    for subject in ("sentence", "reply"):
+        own, other = found["recovery", subject], found["recovery-difference", subject]
+        assert f"{own.value:.2f} [{own.low:.2f}, {own.high:.2f}]" in page and f"({own.n}" in page, subject
+        assert f"{other.value:+.2f} [{other.low:+.2f}, {other.high:+.2f}]" in page, subject
+        assert f"{found['recovery-random', subject].value:.2f}" in page
+    names = [one for (measure, _), one in found.items() if measure == "names"]
+    assert len(names) == 2
+    for one in names:
+        assert f"{100 * one.value:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]" in page, one.subject
+
+
+def test_what_is_kept_names_no_place_of_a_machine() -> None:
+    files = sorted((ROOT / "reference").rglob("*.results.json"))
+    assert files
+    for path in files:
+        command = json.loads(path.read_text(encoding="utf-8"))["command"]
+        assert not re.search(r"(^|[\s=:'\"])[/~]", command), path
