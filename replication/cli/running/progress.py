@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from replication.cli.running.time_left import Expected, Pace, Remaining
 from replication.launch.interface import Watch
 from replication.plan.view import duration
 from replication.terminal.console import console_for
@@ -19,59 +20,16 @@ from replication.terminal.fitting import shortened
 from sarm.job import printable
 
 PLAIN_PROGRESS_SECONDS = 15.0
-# What is known after less than this share of a job, or of all jobs, says nothing of the rest.
-LEAST_SHARE = 0.02
 LABEL_SHARE = 0.3
 BAR = 8
 ALL = "all jobs"
 
 
-class Pace:
-    """How fast a job goes: from the first thing that it told, so that what a checkpoint had done before does not count."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._first: tuple[float, float] | None = None
-
-    def told(self, *, done: float, total: float) -> tuple[float | None, float | None]:
-        """Units a second and the seconds left; None where too little is known."""
-        now = self._now()
-        if self._first is None:
-            self._first = (now, done)
-        began, at = self._first
-        if done <= at or now <= began or done - at < LEAST_SHARE * total:
-            return None, None
-        rate = (done - at) / (now - began)
-        return rate, max(total - done, 0.0) / rate
-
-
-class Remaining:
-    """How long all jobs still take: what the plan expects of those left, in the proportion in which the finished ones kept to it."""
-
-    def __init__(self, expected: Mapping[str, float], now: Callable[[], float]) -> None:
-        self._expected = dict(expected)
-        self._total = sum(self._expected.values())
-        self._now = now
-        self._began = now()
-
-    def left(self, running: Mapping[str, float]) -> float | None:
-        """Seconds; `running` gives the share of each job at work that is done. None where the plan expects nothing, or too early."""
-        open_ = sum(seconds * (1 - running.get(key, 0.0)) for key, seconds in self._expected.items())
-        done = self._total - open_
-        if not self._total or done < LEAST_SHARE * self._total:
-            return None
-        return open_ * (self._now() - self._began) / done
-
-    def finished(self, key: str) -> None:
-        """A job is done, was there already, or will not run."""
-        self._expected[key] = 0.0
-
-
 @contextmanager
-def watching(total: int, expected: Mapping[str, float] | None = None, *, stream: TextIO | None = None) -> Iterator[Watch]:
+def watching(total: int, expected: Mapping[str, Expected] | None = None, *, stream: TextIO | None = None) -> Iterator[Watch]:
     """A watch on the jobs of a plan: bars on a terminal, else one line for each start, end and quarter of a minute. To stderr.
 
-    `expected` gives the seconds that the plan expects of each key.
+    `expected` gives what the plan expects of each key.
     """
     console = console_for(stream or sys.stderr)
     remaining = Remaining(expected or {}, time.monotonic)
@@ -90,15 +48,26 @@ def _columns() -> tuple[TextColumn | BarColumn, ...]:
     )
 
 
-def facts_of(event: Mapping[str, Any], pace: Pace, *, width: int | None = None) -> str:
-    """`120/600 steps, 14/s, loss 0.5312, 34 s left`; in less room without the rate, then without the unit, then without the note."""
-    rate, left = pace.told(done=float(event["done"]), total=float(event["total"]))
+def facts_of(event: Mapping[str, Any], told: tuple[float | None, float | None], *, width: int | None = None) -> str:
+    """`120/600 steps, 14/s, loss 0.5312, 34 s left`; in less room without the rate, then without the unit, then without the note.
+
+    `told` is what a `Pace` says of the event: units a second and seconds left.
+    """
+    rate, left = told
     counted, unit, note = f"{event['done']:,}/{event['total']:,}", str(event["unit"]), printable(str(event["note"]))
     fast = "" if rate is None else f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.2g}/s"
     remains = f"{duration(left)} left" if left is not None and event["done"] < event["total"] else ""
     forms = ((f"{counted} {unit}", fast, note, remains), (f"{counted} {unit}", note, remains), (counted, note, remains), (counted, remains))
     texts = [", ".join(part for part in form if part) for form in forms]
     return texts[0] if width is None else next((text for text in texts if cell_len(text) <= width), shortened(counted, width))
+
+
+def _note(remaining: Remaining, name: str, key: str) -> None:
+    """What a job's start, or that it will not run, says of the time left."""
+    if name == "start":
+        remaining.started(key)
+    elif name == "skipped":
+        remaining.finished(key)
 
 
 def _label(event: Mapping[str, Any]) -> str:
@@ -123,7 +92,9 @@ class PlainWatch:
         """Take one event of a job."""
         name, label, key = event["event"], _label(event), event["key"]
         if name == "progress":
-            facts = facts_of(event, self._paces.setdefault(key, Pace(self._now)))
+            told = self._paces.setdefault(key, Pace(self._now)).told(done=float(event["done"]), total=float(event["total"]))
+            self._remaining.told(key, told[1])
+            facts = facts_of(event, told)
             if self._now() - self._told >= PLAIN_PROGRESS_SECONDS:
                 self._told = self._now()
                 self._say(f"  {label}: {facts}")
@@ -131,12 +102,13 @@ class PlainWatch:
         self._told = self._now()
         if name in ("done", "reused"):
             self._finished += 1
-            self._remaining.finished(key)
+            self._remaining.finished(key, event.get("seconds"))
             seconds = f" in {event['seconds']:.1f} s" if "seconds" in event else ""
-            left = self._remaining.left({})
+            left = self._remaining.left()
             more = f", about {duration(left)} left" if left is not None and self._finished < self._total else ""
             self._say(f"[{self._finished}/{self._total}] {label}: {name}{seconds}{more}")
         elif name in ("start", "waiting", "skipped"):
+            _note(self._remaining, name, key)
             self._say(f"  {label}: {event.get('note') or event.get('reason') or name}")
 
     def _say(self, line: str) -> None:
@@ -153,12 +125,12 @@ class _BarWatch:
         self._finished = 0
         self._remaining = remaining
         self._tasks: dict[str, tuple[TaskID, Pace]] = {}
-        self._shares: dict[str, float] = {}
         self._all = progress.add_task(ALL, total=total, facts=f"0/{total}")
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one event of a job."""
         name, key = event["event"], event["key"]
+        _note(self._remaining, name, key)
         if name == "start":
             task = self._progress.add_task(shortened(_label(event), self._width), total=None, facts="")
             self._tasks[key] = (task, Pace(time.monotonic))
@@ -172,22 +144,22 @@ class _BarWatch:
 
     def _advance(self, event: Mapping[str, Any]) -> None:
         task, pace = self._tasks[event["key"]]
-        self._shares[event["key"]] = event["done"] / event["total"] if event["total"] else 0.0
+        told = pace.told(done=float(event["done"]), total=float(event["total"]))
+        self._remaining.told(event["key"], told[1])
         room = self._progress.console.width - self._width - BAR - 2
-        facts = facts_of(event, pace, width=room)
+        facts = facts_of(event, told, width=room)
         self._progress.update(task, completed=event["done"], total=event["total"], facts=facts)
 
     def _end(self, event: Mapping[str, Any]) -> None:
         key = event["key"]
         self._finished += 1
-        self._remaining.finished(key)
-        self._shares.pop(key, None)
+        self._remaining.finished(key, event.get("seconds"))
         if key in self._tasks:
             self._progress.update(self._tasks.pop(key)[0], visible=False)
         if "seconds" in event:
             self._progress.console.print(f"{_label(event)}: {event['seconds']:.1f} s", markup=False, highlight=False)
 
     def _tell_all(self) -> None:
-        left = self._remaining.left(self._shares)
+        left = self._remaining.left()
         more = f", about {duration(left)} left" if left is not None and self._finished < self._total else ""
         self._progress.update(self._all, completed=self._finished, facts=f"{self._finished}/{self._total}{more}")

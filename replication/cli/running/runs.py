@@ -15,6 +15,7 @@ from replication.cli.options.declared import ExperimentOptions, PartOptions, Run
 from replication.cli.options.endpoint import Endpoint, ExplainerOptions, JudgeOptions, refuse_other_addresses, with_endpoint
 from replication.cli.options.groups import Without
 from replication.cli.running.from_scores import rebuild_tables
+from replication.cli.running.time_left import Expected
 from replication.recipes.requested import ALL, Chosen, settings_for
 from replication.recipes.setting import Setting
 from replication.settings.experiments import EXPERIMENTS, Axis, Experiment, ablation, ablation_names, sweep, sweep_values
@@ -162,7 +163,7 @@ def run(experiments: Sequence[Experiment], chosen: Chosen, how: RunOptions, endp
         with progress.watching(len(planned.todo)) as watch:
             raise typer.Exit(launcher.launch(planned.todo, artifacts, watch))
     _announce(planned, how)
-    expected = {step.job.key: step.cost.cpu_seconds for step in planned.steps if step.action != "reuse"}
+    expected = {step.job.key: Expected(step.job.kind, step.cost.cpu_seconds) for step in planned.steps if step.action != "reuse"}
     with progress.watching(len(planned.todo), expected) as watch:
         outcome = pipeline.replicate(settings, artifacts, launcher, watch=watch, rendered=how.out, command=typed_command(), planned=planned)
     closing.show(outcome.reports if not outcome.code else (), full=how.full)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from replication.cli.running.progress import Pace, PlainWatch, Remaining, facts_of, watching
+from replication.cli.running.progress import PlainWatch, facts_of, watching
+from replication.cli.running.time_left import Expected, Pace, Remaining
 
 
 class Clock:
@@ -39,51 +40,24 @@ def step(done: int, *, note: str = "loss 0.5312", key: str = "k") -> dict[str, A
 def test_step_rate_note_and_time_left_are_told() -> None:
     clock = Clock()
     pace = Pace(clock)
-    assert facts_of(step(0), pace) == "0/600 steps, loss 0.5312"
+    assert facts_of(step(0), pace.told(done=0, total=600)) == "0/600 steps, loss 0.5312"
     clock.seconds += 20
-    assert facts_of(step(100), pace) == "100/600 steps, 5/s, loss 0.5312, 100 s left"
+    assert facts_of(step(100), pace.told(done=100, total=600)) == "100/600 steps, 5/s, loss 0.5312, 100 s left"
     clock.seconds += 100
-    assert facts_of(step(600, note=""), pace) == "600/600 steps, 5/s"
+    assert facts_of(step(600, note=""), pace.told(done=600, total=600)) == "600/600 steps, 5/s"
 
 
 def test_less_room_takes_the_rate_then_the_unit_then_the_note() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    pace.told(done=0, total=600)
-    clock.seconds += 20
-    shown = {facts_of(step(100), pace, width=width) for width in range(8, 60)}
+    shown = {facts_of(step(100), (5.0, 100.0), width=width) for width in range(8, 60)}
     assert shown == {
         "100/600 steps, 5/s, loss 0.5312, 100 s left", "100/600 steps, loss 0.5312, 100 s left", "100/600, loss 0.5312, 100 s left",
         "100/600, 100 s left", "100/600",
     }  # fmt: skip
 
 
-def test_what_a_checkpoint_had_done_before_does_not_count_as_pace() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    assert pace.told(done=500, total=600) == (None, None)
-    clock.seconds += 10
-    assert pace.told(done=505, total=600) == (None, None), "too little is known"
-    clock.seconds += 10
-    assert pace.told(done=520, total=600) == (1.0, 80.0)
-
-
-def test_the_time_of_all_jobs_follows_what_the_plan_expected_of_those_left() -> None:
-    clock = Clock()
-    remaining = Remaining({"a": 100.0, "b": 300.0}, clock)
-    assert remaining.left({}) is None
-    clock.seconds += 50
-    remaining.finished("a")
-    # The first took half of what was expected: so will the second.
-    assert remaining.left({}) == pytest.approx(150.0)
-    clock.seconds += 75
-    assert remaining.left({"b": 0.5}) == pytest.approx(75.0)
-    assert Remaining({}, clock).left({}) is None
-
-
 def test_plain_lines_tell_start_pace_end_and_what_is_left() -> None:
     clock, stream = Clock(), io.StringIO()
-    watch = PlainWatch(2, Remaining({"k": 100.0, "l": 100.0}, clock), stream=stream, now=clock)
+    watch = PlainWatch(2, Remaining({key: Expected("train_reward", 100.0) for key in "kl"}, clock), stream=stream, now=clock)
     watch(event("start"))
     watch(step(0))
     for done in (100, 200, 300):
@@ -112,7 +86,7 @@ def test_labels_that_steer_a_terminal_are_plain() -> None:
 
 
 def followed(stream: io.StringIO) -> str:
-    with watching(1, {"k": 10.0}, stream=stream) as watch:
+    with watching(1, {"k": Expected("train_reward", 10.0)}, stream=stream) as watch:
         watch(event("start"))
         for done in range(0, 601, 50):
             watch(step(done, note="loss 0.5312 [bold]"))
