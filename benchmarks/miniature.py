@@ -198,6 +198,9 @@ def main(words: Sequence[str] | None = None) -> int:
             )
             kept.add("Another machine minus the base, points", "\n\n".join(texts), holds)
         if options.faults:
+            if run.read:
+                # How much the fault that cuts must cut follows from the language's conversations, which no results file has.
+                run_of(options, options.languages[0]).whole_table("table1", options.seeds[:1], rows=QUOTED)
             kept.add("Planted faults", *miniature_faults.measure(run, folder / "faults", options.seeds[0], base=base, only=options.only))
     for language in options.languages if options.keep is not None else ():
         name = f"language-{language}"
