@@ -48,8 +48,8 @@ def variants() -> dict[str, Variant]:
 
     found = {f"ATEN_CPU_CAPABILITY={name}": Variant({"ATEN_CPU_CAPABILITY": name}) for name in ("default", "avx2")}
     # MKL would take no more threads than there are cores, whatever OMP_NUM_THREADS says, and torch takes as many as MKL.
-    own = {str(count): {"OMP_NUM_THREADS": str(count), "MKL_DYNAMIC": "FALSE"} for count in (1, 2, 4)}
-    found |= {f"OMP_NUM_THREADS={count}": Variant(environment, workers=1) for count, environment in own.items()}
+    for count in ("1", "2", "4"):
+        found[f"OMP_NUM_THREADS={count}"] = Variant({"OMP_NUM_THREADS": count, "MKL_DYNAMIC": "FALSE"}, workers=1)
     # A batch of the miniature has about 1,000 tokens: more than these would split nothing.
     found["micro-batch"] = Variant(sets=("resources.micro_batch_tokens=512",))
     found["two processes, ZeRO 2"] = Variant(sets=("resources.processes=2", "resources.zero_stage=2"), workers=1)

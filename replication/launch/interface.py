@@ -18,6 +18,7 @@ class Launcher(Protocol):
         """Start jobs, inputs first, and give the exit code (interface.md section 2).
 
         `watch` is told each event of each job as a dict: `event` (start, progress, waiting, done, reused, skipped, failed or
-        interrupted), `key`, `kind`, `label`; progress adds `done`, `total`, `unit`, `note`; failed and interrupted add `message`,
-        `code`, `log`; done adds `seconds`, `peak_memory_bytes`. Raises UsageProblem for a plan that it cannot run.
+        interrupted), `key`, `kind`, `label`; start adds `together`, how many jobs are done in one pass with it; progress adds
+        `done`, `total`, `unit`, `note`; failed and interrupted add `message`, `code`, `log`; done adds `seconds`,
+        `peak_memory_bytes`. Raises UsageProblem for a plan that it cannot run.
         """

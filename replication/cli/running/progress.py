@@ -62,12 +62,12 @@ def facts_of(event: Mapping[str, Any], told: tuple[float | None, float | None], 
     return texts[0] if width is None else next((text for text in texts if cell_len(text) <= width), shortened(counted, width))
 
 
-def _note(remaining: Remaining, name: str, key: str) -> None:
-    """What a job's start, or that it will not run, says of the time left."""
-    if name == "start":
-        remaining.started(key)
-    elif name == "skipped":
-        remaining.finished(key)
+def _note(remaining: Remaining, event: Mapping[str, Any]) -> None:
+    """What a job's start or end says of the time left."""
+    if event["event"] == "start":
+        remaining.started(event["key"], event.get("together", 1))
+    elif event["event"] in ("done", "reused", "skipped", "failed", "interrupted"):
+        remaining.finished(event["key"], event.get("seconds"))
 
 
 def _label(event: Mapping[str, Any]) -> str:
@@ -91,6 +91,7 @@ class PlainWatch:
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one event of a job."""
         name, label, key = event["event"], _label(event), event["key"]
+        _note(self._remaining, event)
         if name == "progress":
             told = self._paces.setdefault(key, Pace(self._now)).told(done=float(event["done"]), total=float(event["total"]))
             self._remaining.told(key, told[1])
@@ -102,13 +103,11 @@ class PlainWatch:
         self._told = self._now()
         if name in ("done", "reused"):
             self._finished += 1
-            self._remaining.finished(key, event.get("seconds"))
             seconds = f" in {event['seconds']:.1f} s" if "seconds" in event else ""
             left = self._remaining.left()
             more = f", about {duration(left)} left" if left is not None and self._finished < self._total else ""
             self._say(f"[{self._finished}/{self._total}] {label}: {name}{seconds}{more}")
         elif name in ("start", "waiting", "skipped"):
-            _note(self._remaining, name, key)
             self._say(f"  {label}: {event.get('note') or event.get('reason') or name}")
 
     def _say(self, line: str) -> None:
@@ -130,7 +129,7 @@ class _BarWatch:
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one event of a job."""
         name, key = event["event"], event["key"]
-        _note(self._remaining, name, key)
+        _note(self._remaining, event)
         if name == "start":
             task = self._progress.add_task(shortened(_label(event), self._width), total=None, facts="")
             self._tasks[key] = (task, Pace(time.monotonic))
@@ -153,7 +152,6 @@ class _BarWatch:
     def _end(self, event: Mapping[str, Any]) -> None:
         key = event["key"]
         self._finished += 1
-        self._remaining.finished(key, event.get("seconds"))
         if key in self._tasks:
             self._progress.update(self._tasks.pop(key)[0], visible=False)
         if "seconds" in event:

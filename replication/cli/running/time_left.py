@@ -53,22 +53,23 @@ class Remaining:
         self._total = sum(job.seconds for job in expected.values())
         self._now = now
         self._began: dict[str, float] = {}
+        self._together: dict[str, int] = {}
         self._ends: dict[str, float] = {}
         self._took: list[_Took] = []
         self._lanes = 1
 
-    def started(self, key: str) -> None:
-        """A job is at work."""
-        self._began[key] = self._now()
-        self._lanes = max(self._lanes, len(self._began))
+    def started(self, key: str, together: int = 1) -> None:
+        """A job is at work, in one pass with so many, of which each takes its share of the pass."""
+        self._began[key], self._together[key] = self._now(), together
+        self._lanes = max(self._lanes, round(sum(1 / self._together[one] for one in self._began)))
 
     def told(self, key: str, left: float | None) -> None:
-        """A job at work will take so many seconds more; None: it cannot tell yet."""
+        """A job at work will take so many seconds more, and so will those in one pass with it; None: it cannot tell yet."""
         if left is not None and key in self._began:
             self._ends[key] = self._now() + left
 
     def finished(self, key: str, seconds: float | None = None) -> None:
-        """A job is done (`seconds` that it took), was there already, or will not run."""
+        """A job is done (`seconds` that it took, or its share of a pass), was there already, failed, or will not run."""
         job = self._open.pop(key, None)
         self._began.pop(key, None)
         self._ends.pop(key, None)
@@ -78,8 +79,9 @@ class Remaining:
     def left(self) -> float | None:
         """Seconds; None where the plan expects nothing, or while what is known of is too small a share of it."""
         now = self._now()
-        own = {key: max(end - now, 0.0) for key, end in self._ends.items()}
-        known = [*self._took, *(_Took(self._open[key], own[key] + now - self._began[key]) for key in own if key in self._open)]
+        spent = {key: (now - began) / self._together[key] for key, began in self._began.items()}
+        own = {key: max(end - now, 0.0) / self._together[key] for key, end in self._ends.items()}
+        known = [*self._took, *(_Took(self._open[key], own[key] + spent[key]) for key in own if key in self._open)]
         overall = _ratio(known)
         if overall is None or sum(one.job.seconds for one in known) < LEAST_SHARE * self._total:
             return None
@@ -87,8 +89,8 @@ class Remaining:
         each = []
         for key, job in self._open.items():
             ratio = ratios.get(job.kind)
-            spent = now - self._began.get(key, now)
-            each.append(own[key] if key in own else max(job.seconds * (overall if ratio is None else ratio) - spent, 0.0))
+            planned = job.seconds * (overall if ratio is None else ratio)
+            each.append(own[key] if key in own else max(planned - spent.get(key, 0.0), 0.0))
         return max([sum(each) / self._lanes, *each])
 
 

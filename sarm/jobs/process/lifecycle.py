@@ -190,7 +190,7 @@ class JobProcess:
         if not stagings:
             return
         for staging in stagings:
-            self.events.emit("start", staging.request, log=str(staging.log))
+            self.events.emit("start", staging.request, log=str(staging.log), together=len(stagings))
         with captured([staging.log for staging in stagings], self.stderr) as log:
             try:
                 meter = Meter()

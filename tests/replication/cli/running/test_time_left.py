@@ -90,6 +90,21 @@ def test_a_job_at_work_tells_of_those_of_its_kind() -> None:
     assert remaining.left() == pytest.approx(170 + 200)
 
 
+def test_jobs_in_one_pass_are_one_at_work_and_share_its_time() -> None:
+    """SAEs of one backbone are trained in one pass over its states: one process, and its seconds once."""
+    clock = Clock()
+    remaining = Remaining(jobs(sae_1=50, sae_2=50, sae_3=50, sae_4=50, train_1=200), clock)
+    for key in ("sae_1", "sae_2", "sae_3", "sae_4"):
+        remaining.started(key, 4)
+    clock.seconds += 100
+    remaining.told("sae_1", 100)
+    assert remaining.left() == pytest.approx(100 + 200)
+    clock.seconds += 100
+    for key in ("sae_1", "sae_2", "sae_3", "sae_4"):
+        remaining.finished(key, 50)
+    assert remaining.left() == pytest.approx(200)
+
+
 def test_what_is_small_beside_all_tells_nothing_yet() -> None:
     clock = Clock()
     remaining = Remaining(jobs(make_1=1, train_1=100), clock)
