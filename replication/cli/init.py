@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from replication.own_profile.findings import Findings
     from replication.plan.steps import Plan
 
-# Tokens of one pass, from the largest down: the first with which everything fits this machine is taken.
-BATCHES = (16384, 8192, 4096, 2048, 1024, 512)
-
 
 class Places(NamedTuple):
     """Where everything is that the profile is about: `data` is pairs, text, perhaps benchmark; `source` a hub model, None for a folder."""
@@ -110,10 +107,11 @@ def _refuse_unwritable(out: Path, *, force: bool) -> None:
 
 def _fitting(places: Places, found: Findings, partial: Path, artifacts: ArtifactStore) -> tuple[Plan, int, dict[str, str]]:
     """Write the profile with the largest batches that fit this machine; gives the plan of Table 1, the batches, the variables to set."""
-    from replication.plan import machine, refusals  # noqa: PLC0415 - not needed by --help
+    from replication.own_profile.training import pass_sizes  # noqa: PLC0415 - not needed by --help
+    from replication.plan import machine, refusals  # noqa: PLC0415 - as above
 
     here = machine.this_machine(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    for batch_tokens in BATCHES:
+    for batch_tokens in pass_sizes(found.machine.gpus):
         text, exports = _written(places, found, batch_tokens=batch_tokens, partial=partial)
         partial.write_text(text, encoding="utf-8")
         planned = _planned(places, partial, artifacts, exports)

@@ -13,6 +13,8 @@ PAPER_VECTORS, BATCH, BUFFER, HELD_OUT = 50_000_000, 4096, 65536, 2048
 SMALLEST_BATCH, FEWEST_STEPS, FEWEST_DOCUMENTS = 32, 10, 10
 GOOD_STEPS = 100
 REWARD_LENGTH, SCORING_LENGTH = 4096, 2048
+# Tokens of one pass. More than LARGEST_ON_CPU do not fit a CPU's caches and take up to 1.6 times as long (docs/performance.md).
+LARGEST_PASS, LARGEST_ON_CPU, SMALLEST_PASS = 16384, 2048, 512
 # From this width on SparseRM takes as many directions as its paper does.
 PAPER_WIDTH, PAPER_PER_SIDE = 3072, 128
 ON_GPU = ("train_sae", "train_reward", "score_benchmark", "steer_rewards", "harvest_states", "collect_contexts")
@@ -50,6 +52,15 @@ def sizes(found: Findings, shape: Shape, *, batch_tokens: int) -> Sized:
         values["sparse"] = {"per_side": max(1, round(PAPER_PER_SIDE * shape.hidden_size / PAPER_WIDTH))}
         why["sparse.per_side"] = f"128 of {PAPER_WIDTH} numbers in the paper, the same share of {shape.hidden_size}"
     return Sized(values, why)
+
+
+def pass_sizes(gpus: int) -> list[int]:
+    """Tokens of one pass to try on a machine with so many GPUs, best first: halved until everything fits its memory."""
+    sizes, tokens = [], LARGEST_PASS if gpus else LARGEST_ON_CPU
+    while tokens >= SMALLEST_PASS:
+        sizes.append(tokens)
+        tokens //= 2
+    return sizes
 
 
 def resources(found: Findings, *, batch_tokens: int) -> dict[str, dict[str, Any]]:

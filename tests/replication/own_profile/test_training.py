@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replication.own_profile.findings import BenchmarkFacts, Findings
-from replication.own_profile.training import resources, sizes
+from replication.own_profile.training import pass_sizes, resources, sizes
 from replication.settings.profiles import Shape
 from replication.usage_problems import UsageProblems
 from sarm.config.train import SAETrainingConfig
@@ -70,3 +70,8 @@ def test_lengths_and_directions_follow_the_model() -> None:
     with_items = findings().model_copy(update={"benchmark": BenchmarkFacts.model_validate(items)})
     assert "texts" not in sizes(with_items, SMALL, batch_tokens=1024).values["contexts"]
     assert all(name.partition(".")[2] in long.values[name.partition(".")[0]] for name in long.why)
+
+
+def test_passes_are_halved_from_what_suits_the_device() -> None:
+    assert pass_sizes(gpus=1) == [16384, 8192, 4096, 2048, 1024, 512]
+    assert pass_sizes(gpus=0) == [2048, 1024, 512]

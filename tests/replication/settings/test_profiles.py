@@ -64,7 +64,7 @@ def test_three_mistakes_are_reported_at_once_with_file_key_and_nearest_name(tmp_
 def test_wrong_values_and_nested_names_are_reported_with_their_key(tmp_path: Path) -> None:
     path = changed(
         tmp_path,
-        ("micro_batch_tokens = 8192", "micro_batch_tokns = 8192"),
+        ("micro_batch_tokens = 2048", "micro_batch_tokns = 2048"),
         ('kind = "miniature", context', 'kind = "miniture", context'),
         ("[benchmarks.rmbench]", "[benchmarks.rmbnch]"),
         ("max_length = 256", 'max_length = "long"'),
