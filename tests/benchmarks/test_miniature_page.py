@@ -73,17 +73,34 @@ def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() 
 
 def test_the_page_shows_how_well_latents_know_planted_concepts() -> None:
     page = " ".join((ROOT / "docs" / "miniature.md").read_text(encoding="utf-8").split())
-    path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "seeds-0" / "features.results.json"
-    found = {(one.measure, one.subject): one for one in script("miniature_runs").load_results(path).planted}
+    path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "seeds-0-1-2-3-4" / "features.results.json"
+    report = script("miniature_runs").load_results(path)
+    found = {(one.measure, one.subject, one.seed): one for one in report.planted}
     for subject in ("sentence", "reply"):
-        own, other = found["recovery", subject], found["recovery-difference", subject]
-        assert f"{own.value:.2f} [{own.low:.2f}, {own.high:.2f}]" in page and f"({own.n}" in page, subject
+        own, other = found["recovery", subject, None], found["recovery-difference", subject, None]
+        assert f"{own.value:.2f} [{own.low:.2f}, {own.high:.2f}]" in page and f"({found['recovery', subject, 0].n}" in page, subject
         assert f"{other.value:+.2f} [{other.low:+.2f}, {other.high:+.2f}]" in page, subject
-        assert f"{found['recovery-random', subject].value:.2f}" in page
-    names = [one for (measure, _), one in found.items() if measure == "names"]
-    assert len(names) == 2
-    for one in names:
-        assert f"{100 * one.value:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]" in page, one.subject
+        assert f"{found['recovery-random', subject, None].value:.2f}" in page
+    for seed in report.seeds:
+        cells = []
+        for subject in ("pretrained", "frozen random"):
+            one, other = found["names", subject, seed], found["names-by-one-name", subject, seed]
+            cells += [f"{100 * one.value:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]", f"{100 * other.value:.0f} %"]
+        assert f"| {seed} | {' | '.join(cells)} |" in page
+
+
+def test_the_page_shows_what_the_kept_files_say_of_the_papers_claims() -> None:
+    runs, claims = script("miniature_runs"), script("miniature_claims")
+    page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
+    shown = []
+    for folder in sorted((ROOT / "reference" / "miniature").glob("language-*")):
+        language = int(folder.name.removeprefix("language-"))
+        run = runs.Run(store=folder, out=folder / "tables", profile="mini", sets=(f"miniature.seed={language}",), read=True)
+        found, lacking = claims.claims_of(run, range(5))
+        assert {*found, *(line.partition(":")[0] for line in lacking)} == {one.id for one in claims.load_claims().claims if one.experiment}
+        shown += claims.table({language: (found, [])}, range(5)).splitlines()[2:]
+    assert shown and not [line for line in shown if line not in page]
+    assert {line for line in page.splitlines() if re.match(r"\| C\d", line)} == set(shown)
 
 
 def test_what_is_kept_names_no_place_of_a_machine() -> None:
