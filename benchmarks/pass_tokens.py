@@ -81,11 +81,10 @@ def scorings(options: argparse.Namespace, model: SARM) -> tuple[Ways, int, str]:
 
 def reward_steps(options: argparse.Namespace, scratch: Path) -> tuple[Ways, int, str]:
     """Optimizer steps of reward training, each size from the same weights; a turn's pairs are those of its number."""
-    # Two turns more than rounds: the check and the warm-up.
-    options.repeats += 1
+    # A turn more than the rounds and their warm-up: the check.
+    turns_too = argparse.Namespace(**{**vars(options), "repeats": options.repeats + 1})
     problem = scratch / "problem"
-    print(write_problem(options, problem, latents=options.latents, k=options.k))
-    options.repeats -= 1
+    print(write_problem(turns_too, problem, latents=options.latents, k=options.k))
     facts = json.loads((problem / "facts.json").read_text(encoding="utf-8"))
 
     def way(size: int) -> Callable[[], Tensor]:
