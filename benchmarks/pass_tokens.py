@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from harvest import real_sentences
 from interleaved import assert_agree, conditions, measure, parser_of, report
-from reward_problem import add_options, write_problem
+from reward_problem import write_problem
 from reward_ways import training_of
 from scoring import our_rewards, real_rows
 from torch import Tensor
@@ -34,8 +35,14 @@ TOLERANCE = 1e-4
 def parse_options() -> argparse.Namespace:
     """The command line."""
     parser = parser_of(__doc__, repeats=5)
-    add_options(parser)
-    parser.set_defaults(layer=3, batch_pairs=32, max_length=384, steps=1)
+    data = os.environ.get("SARM_DATA")
+    parser.add_argument("--data", type=Path, default=data, required=data is None, help="folder with preference/, corpus/, models/english4m")
+    parser.add_argument("--layer", type=int, default=3, help="blocks kept")
+    parser.add_argument("--batch-pairs", type=int, default=32, help="pairs of one optimizer step")
+    parser.add_argument("--max-length", type=int, default=384, help="longest conversation in tokens; longer pairs are left out")
+    parser.add_argument("--steps", type=int, default=1, help="optimizer steps of one size's turn")
+    # What a problem of reward training can also be told, and is the same for every size; the budget is the size itself.
+    parser.set_defaults(pairs=None, hidden=0, learning_rate=1e-5, budget=0)
     parser.add_argument("--sizes", default="16384,8192,4096,2048,1024", help="tokens of one pass, by comma")
     parser.add_argument("--ours", type=int, default=2048, help="which of them the others are measured against")
     parser.add_argument("--latents", type=int, default=4096, help="width of the SAE")
@@ -89,10 +96,10 @@ def reward_steps(options: argparse.Namespace, scratch: Path) -> tuple[Ways, int,
 
     def way(size: int) -> Callable[[], Tensor]:
         (problem / "facts.json").write_text(json.dumps(facts | {"budget": size}), encoding="utf-8")
-        training, turns = training_of(problem, "ours", scratch / str(size), options.threads), count()
-        return lambda: torch.tensor([training.step(next(turns))["preference_loss"]])
+        training, steps = training_of(problem, "ours", scratch / str(size), options.threads), count()
+        return lambda: torch.tensor([training.step(next(steps))["preference_loss"] for _ in range(options.steps)])
 
-    return {size: way(size) for size in options.sizes}, options.batch_pairs, "pairs"
+    return {size: way(size) for size in options.sizes}, options.steps * options.batch_pairs, "pairs"
 
 
 def compare(what: str, ways: Ways, units: int, unit: str, *, options: argparse.Namespace) -> None:

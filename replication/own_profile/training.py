@@ -13,7 +13,7 @@ PAPER_VECTORS, BATCH, BUFFER, HELD_OUT = 50_000_000, 4096, 65536, 2048
 SMALLEST_BATCH, FEWEST_STEPS, FEWEST_DOCUMENTS = 32, 10, 10
 GOOD_STEPS = 100
 REWARD_LENGTH, SCORING_LENGTH = 4096, 2048
-# Tokens of one pass. More than LARGEST_ON_CPU do not fit a CPU's caches and take up to 1.6 times as long (docs/performance.md).
+# Tokens of one pass. With more than LARGEST_ON_CPU a CPU takes up to 1.6 times as long (docs/performance.md).
 LARGEST_PASS, LARGEST_ON_CPU, SMALLEST_PASS = 16384, 2048, 512
 # From this width on SparseRM takes as many directions as its paper does.
 PAPER_WIDTH, PAPER_PER_SIDE = 3072, 128
