@@ -71,7 +71,7 @@ class NamedRows(NamedTuple):
     limit: str = "max_length"
 
 
-def unheard(done: int) -> None:
+def unheard(indices: Sequence[int]) -> None:
     """Progress that nobody listens to."""
 
 
@@ -89,22 +89,19 @@ def head_latents(model: RewardModel, *, name: str) -> Tensor:
 
 
 def conversation_rewards(
-    model: RewardModel, rows: NamedRows, *, batch_tokens: int, told: Callable[[int], None] = unheard
+    model: RewardModel, rows: NamedRows, *, batch_tokens: int, told: Callable[[Sequence[int]], None] = unheard
 ) -> list[float]:
-    """The reward of each row, in their order; `told` hears after each batch how many are done.
+    """The reward of each row, in their order; `told` hears after each batch the places of its rows.
 
     Raises UsageProblem that names a conversation whose reward is not finite, and one that the model cannot read (`require_rows`).
     """
     rewards = [math.nan] * len(rows.ids)
-    done = 0
 
     def take(batch: RowBatch) -> None:
-        nonlocal done
         _require_finite(batch, rows.names)
         for index, reward in zip(batch.indices, batch.rewards.tolist(), strict=True):
             rewards[index] = reward
-        done += len(batch.indices)
-        told(done)
+        told(batch.indices)
 
     require_rows(model.model, rows.ids, rows.names, limit=rows.limit)
     pad_id = filler(model.model, rows.pad_id)
@@ -119,7 +116,7 @@ def explained_rewards(
     latents: Tensor,
     top: int,
     batch_tokens: int,
-    told: Callable[[int], None] = unheard,
+    told: Callable[[Sequence[int]], None] = unheard,
 ) -> list[ExplainedReward]:
     """As `conversation_rewards`, with the `top` latents of each; `latents` are those of `head_latents`."""
     found: dict[int, ExplainedReward] = {}
@@ -137,7 +134,7 @@ def explained_rewards(
             listed = [LatentContribution(*values) for values in zip(*(one.tolist() for one in columns), strict=True)]
             active = tuple(one for one in listed if one.activation != 0)
             found[index] = ExplainedReward(reward=float(batch.rewards[place]), latents=active, rest=float(rest[place]), bias=bias)
-        told(len(found))
+        told(batch.indices)
 
     require_rows(model.model, rows.ids, rows.names, limit=rows.limit)
     pad_id = filler(model.model, rows.pad_id)

@@ -35,6 +35,7 @@ from sarm.sae.model import TopKSAE
 from sarm.scoring.completions import completions_of, encode_completions, names_of, regroup
 from sarm.scoring.conversations import head_latents
 from sarm.scoring.inference import RowBatch, score_rows
+from sarm.scoring.progress import ScoredTokens
 from sarm.store.json_lines import write_lines
 
 STYLE_NAMES = ("concise", "detailed", "detailed Markdown")
@@ -96,7 +97,7 @@ def explore_latents(config: ExplorationConfig, context: JobContext) -> None:
     found = _scored(config, context, model, rows, members=members_of(items, groups, config.benchmark), pad_id=tokenizer.pad_id)
     scored = regroup(items, rows, found.rewards.tolist())
     _require_sums(found, names, constant=constant)
-    context.progress(len(rows), len(rows), "completions", "edits and neighbours")
+    context.progress(1, 1, "steps", "edits and neighbours")
     accuracies = EditedAccuracies(config.benchmark, scored)
     write_lines(context.output / "items.jsonl", items)
     scored_tokens = _write_completions(context.output, found, rows, tokenizer)
@@ -179,6 +180,8 @@ def _scored(
     parts: dict[int, Parts] = {}
     sums = LatentSums.zeros(len(members), n_latents)
     kept = config.kept if model.reads_all else 0
+    ids = [row.ids for row in rows]
+    scored = ScoredTokens(ids, context.progress, called="completions")
 
     def take(batch: RowBatch) -> None:
         rewards[batch.indices] = batch.rewards
@@ -191,15 +194,13 @@ def _scored(
             wide = [_widened(one, model.numbers, n_latents) for one in (active, shares)]
             sums.add(wide[0], wide[1], rewards[chosen], members[:, chosen], above_zero=model.reads_all)
             columns[chosen] = wide[1][:, order].numpy()
-        context.progress(len(parts), len(rows), "completions", "")
+        scored.add(batch.indices)
         if context.stop_requested() and len(parts) < len(rows):
             raise Interrupted(f"stopped after {len(parts)} of {len(rows)} completions; the same command starts this step again")
 
     first_masked = config.bos == "double-first-masked"
     pad = filler(model.reward.model, pad_id)
-    score_rows(
-        model.reward, [row.ids for row in rows], pad_id=pad, batch_tokens=config.batch_tokens, first_masked=first_masked, take=take
-    )
+    score_rows(model.reward, ids, pad_id=pad, batch_tokens=config.batch_tokens, first_masked=first_masked, take=take)
     return Found(rewards.numpy(), joined([parts[row] for row in range(len(rows))]), sums, columns)
 
 

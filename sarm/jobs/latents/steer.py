@@ -28,6 +28,7 @@ from sarm.reward.steering import Edit, FeatureSums, feature_scores_of_sums, sele
 from sarm.scoring.completions import Completion, completions_of, encode_completions, names_of
 from sarm.scoring.edited_head import require_same_head
 from sarm.scoring.inference import RowBatch, score_rows
+from sarm.scoring.progress import ScoredTokens
 from sarm.store.json_lines import write_lines
 
 
@@ -124,10 +125,10 @@ def _scored(
     values = torch.empty(len(rows), model.sae.k)
     states = torch.empty(len(rows), model.sae.hidden_size)
     pooled: list[tuple[list[int], Tensor]] = []
-    done = 0
+    ids = [row.ids for row in rows]
+    scored = ScoredTokens(ids, context.progress, called="completions", of=name)
 
     def take(batch: RowBatch) -> None:
-        nonlocal done
         # TopK keeps the largest values, which can be negative: the kept ones are those that differ most from 0.
         top = batch.features.abs().topk(model.sae.k, dim=-1).indices
         rewards[batch.indices] = batch.rewards
@@ -135,11 +136,9 @@ def _scored(
         values[batch.indices] = torch.gather(batch.features, -1, top).float().cpu()
         states[batch.indices] = model.sae.prepare(batch.pooled).float().cpu()
         pooled.append((batch.indices, batch.pooled))
-        done += len(batch.indices)
-        context.progress(done, len(rows), "completions", name)
+        scored.add(batch.indices)
 
     first_masked = config.bos == "double-first-masked"
-    ids = [row.ids for row in rows]
     require_rows(model.model, ids, names_of(items, name))
     pad_id = filler(model.model, tokenizer.pad_id)
     score_rows(model, ids, pad_id=pad_id, batch_tokens=config.batch_tokens, first_masked=first_masked, take=take)

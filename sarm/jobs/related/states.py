@@ -25,6 +25,7 @@ from sarm.job import JobContext, UsageProblem
 from sarm.reward.sparse_model import StateReader
 from sarm.scoring.completions import encode_completions, names_of
 from sarm.scoring.inference import padding_share, score_batch
+from sarm.scoring.progress import ScoredTokens
 
 
 class Harvest(NamedTuple):
@@ -119,10 +120,14 @@ def _states(
     saved = checkpoints.latest()
     found = saved.tensors["states"] if saved else torch.zeros(len(rows), reader.score.in_features, dtype=torch_dtype(config.dtype))
     first_masked = config.bos == "double-first-masked"
-    for number in range(saved.step if saved else 0, len(batches)):
+    scored = ScoredTokens(rows, context.progress, called="replies")
+    first = saved.step if saved else 0
+    for before in batches[:first]:
+        scored.skip(before)
+    for number in range(first, len(batches)):
         batch = score_batch(reader, rows, batches[number], pad_id=pad_id, first_masked=first_masked)
         found[batch.indices] = batch.features.to(found.dtype).cpu()
-        context.progress(sum(len(one) for one in batches[: number + 1]), len(rows), "replies", "")
+        scored.add(batches[number])
         if number + 1 < len(batches):
             checkpoints.save_if_due(number + 1, {"states": found}, {})
     return found, padding_share(lengths, batches)

@@ -30,6 +30,7 @@ from sarm.scoring.completions import completions_of, encode_completions, names_o
 from sarm.scoring.inference import RowBatch, dataset_order_batches, padding_share, score_batch
 from sarm.scoring.model_facts import model_facts
 from sarm.scoring.partial_rewards import PartialRewards
+from sarm.scoring.progress import ScoredTokens
 from sarm.scoring.shared_rows import chunks_of_groups, computed_tokens, refuse_windows, score_chunk
 from sarm.store.json_lines import write_lines
 
@@ -154,7 +155,9 @@ def all_rewards(model: RewardModel, batches: Batches, pad_id: int, context: JobC
     # What the first one has read: another may have read what a third was just writing.
     done: dict[int, tuple[list[int], list[float]]] = group.from_first(dict(partial.done))
     todo = [number for number in range(batches.count) if number not in done]
-    finished = sum(len(rows) for rows, _ in done.values())
+    scored = ScoredTokens(batches.rows, context.progress, called="completions")
+    for rows, _ in done.values():
+        scored.skip(rows)
     for start in range(0, len(todo), group.size):
         # Dealt out batch by batch: neighbours are alike in size.
         dealt = todo[start : start + group.size]
@@ -162,10 +165,9 @@ def all_rewards(model: RewardModel, batches: Batches, pad_id: int, context: JobC
             found = batches.score(model, number, pad_id=pad_id)
             indices = [index for one in found for index in one.indices]
             partial.add(number, indices, [reward for one in found for reward in one.rewards.tolist()])
-        finished += sum(len(batches.indices(number)) for number in dealt)
-        context.progress(finished, len(batches.rows), "completions", "")
+        scored.add(index for number in dealt for index in batches.indices(number))
         if group.any(context.stop_requested()) and start + group.size < len(todo):
-            raise Interrupted(f"stopped after {finished} of {len(batches.rows)} completions, which are kept; the same command continues")
+            raise Interrupted(f"stopped after {scored.rows} of {len(batches.rows)} completions, which are kept; the same command continues")
     rewards = [math.nan] * len(batches.rows)
     for one in group.gathered(partial.done):
         for rows, values in one.values():

@@ -19,6 +19,7 @@ from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import EnvironmentProblem, JobContext
 from sarm.scoring.conversations import NamedRows, conversation_rewards, explained_rewards, head_latents
 from sarm.scoring.edited_head import edited_head
+from sarm.scoring.progress import ScoredTokens
 from sarm.store.json_lines import write_lines
 from sarm.store.whole_files import write_whole
 
@@ -38,10 +39,8 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
     conversations, encoded, names = _read(source, tokenizer, config.max_length)
     model = load_reward_model(folder, dtype=torch_dtype(config.dtype), device=device_of(context.resources))
 
-    def told(done: int) -> None:
-        context.progress(done, len(encoded), "conversations", "")
-
     rows = NamedRows([row.ids for row in encoded], names, tokenizer.pad_id, limit="--max-length")
+    told = ScoredTokens(rows.ids, context.progress, called="conversations").add
     found: list[dict[str, Any]]
     with edited_head(model, config.steering, name=folder.name):
         if config.attribution:
