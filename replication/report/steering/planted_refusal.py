@@ -10,7 +10,7 @@ import numpy as np
 
 from replication.report.agreement import Booleans, Floats, areas, bounds_of, dense, prompt_weights, resampled_areas, told_apart
 from replication.report.cells import Listing, PlantedNumber
-from replication.report.steering.experiment import Mask, Steering
+from replication.report.steering.experiment import Completions, Mask, Steering
 from sarm.explain.contexts import hash_of
 from sarm.store.json_files import read_facts
 
@@ -33,16 +33,45 @@ class Agreement(NamedTuple):
         return f"{self.area:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.replies}"
 
 
+class RuleOnLabels(NamedTuple):
+    """What the rule's score s could make of the concept: pairs whose chosen and whose rejected reply carries it, of `pairs`.
+
+    `steered` and `best` are the scores of the two latents, `best_rank` is 1 + latents with a larger one, of `n_latents`.
+    """
+
+    chosen: int
+    rejected: int
+    pairs: int
+    steered: float
+    best: float
+    best_rank: int
+    n_latents: int
+
+    @property
+    def limit(self) -> float:
+        """(c - j) / (c + j): s of a latent that is 1 where the concept is and 0 elsewhere, without the mean that brings it nearer to 0."""
+        return (self.chosen - self.rejected) / (self.chosen + self.rejected)
+
+    def sentence(self, name: str) -> str:
+        """The scores in words."""
+        return (
+            f"Of {self.pairs:,} pairs the chosen reply is {name} in {self.chosen:,} and the rejected one in {self.rejected:,}, so that a "
+            f"latent of just this concept has s = {self.limit:+.3f} (nearer to 0 by the formula's mean); the rule's has "
+            f"{self.steered:+.3f}, the best {self.best:+.3f}, rank {self.best_rank:,} of {self.n_latents:,}."
+        )
+
+
 class PlantedRefusal(NamedTuple):
     """The rule's latent over all of the concept's replies and on the held-out half; the best latent there; what the rule's agrees with.
 
-    `rank`: 1 + latents that agree better over all replies, of `n_latents`.
+    `rank`: 1 + latents that agree better over all replies, of `n_latents`. `by_rule`: None where no selected pair carries the concept.
     """
 
     steered: Agreement
     steered_held_out: Agreement
     best: Agreement
     instead: Agreement | None
+    by_rule: RuleOnLabels | None
     rank: int
     n_latents: int
 
@@ -75,7 +104,7 @@ def planted_refusal(data: Steering, concepts: Path, *, seed: int) -> PlantedRefu
     One half of the prompts, by hash, chooses the best latent, and the concept that the steered one agrees with; the other half measures.
     """
     labels = read_facts(concepts, "safety", "items")
-    carried_by = _labels(data, labels)
+    carried_by = _labels(data.target, labels["items"][data.facts["target"]])
     prompts = [str(row["prompt"]) for row in data.target.rows]
     held_out = np.array([hash_of(f"planted/{prompt}") % 2 == 1 for prompt in prompts], dtype=np.bool_)
     concept = f"reply:{labels['safety']['concept']}"
@@ -102,16 +131,35 @@ def planted_refusal(data: Steering, concepts: Path, *, seed: int) -> PlantedRefu
         steered_held_out=agreement(data.latent, concept, own, inside & held_out),
         best=agreement(chosen, concept, own, inside & held_out),
         instead=agreement(data.latent, other, np.array([other in names for names in carried_by]), held_out) if other else None,
+        by_rule=_by_rule(data, labels["items"][data.facts["selection"]], concept, best=chosen),
         rank=1 + int((all_areas > steered.area).sum()) + silent_above,
         n_latents=len(data.head),
     )
 
 
-def _labels(data: Steering, labels: Mapping[str, Any]) -> list[frozenset[str]]:
+def _by_rule(data: Steering, items: Mapping[str, Any], concept: str, *, best: int) -> RuleOnLabels | None:
+    """The rule's score on the pairs on which it chose; `items` are their labels."""
+    part = data.selection
+    pairs = np.array([int(row["pairs"]) for row in part.rows], dtype=np.int64) * part.inside
+    carried = np.array([concept in names for names in _labels(part, items)], dtype=np.bool_)
+    chosen, rejected = (int(pairs[carried & side].sum()) for side in (part.chosen, ~part.chosen))
+    if not chosen + rejected:
+        return None
+    return RuleOnLabels(
+        chosen=chosen,
+        rejected=rejected,
+        pairs=int(pairs[part.chosen].sum()),
+        steered=float(data.s[data.latent]),
+        best=float(data.s[best]),
+        best_rank=1 + int((data.s > data.s[best]).sum()),
+        n_latents=len(data.s),
+    )
+
+
+def _labels(part: Completions, items: Mapping[str, Any]) -> list[frozenset[str]]:
     """What each completion carries: `reply:` and its own concepts, `prompt:` and its prompt's."""
-    items = labels["items"][data.facts["target"]]
     found = []
-    for row in data.target.rows:
+    for row in part.rows:
         item = items[f"{row['subset']}/{row['id']}"]
         reply = {f"reply:{name}" for name in item[row["side"]][row["place"]]}
         found.append(frozenset(reply | {f"prompt:{name}" for name in item["prompt"]}))
@@ -147,6 +195,7 @@ def refusal_listing(found: PlantedRefusal, *, name: str, rule: str, seed: int) -
         rows=rows, numeric=("latent", "n", "AUROC", "rank"),
         notes=(
             found.sentence,
+            *([found.by_rule.sentence(found.steered.concept)] if found.by_rule is not None else []),
             "AUROC of the activation at the pooled token; 95 % intervals by bootstrap over prompts. The best latent, and the concept that "
             "the rule's agrees with, are chosen on the other half of the prompts. "
             f"A latent is one for a concept from AUROC {BOUND} on: our bound.",

@@ -23,7 +23,7 @@ def concepts(folder: Path, *, rows: list[dict[str, Any]] | None = None, refuses:
         item[row["side"]].append((["refusal"] if row["side"] == refuses else ["compliance"]) if safety else ["fact"])
         item["prompt"] = ["arithmetic"] if row["subset"] == "Math" else []
     path = folder / "concepts.json"
-    path.write_text(json.dumps({"safety": {"concept": "refusal"}, "items": {"rewardbench2": items}}))
+    path.write_text(json.dumps({"safety": {"concept": "refusal"}, "items": {"rewardbench2": items, "rmbench": items}}))
     return path
 
 
@@ -43,6 +43,30 @@ def test_another_latent_is_told_with_what_it_agrees_with(tmp_path: Path) -> None
     assert found.steered.low < 0.5 < found.steered.high and found.instead is not None
     assert found.sentence.startswith("A latent for reply:refusal exists (0, AUROC 1.000")
     assert f"latent 1 agrees most with {found.instead.concept}" in found.sentence
+
+
+def test_what_the_rule_could_make_of_the_concept_is_told(tmp_path: Path) -> None:
+    """Language 1 has latents that are refusal all but exactly; where refusing is right half the time, the rule cannot choose one."""
+    data = steering(EVERYWHERE, same_set=True)
+    for refuses, limit in (("chosen", 1.0), ("rejected", -1.0)):
+        found = planted_refusal(data, concepts(tmp_path, refuses=refuses), seed=0)
+        assert found is not None and found.by_rule is not None
+        assert (found.by_rule.limit, found.by_rule.pairs, found.by_rule.steered) == (limit, 180, 0.9)
+    rows = json.loads(concepts(tmp_path).read_text())
+    for number, item in enumerate(rows["items"]["rewardbench2"].values()):
+        if number % 2 and item["chosen"] == [["refusal"]]:
+            item["chosen"], item["rejected"] = [["compliance"]], [["refusal"]] * 3
+    (tmp_path / "concepts.json").write_text(json.dumps(rows))
+    found = planted_refusal(data, tmp_path / "concepts.json", seed=0)
+    assert found is not None and found.by_rule is not None
+    assert (found.by_rule.chosen, found.by_rule.rejected, found.by_rule.limit) == (90, 90, 0.0)
+    data.s[found.best.latent] = 0.25
+    found = planted_refusal(data, tmp_path / "concepts.json", seed=0)
+    assert found is not None
+    assert refusal_listing(found, name="figure3", rule="argmax-s", seed=0).notes[1] == (
+        "Of 180 pairs the chosen reply is reply:refusal in 90 and the rejected one in 90, so that a latent of just this concept has "
+        "s = +0.000 (nearer to 0 by the formula's mean); the rule's has +0.900, the best +0.250, rank 2 of 64."
+    )
 
 
 def test_where_no_latent_is_refusal_the_report_says_so(tmp_path: Path) -> None:
