@@ -42,6 +42,7 @@ class LocalLauncher:
 
     Jobs that ask for several processes get a torchrun of their own, between those before and after them in the plan.
     Side by side they share the cores: where jobs are many and small, two with one thread each do more than one with two.
+    A job has its share of them also where it is the only one left: its rounding must not follow from how much was there before.
     `command` is what the user types to resume. With `keep_going` jobs that do not need a failed one still run. A failure is told
     to `report` as text (job, log, last lines, command), to the terminal's stderr unless given.
     """
@@ -110,7 +111,7 @@ class LocalLauncher:
     def _run(self, requests: Path, store: ArtifactStore, log: Path, follow: Watch, *, workers: int) -> int:
         command = [sys.executable, "-m", "sarm.jobs", *self._arguments(requests, store)]
         command += ["--together", str(requests.parent)] if workers > 1 else []
-        environment = _environment(workers)
+        environment = _environment(self.workers)
         with log.open("ab") as stderr:
             # Sessions of their own: the terminal's Ctrl-C must reach each child once, through us.
             children = [

@@ -108,7 +108,7 @@ def count(config: CountConfig, context: JobContext) -> None:
     (context.output / "deep" / "chain.json").write_text(json.dumps(state["chain"]))
     (context.output / "metrics.jsonl").write_text("".join(json.dumps({"step": i, "value": v}) + "\n" for i, v in enumerate(state["chain"])))
     with open(os.environ.get("MAKE_BELIEVE_LEDGER", os.devnull), "a") as ledger:
-        ledger.write(f"count {os.getpid()}\n")
+        ledger.write(f"count {os.getpid()} {os.environ.get('OMP_NUM_THREADS')}\n")
 
 
 def add(config: SumConfig, context: JobContext) -> None:

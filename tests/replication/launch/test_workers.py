@@ -12,7 +12,7 @@ import pytest
 from folders import SUPPORT
 from make_believe_jobs import CountConfig, SumConfig
 
-from replication.launch.local import LocalLauncher
+from replication.launch.local import LocalLauncher, cores
 from sarm.job import Job, topological_order
 from sarm.store.artifacts import ArtifactStore
 
@@ -48,6 +48,19 @@ def test_two_processes_share_a_plan_and_each_job_is_done_once(
     assert told(events, "done") == ["a", "b", "c", "d", "total"] and reports == []
     workers = [line.split()[1] for line in (tmp_path / "ledger").read_text().splitlines() if line.startswith("count")]
     assert len(workers) == 4 and len(set(workers)) == 2, "four jobs, two processes"
+
+
+def test_a_job_has_as_many_threads_where_it_is_the_only_one_left(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """figure3 after a table is one job, and had all cores: other rewards, in their last bits, than within `replicate all`."""
+    monkeypatch.setenv("MAKE_BELIEVE_LEDGER", str(tmp_path / "ledger"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    jobs = [Job(CountConfig(seed=seed), label=name) for seed, name in enumerate("abc")]
+    for plan in (jobs[:2], jobs[2:]):
+        assert pair([]).launch(plan, store, lambda event: None) == 0
+    threads = [line.split()[2] for line in (tmp_path / "ledger").read_text().splitlines() if line.startswith("count")]
+    assert len(threads) == 3 and set(threads) == {str(max(1, cores() // 2))}
 
 
 def test_a_corrupt_artifact_is_built_again_by_one_of_them(store: ArtifactStore) -> None:
