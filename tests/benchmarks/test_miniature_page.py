@@ -58,17 +58,24 @@ def test_the_page_shows_how_far_the_kept_machines_are_from_the_reference() -> No
 
 def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() -> None:
     page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
-    path = ROOT / "reference" / "miniature" / "language-0" / "tables" / "seeds-0-1-2-3-4" / "figure3.results.json"
-    report = script("miniature_runs").load_results(path)
-    found = {(one.seed, one.measure): one for one in report.planted}
-    assert {seed for seed, _ in found} == set(report.seeds)
-    for seed in report.seeds:
-        steered, best = found[seed, "steered-latent"], found[seed, "best-latent"]
-        latents = [one.subject.partition(",")[0].removeprefix("latent ") for one in (steered, best)]
-        line = next(line for line in page.splitlines() if line.startswith(f"| {seed} | {latents[0]} | "))
-        for one in (steered, best):
-            assert f"{one.value:.2f}" in line and f"[{one.low:.2f}, {one.high:.2f}]" in line, (seed, one.measure)
-        assert f"{latents[1]}, " in line
+    paths = sorted((ROOT / "reference" / "miniature").glob("language-*/tables/seeds-0-1-2-3-4/figure3.results.json"))
+    assert paths
+    for path in paths:
+        language = path.relative_to(ROOT / "reference" / "miniature").parts[0].removeprefix("language-")
+        report = script("miniature_runs").load_results(path)
+        found = {(one.seed, one.measure): one for one in report.planted}
+        assert {seed for seed, _ in found} == set(report.seeds)
+        for seed in report.seeds:
+            steered, best, other = (found[seed, name] for name in ("steered-latent", "best-latent", "steered-agrees-with"))
+            latents = [one.subject.partition(",")[0].removeprefix("latent ") for one in (steered, best)]
+            line = next(line for line in page.splitlines() if line.startswith(f"| {language} | {seed} | {latents[0]} | "))
+            for one in (steered, best):
+                assert f"{one.value:.2f}" in line and f"[{one.low:.2f}, {one.high:.2f}]" in line, (language, seed, one.measure)
+            assert f"{latents[1]}, " in line and f"{other.value:.2f} |" in line
+            # What was kept before the report told of the pairs does not say it.
+            notes = " ".join(next(one.notes for one in report.listings if one.name == f"figure3-planted-seed{seed}"))
+            pairs = re.search(r"Of ([\d,]+) pairs the chosen reply is reply:refusal in ([\d,]*\d) and the rejected one in ([\d,]*\d)", notes)
+            assert pairs is None or f"| {language} | {pairs[1]} | {pairs[2]} | {pairs[3]} |" in page
 
 
 def test_the_page_shows_how_well_latents_know_planted_concepts() -> None:
