@@ -74,7 +74,8 @@ def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() 
             assert f"{latents[1]}, " in line and f"{other.value:.2f} |" in line
             # What was kept before the report told of the pairs does not say it.
             notes = " ".join(next(one.notes for one in report.listings if one.name == f"figure3-planted-seed{seed}"))
-            pairs = re.search(r"Of ([\d,]+) pairs the chosen reply is reply:refusal in ([\d,]*\d) and the rejected one in ([\d,]*\d)", notes)
+            number = r"([\d,]*\d)"
+            pairs = re.search(f"Of {number} pairs the chosen reply is reply:refusal in {number} and the rejected one in {number}", notes)
             assert pairs is None or f"| {language} | {pairs[1]} | {pairs[2]} | {pairs[3]} |" in page
 
 
