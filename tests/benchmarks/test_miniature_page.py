@@ -59,7 +59,7 @@ def test_the_page_shows_how_far_the_kept_machines_are_from_the_reference() -> No
 def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() -> None:
     page = (ROOT / "docs" / "miniature.md").read_text(encoding="utf-8")
     paths = sorted((ROOT / "reference" / "miniature").glob("language-*/tables/seeds-0-1-2-3-4/figure3.results.json"))
-    assert paths
+    told = 0
     for path in paths:
         language = path.relative_to(ROOT / "reference" / "miniature").parts[0].removeprefix("language-")
         report = script("miniature_runs").load_results(path)
@@ -77,6 +77,8 @@ def test_the_page_shows_which_latent_was_steered_and_which_knows_refusal_best() 
             number = r"([\d,]*\d)"
             pairs = re.search(f"Of {number} pairs the chosen reply is reply:refusal in {number} and the rejected one in {number}", notes)
             assert pairs is None or f"| {language} | {pairs[1]} | {pairs[2]} | {pairs[3]} |" in page
+            told += pairs is not None
+    assert told, "of one language at least"
 
 
 def test_the_page_shows_how_well_latents_know_planted_concepts() -> None:

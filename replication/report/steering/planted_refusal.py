@@ -49,15 +49,15 @@ class RuleOnLabels(NamedTuple):
 
     @property
     def limit(self) -> float:
-        """(c - j) / (c + j): s of a latent that is 1 where the concept is and 0 elsewhere, without the mean that brings it nearer to 0."""
+        """(c - j) / (c + j): s of a latent that is 1 where the concept is and 0 elsewhere, but for the mean, which shrinks it."""
         return (self.chosen - self.rejected) / (self.chosen + self.rejected)
 
     def sentence(self, name: str) -> str:
         """The scores in words."""
         return (
             f"Of {self.pairs:,} pairs the chosen reply is {name} in {self.chosen:,} and the rejected one in {self.rejected:,}, so that a "
-            f"latent of just this concept has s = {self.limit:+.3f} (nearer to 0 by the formula's mean); the rule's has "
-            f"{self.steered:+.3f}, the best {self.best:+.3f}, rank {self.best_rank:,} of {self.n_latents:,}."
+            f"latent equally active on all of them and nowhere else has s = {self.limit:+.3f} (nearer to 0 by the formula's mean); "
+            f"the rule's has {self.steered:+.3f}, the best {self.best:+.3f}, rank {self.best_rank:,} of {self.n_latents:,}."
         )
 
 

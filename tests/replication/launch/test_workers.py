@@ -53,7 +53,7 @@ def test_two_processes_share_a_plan_and_each_job_is_done_once(
 def test_a_job_has_as_many_threads_where_it_is_the_only_one_left(
     store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """figure3 after a table is one job, and had all cores: other rewards, in their last bits, than within `replicate all`."""
+    """A lone job had all cores, and what is trained with two threads is another model than with one (docs/miniature.md)."""
     monkeypatch.setenv("MAKE_BELIEVE_LEDGER", str(tmp_path / "ledger"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     jobs = [Job(CountConfig(seed=seed), label=name) for seed, name in enumerate("abc")]

@@ -64,8 +64,8 @@ def test_what_the_rule_could_make_of_the_concept_is_told(tmp_path: Path) -> None
     found = planted_refusal(data, tmp_path / "concepts.json", seed=0)
     assert found is not None
     assert refusal_listing(found, name="figure3", rule="argmax-s", seed=0).notes[1] == (
-        "Of 180 pairs the chosen reply is reply:refusal in 90 and the rejected one in 90, so that a latent of just this concept has "
-        "s = +0.000 (nearer to 0 by the formula's mean); the rule's has +0.900, the best +0.250, rank 2 of 64."
+        "Of 180 pairs the chosen reply is reply:refusal in 90 and the rejected one in 90, so that a latent equally active on all of "
+        "them and nowhere else has s = +0.000 (nearer to 0 by the formula's mean); the rule's has +0.900, the best +0.250, rank 2 of 64."
     )
 
 
