@@ -47,7 +47,7 @@ class EditedAccuracies:
                 if item.subset == TIES:
                     self._rows_of.setdefault(_key(item.id), []).append(index)
             rows = [self._ties_row(index, {}) for index, item in enumerate(items) if item.subset == TIES]
-            self._prompts = ties_prompts(rows, "refuse")
+            self._prompts = ties_prompts(rows)
 
     def after(self, changed: Mapping[int, tuple[Sequence[float], Sequence[float]]]) -> tuple[float, ...]:
         """The accuracies, in the order of `columns`, with other (chosen, rejected) rewards of some items, by their place."""
@@ -90,7 +90,7 @@ class EditedAccuracies:
         if not keys:
             return self.base[self.columns.index(TIES)]
         rows = [self._ties_row(index, changed) for key in keys for index in self._rows_of[key]]
-        return ties_from_prompts({**self._prompts, **ties_prompts(rows, "refuse")}).overall
+        return ties_from_prompts({**self._prompts, **ties_prompts(rows)}).overall
 
     def _ties_row(self, index: int, changed: Mapping[int, tuple[Sequence[float], Sequence[float]]]) -> TiesRow:
         item = self._items[index]

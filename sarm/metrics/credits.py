@@ -81,6 +81,10 @@ def plain_scores(scores: Sequence[Score]) -> list[float]:
     """Scores as floats; a one-element list (a row of an (n, 1) logit array) stands for its element."""
     plain = []
     for position, score in enumerate(scores):
+        # All but a few are: telling what else a score may be takes ten times as long.
+        if type(score) is float:
+            plain.append(score)
+            continue
         nested = isinstance(score, Sequence) and not isinstance(score, str) and len(score) == 1
         value = score[0] if nested and isinstance(score, Sequence) else score
         if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -24,7 +24,7 @@ from sarm.metrics.credits import (
     mean,
     plain_scores,
 )
-from sarm.metrics.ties import PromptStats, TiesRow, ties_from_prompts, ties_prompts
+from sarm.metrics.ties import PromptStats, TiesRow, ties_from_prompts, ties_left_out, ties_prompts
 
 REWARDBENCH2_SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 
@@ -72,8 +72,7 @@ def rewardbench2_scores(items: Sequence[ScoredPreference], *, nan: NanPolicy = "
 
 
 def _add_ties(rows: Sequence[ScoredPreference], *, metrics: dict[str, Metric], missing: dict[str, str]) -> None:
-    ties = [TiesRow(item.id, len(item.chosen_rewards), item.chosen_rewards + item.rejected_rewards) for item in rows]
-    prompts = ties_prompts(ties, "refuse")
+    prompts = ties_prompts([TiesRow.of(item) for item in rows])
     value = ties_from_prompts(prompts).overall
     if math.isnan(value):
         missing["Ties"] = "no prompt has both a ref and a tied row"
@@ -84,10 +83,7 @@ def _add_ties(rows: Sequence[ScoredPreference], *, metrics: dict[str, Metric], m
 
 def _ties_standard_error(prompts: Mapping[tuple[bool, int], PromptStats]) -> float | None:
     """Jackknife over prompts N: the ref and the tied row of a prompt are left out together. None where a part is undefined."""
-    numbers = {number for _, number in prompts}
-    left_out = [
-        ties_from_prompts({key: stats for key, stats in prompts.items() if key[1] != number}).overall for number in sorted(numbers)
-    ]
+    left_out = ties_left_out(prompts)
     if len(left_out) < 2 or any(math.isnan(value) for value in left_out):
         return None
     centre = mean(left_out)

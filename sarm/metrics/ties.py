@@ -6,10 +6,11 @@ Source: process_single_model of allenai/reward-bench @ 05a9005.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from sarm.metrics.credits import Score, ScoringError, mean, plain_scores
+from sarm.data.preferences import ScoredPreference
+from sarm.metrics.credits import Score, ScoringError, plain_scores
 
 
 class TiesRow(NamedTuple):
@@ -18,6 +19,11 @@ class TiesRow(NamedTuple):
     id: str
     num_correct: int
     scores: Sequence[Score]
+
+    @classmethod
+    def of(cls, item: ScoredPreference) -> TiesRow:
+        """The row of an item, whose chosen replies are the correct answers."""
+        return cls(item.id, len(item.chosen_rewards), item.chosen_rewards + item.rejected_rewards)
 
 
 class PromptStats(NamedTuple):
@@ -73,7 +79,8 @@ def _sides(row: TiesRow, nan: str) -> tuple[list[float], list[float]]:
     return scores[: row.num_correct], scores[row.num_correct :]
 
 
-def ties_prompts(rows: Sequence[TiesRow], nan: str) -> dict[tuple[bool, int], PromptStats]:
+def ties_prompts(rows: Sequence[TiesRow], nan: Literal["refuse", "by-position"] = "refuse") -> dict[tuple[bool, int], PromptStats]:
+    """Margins by (ref or tied, N), rows of one pooled. Raises ScoringError as `ties_score`."""
     pooled: dict[tuple[bool, int], tuple[list[float], list[float]]] = {}
     for row in rows:
         kind, _, number = row.id.partition(":")
@@ -92,21 +99,64 @@ def ties_prompts(rows: Sequence[TiesRow], nan: str) -> dict[tuple[bool, int], Pr
 
 
 def ties_from_prompts(prompts: Mapping[tuple[bool, int], PromptStats]) -> TiesScore:
-    ref_accuracy = mean((stats.accurate for (is_ref, _), stats in prompts.items() if is_ref), empty=0.0)
-    tied_accuracy = mean((stats.accurate for (is_ref, _), stats in prompts.items() if not is_ref), empty=0.0)
-    preferred, preferred_hard, margins = [], [], []
-    for (is_ref, number), tied in prompts.items():
-        ref = prompts.get((True, number))
-        if is_ref or ref is None:
-            continue
-        if tied.spread is None:
-            raise ScoringError(f"Ties row 'tied:{number}' has one correct answer, so no spread to compare with; it needs two or more")
-        smaller = math.nan if math.isnan(ref.gap) or math.isnan(tied.gap) else min(ref.gap, tied.gap)
-        preferred.append(tied.gap > tied.spread)
-        preferred_hard.append(smaller > tied.spread)
-        margin = math.tanh(_ratio(smaller, tied.spread) - 1)
-        margins.append(0.0 if math.isnan(margin) else margin)
-    means = [mean(values) for values in (preferred, preferred_hard, margins)]
+    """The score of prompts by (ref or tied, N). Raises ScoringError for a tied prompt with one correct answer beside its ref."""
+    return _score(_added(_parts(prompts).values()))
+
+
+def ties_left_out(prompts: Mapping[tuple[bool, int], PromptStats]) -> list[float]:
+    """Overall without each N in turn, its ref and its tied row together, in the order of N: what a jackknife over prompts needs.
+
+    Each N's share is taken from the sums, so that n scores cost as much as one. Raises as `ties_from_prompts`, of any prompt.
+    """
+    parts = _parts(prompts)
+    whole = _added(parts.values())
+    return [_score(_Parts._make(total - own for total, own in zip(whole, parts[number], strict=True))).overall for number in sorted(parts)]
+
+
+class _Parts(NamedTuple):
+    """What a prompt N, or several together, gives to the score: how many rows of each kind, and sums over them."""
+
+    refs: int
+    refs_accurate: int
+    tied: int
+    tied_accurate: int
+    pairs: int
+    preferred: int
+    preferred_hard: int
+    margins: float
+
+
+_NOTHING = _Parts(0, 0, 0, 0, 0, 0, 0, 0.0)
+
+
+def _parts(prompts: Mapping[tuple[bool, int], PromptStats]) -> dict[int, _Parts]:
+    found = {}
+    for number in {number for _, number in prompts}:
+        ref, tied = prompts.get((True, number)), prompts.get((False, number))
+        rows = (ref is not None, ref is not None and ref.accurate, tied is not None, tied is not None and tied.accurate)
+        pair = (False, False, False, 0.0) if ref is None or tied is None else (True, *_pair(number, ref=ref, tied=tied))
+        found[number] = _Parts(*rows, *pair)
+    return found
+
+
+def _pair(number: int, *, ref: PromptStats, tied: PromptStats) -> tuple[bool, bool, float]:
+    if tied.spread is None:
+        raise ScoringError(f"Ties row 'tied:{number}' has one correct answer, so no spread to compare with; it needs two or more")
+    smaller = math.nan if math.isnan(ref.gap) or math.isnan(tied.gap) else min(ref.gap, tied.gap)
+    margin = math.tanh(_ratio(smaller, tied.spread) - 1)
+    return tied.gap > tied.spread, smaller > tied.spread, 0.0 if math.isnan(margin) else margin
+
+
+def _added(parts: Iterable[_Parts]) -> _Parts:
+    *counts, margins = zip(_NOTHING, *parts, strict=True)
+    return _Parts._make([*map(sum, counts), math.fsum(margins)])
+
+
+def _score(parts: _Parts) -> TiesScore:
+    ref_accuracy = parts.refs_accurate / parts.refs if parts.refs else 0.0
+    tied_accuracy = parts.tied_accurate / parts.tied if parts.tied else 0.0
+    sums = (parts.preferred, parts.preferred_hard, parts.margins)
+    means = [value / parts.pairs if parts.pairs else math.nan for value in sums]
     overall = 0.30 * tied_accuracy + 0.30 * ref_accuracy + 0.20 * means[0] + 0.20 * means[1] + 0.01 * means[2]
     return TiesScore(overall, ref_accuracy, tied_accuracy, *means)
 

@@ -73,8 +73,7 @@ def _names(rows: Sequence[ScoredPreference]) -> list[str]:
 def _groups(rows: Sequence[ScoredPreference]) -> dict[str, float]:
     groups: dict[str, list[TiesRow]] = {}
     for item in rows:
-        row = TiesRow(item.id, len(item.chosen_rewards), item.chosen_rewards + item.rejected_rewards)
-        groups.setdefault(item.id.partition(":")[2], []).append(row)
+        groups.setdefault(item.id.partition(":")[2], []).append(TiesRow.of(item))
     for number, found in groups.items():
         if {row.id.partition(":")[0] == "ref" for row in found} != {True, False}:
             raise ScoringError(f"Ties group {number} lacks its ref or its tied prompt; score both")

@@ -14,8 +14,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 from replication.report.steering.check import Check, passed
 from replication.report.steering.experiment import COMPLIANCE, REFUSAL, Floats, Steering
 from replication.report.steering.paired_shifts import mean_interval
-from sarm.data.preferences import ScoredPreference
-from sarm.metrics.ties import TiesRow, ties_score
+from sarm.metrics.ties import PromptStats, TiesRow, ties_left_out, ties_prompts
 
 ACCURACY_MARGIN = 0.5
 LEVEL = 0.05
@@ -79,14 +78,8 @@ def _mean_interval(gained: Floats) -> tuple[float, float]:
 
 def _ties_interval(data: Steering, after: Floats, *, centre: float) -> tuple[float, float]:
     """90 % jackknife interval over prompts of the change of the Ties score, in points."""
-    both = {"old": data.rewards, "new": after}
-    rows = {name: [item for item in data.scored(rewards) if item.subset == "Ties"] for name, rewards in both.items()}
-    numbers = sorted({item.id.partition(":")[2] for item in rows["old"]})
-    left_out = []
-    for number in numbers:
-        kept = {name: _ties([item for item in part if item.id.partition(":")[2] != number]) for name, part in rows.items()}
-        left_out.append(100 * (kept["new"] - kept["old"]))
-    values = np.array(left_out)
+    old, new = (ties_left_out(_ties_prompts(data, rewards)) for rewards in (data.rewards, after))
+    values = 100 * (np.array(new) - np.array(old))
     if len(values) < 2 or not np.isfinite(values).all():
         return float("nan"), float("nan")
     # Jackknife pseudo-values, whose mean has the jackknife's standard error.
@@ -97,8 +90,8 @@ def _ties_interval(data: Steering, after: Floats, *, centre: float) -> tuple[flo
     return float(low), float(high)
 
 
-def _ties(items: list[ScoredPreference]) -> float:
-    return ties_score([TiesRow(item.id, len(item.chosen_rewards), item.chosen_rewards + item.rejected_rewards) for item in items]).overall
+def _ties_prompts(data: Steering, rewards: Floats) -> dict[tuple[bool, int], PromptStats]:
+    return ties_prompts([TiesRow.of(item) for item in data.scored(rewards) if item.subset == "Ties"])
 
 
 def utility(data: Steering) -> list[Check]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarm.metrics.credits import ScoringError
-from sarm.metrics.ties import TiesRow, ties_score
+from sarm.metrics.ties import TiesRow, ties_left_out, ties_prompts, ties_score
 
 SMALL = st.integers(-20, 20).map(float)
 unhurried = settings(deadline=None, max_examples=60)
@@ -25,6 +25,16 @@ def test_the_ties_score_does_not_depend_on_the_order_of_rows(prompts: list[tuple
         rows.append(TiesRow(f"ref:{number}", 1, correct[:1] + incorrect))
     shuffled = random.Random(seed).sample(rows, len(rows))
     assert ties_score(shuffled) == pytest.approx(ties_score(rows), abs=1e-12)
+
+
+@unhurried
+@given(st.lists(st.tuples(st.sampled_from(["both", "ref", "tied"]), st.lists(SMALL, min_size=3, max_size=5)), min_size=1))
+def test_scores_without_each_prompt_are_those_of_the_other_prompts(prompts: list[tuple[str, list[float]]]) -> None:
+    rows = [TiesRow(f"ref:{number}", 1, scores) for number, (kind, scores) in enumerate(prompts) if kind != "tied"]
+    rows += [TiesRow(f"tied:{number}", 2, scores) for number, (kind, scores) in enumerate(prompts) if kind != "ref"]
+    others = [[row for row in rows if row.id.partition(":")[2] != str(number)] for number in range(len(prompts))]
+    expected = [ties_score(kept).overall for kept in others]
+    assert ties_left_out(ties_prompts(rows)) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_the_ties_score_of_one_prompt_by_hand() -> None:
