@@ -2,7 +2,7 @@
 
 Exit codes of `diff`: 0 no verdict of --fail-on; 5 something is missing, 3 something differs, 4 something is inconclusive, in this order and
 only if --fail-on names it (with --items 5 for an item that one file lacks, 3 for an outcome that differs); before any verdict 2 for what
-was asked for or holds wrong values, 6 for files that cannot be trusted.
+was asked for or holds wrong values, 6 for files that cannot be trusted and for a results file with which nothing can be compared.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def diff(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Our numbers against a reference, a verdict for each cell. Exit codes: 5 missing, 3 differs, 4 inconclusive, as --fail-on says."""
-    from replication.report.verdicts.diff import diff_of, exit_code, only_row  # noqa: PLC0415 - statistics are not needed by --help
+    from replication.report.verdicts.diff import diff_of, exit_code  # noqa: PLC0415 - statistics are not needed by --help
     from replication.report.verdicts.diff_formats import add_to_step_summary, diff_text  # noqa: PLC0415 - as above
 
     named = _fail_on(fail_on)
@@ -76,10 +76,12 @@ def diff(
     if everything:
         raise UsageProblems(["--all has a meaning with --items alone: every cell of a table is shown anyway"])
     report = _judged(wanted, against=against, results=results, row=row, chosen=asked.chosen, store=store)
-    found = diff_of(only_row(report, row) if row else report, against)
+    found = diff_of(report, against, row=row, part=bool(asked.chosen.rows))
     typer.echo(diff_text(found, output_format, width=console_for(sys.stdout).width), nl=False)
     if output_format == "github":
         add_to_step_summary(diff_text(found, "md"))
+    if found.no_verdict:
+        typer.echo(f"{against}: {found.no_verdict}; no verdict", err=True)
     raise typer.Exit(exit_code(found, named))
 
 

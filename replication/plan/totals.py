@@ -125,7 +125,8 @@ def added_cost(plan: Plan) -> Cost:
 def further_seed(plan: Plan) -> Cost:
     """What one more seed costs, of all experiments of the plan: the jobs that it does not share with the others."""
     known = {step.job.key for step in plan.steps}
-    settings = [one.setting for one in plan.recipes]
+    # Released models are evaluated as they are: they have no other seed.
+    settings = [one.setting for one in plan.recipes if one.setting.source != "released"]
     others = [recipe(replace(one, seeds=(max(one.seeds) + 1,))) for one in settings]
     jobs = placed(ordered([job for one in others for job in one.jobs]), plan.cluster)
     new = [job for job in jobs if job.key not in known]

@@ -86,7 +86,7 @@ class RunOptions:
 
     fresh: FreshOption = False
     keep_going: Annotated[bool, typer.Option("--keep-going", help="After a failure go on with jobs that do not need it.")] = False
-    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub: what is not in its cache is missing.")] = False
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub: what fetch has not brought is refused.")] = False
     launcher: Annotated[LauncherName, typer.Option("--launcher", help="Run here, submit to Slurm, or print the scripts.")] = "local"
     cluster: Annotated[str, typer.Option("--cluster", help="a100, rtx3090, or a TOML file of your own; for slurm and print.")] = "a100"
     yes: Annotated[bool, typer.Option("--yes", help="Start long runs without asking.")] = False

@@ -73,7 +73,7 @@ class ClaimResult(Frozen):
     basis: Literal["published numbers", "own results", "none"]
     detail: str
     p_value: float | None = None
-    p_holm: float | None = Field(default=None, description="Adjusted over all claims that were tested.")
+    p_holm: float | None = Field(default=None, description="Adjusted over all claims of the same basis that have a p value.")
     power_unpaired: float | None = Field(default=None, description="Of this comparison at the reported effect, items unpaired.")
     protocol: str = Field(default="", description="Of our own results; empty for published numbers.")
     power_paired: float | None = Field(default=None, description="The same if item scores correlate by 0.5 (assumed).")

@@ -18,6 +18,8 @@ from replication.report.statistics import PairedDifference, holm, normal_tail, t
 # One entry a row of ours; of each, the credits of every seed.
 Arms = Mapping[str, Sequence[Credits]]
 WITHOUT_COUNTS = "Ties"
+# Said where an interval is not the 95 % one: each of its ends is a one-sided 95 % bound.
+ONE_SIDED = "90 % intervals"
 
 
 class OwnFound(NamedTuple):
@@ -166,7 +168,7 @@ def _non_inferior(claim: Claim, sample: Sample) -> OwnFound:
         parts.append(f"{_text(f'over {control}', found)}, without Ties {sample.without_ties(claim.ours, control):+.2f}")
         p_values.append(_tail(found, beyond=-claim.margin))
         effects.append(_effect(f"over {control}", found, above=-claim.margin))
-    return OwnFound(_worst(outcomes), f"{'; '.join(parts)}; margin -{claim.margin:g}", max(p_values), effects=tuple(effects))
+    return OwnFound(_worst(outcomes), f"{'; '.join(parts)}; margin -{claim.margin:g}, {ONE_SIDED}", max(p_values), effects=tuple(effects))
 
 
 def _steps(claim: Claim, sample: Sample) -> OwnFound:
@@ -179,7 +181,8 @@ def _steps(claim: Claim, sample: Sample) -> OwnFound:
         parts.append(_text(f"{lower} to {upper}", found))
         p_values.append(_tail(found, beyond=claim.least))
         effects.append(_effect(f"{lower} to {upper}", found, above=claim.least))
-    return OwnFound(_worst(outcomes), f"{'; '.join(parts)}; each to exceed {claim.least:g}", max(p_values), effects=tuple(effects))
+    detail = f"{'; '.join(parts)}; each to exceed {claim.least:g}, {ONE_SIDED}"
+    return OwnFound(_worst(outcomes), detail, max(p_values), effects=tuple(effects))
 
 
 def _plateau(claim: Claim, sample: Sample) -> OwnFound:
@@ -194,7 +197,7 @@ def _plateau(claim: Claim, sample: Sample) -> OwnFound:
         turned = found._replace(estimate=-found.estimate)
         p_values.append(max(_tail(found, beyond=-claim.margin), _tail(turned, beyond=-claim.margin)))
         effects.append(_effect(f"{row} from {claim.ours}", found, above=-claim.margin, below=claim.margin))
-    detail = f"from {claim.ours}: {'; '.join(parts)}; margin {claim.margin:g}"
+    detail = f"from {claim.ours}: {'; '.join(parts)}; margin {claim.margin:g}, {ONE_SIDED}"
     return OwnFound(_worst(outcomes), detail, max(p_values), effects=tuple(effects))
 
 
@@ -210,4 +213,7 @@ def _range(claim: Claim, sample: Sample) -> OwnFound:
     largest = max(found, key=lambda one: abs(one.estimate))
     low = max(0.0, min(abs(largest.low), abs(largest.high)) if largest.low * largest.high > 0 else 0.0)
     effects = (Effect(label=f"largest difference of {len(claim.controls)} rows", estimate=spread, low=low, high=bound, below=claim.margin),)
-    return OwnFound(outcome, detail, None, effects=effects)
+    # That every pair lies within the margin: the worst pair's larger tail, by Bonferroni as the bound.
+    ends = [tail for one in found for tail in (one, one._replace(estimate=-one.estimate))]
+    p_value = min(1.0, len(pairs) * max(_tail(end, beyond=-claim.margin) for end in ends))
+    return OwnFound(outcome, detail, p_value, effects=effects)

@@ -15,7 +15,7 @@ from replication.report.published import PublishedTable, load_published
 from replication.report.render.view import cells_of, decimals_of
 from replication.report.results.files import OWN_MODEL
 from replication.report.results.model_facts import MODELS, UNKNOWN
-from replication.report.results.reading import MISSING, USAGE, ResultsError, read_object, read_results, validated
+from replication.report.results.reading import INTEGRITY, MISSING, USAGE, ResultsError, read_object, read_results, validated
 from replication.report.statistics import binomial_error, sidak_z
 from replication.report.verdicts.report import with_verdicts
 from replication.report.verdicts.rules import VerdictRules, load_rules
@@ -50,6 +50,7 @@ class Diff(Frozen):
     against: str
     rows: tuple[DiffRow, ...]
     notes: tuple[str, ...] = ()
+    no_verdict: str = Field(default="", description="Why not one cell could be compared with another results file; empty where one could.")
 
     def count(self, verdict: Verdict) -> int:
         """How many cells have a verdict."""
@@ -60,13 +61,18 @@ class Diff(Frozen):
         return tuple(sorted(self.rows, key=lambda row: SEVERITY.index(row.verdict)))
 
 
-def diff_of(report: Report, against: str, *, folder: Path | None = None) -> Diff:
+def diff_of(report: Report, against: str, *, folder: Path | None = None, row: str = "", part: bool = False) -> Diff:
     """The verdicts of a report against `paper`, `leaderboard`, `release` or the path of another results file.
 
-    Raises ResultsError for a file that is no results file, PublishedError and VerdictError as the verdicts do.
+    With `row` the cells of that row alone, judged among all: how many cells there are decides how far apart one may be. What that file
+    alone has is MISSING, unless the report is meant to be a `part` of its table. Raises ResultsError for a file that is no results file
+    and for a row that no table has, PublishedError and VerdictError as the verdicts do.
     """
-    facts: tuple[DiffRow, ...] = ()
+    if row:
+        _refuse_unknown_row(report, row)
+    more: tuple[DiffRow, ...] = ()
     notes: tuple[str, ...] = ()
+    no_verdict = ""
     if against == "paper":
         judged = with_verdicts(report, folder=folder)
     elif against in REFERENCES:
@@ -75,21 +81,50 @@ def diff_of(report: Report, against: str, *, folder: Path | None = None) -> Diff
         other = load_results(Path(against))
         judged = against_report(report, other, rules=load_rules(folder))
         facts, notes = model_differences(report, other)
-    rows = (*_rows(judged), *facts)
-    return Diff(experiment=report.experiment, profile=report.profile, against=against, rows=rows, notes=(*judged.notes, *notes))
+        more = (*facts, *(() if part else _absent(report, other)))
+        no_verdict = _nothing_compared(judged)
+    found = tuple(one for one in (*_rows(judged), *more) if not row or one.row == row)
+    return Diff(
+        experiment=report.experiment, profile=report.profile, against=against, rows=found, notes=(*judged.notes, *notes),
+        no_verdict=no_verdict,
+    )  # fmt: skip
 
 
-def only_row(report: Report, name: str) -> Report:
-    """The report cut down to one row. Raises ResultsError for a name that no table has."""
+def _absent(report: Report, other: Report) -> tuple[DiffRow, ...]:
+    """What a results file of the same computation has and ours has no cell for."""
+    if _why_not_the_same(report, other):
+        return ()
+    ours = {(table.name, row.name, column) for table in report.tables for row in table.rows for column in table.columns}
+    return tuple(
+        DiffRow(
+            table=table.name, row=row.name, label=row.label, column=cell.column, ours="", reference=f"{cell.ours.value:.4f}",
+            verdict="MISSING", reason="the reference has this number, ours has no such cell",
+        )
+        for table in other.tables
+        for row in table.rows
+        for cell in row.cells
+        if cell.ours is not None and (table.name, row.name, cell.column) not in ours
+    )
+
+
+def _nothing_compared(judged: Report) -> str:
+    """Why no cell at all could be held against another run: a diff that says nothing must not pass for one that found nothing."""
+    cells = [cell for table in judged.tables for row in table.rows for cell in row.cells if cell.verdict != "PUBLISHED ONLY"]
+    if any(cell.verdict != "NOT COMPARABLE" for cell in cells):
+        return ""
+    return f"nothing could be compared: {cells[0].reason if cells else 'there is no number'}"
+
+
+def _refuse_unknown_row(report: Report, name: str) -> None:
     if all(row.name != name for table in report.tables for row in table.rows):
         names = sorted({row.name for table in report.tables for row in table.rows if row.origin != "paper-baseline"})
         raise ResultsError(f"--row {name}: no such row in {report.experiment} (rows: {', '.join(names)})", exit_code=USAGE)
-    tables = [table.model_copy(update={"rows": tuple(row for row in table.rows if row.name == name)}) for table in report.tables]
-    return report.model_copy(update={"tables": tuple(table for table in tables if table.rows)})
 
 
 def exit_code(found: Diff, fail_on: Collection[str] = ("differs", "missing")) -> int:
-    """0, or the code of the first verdict of `fail_on` that occurs: missing 5, differs 3, inconclusive 4."""
+    """0, or the code of the first verdict of `fail_on` that occurs: missing 5, differs 3, inconclusive 4; 6 where nothing was compared."""
+    if found.no_verdict:
+        return INTEGRITY
     for verdict, code in EXIT_CODES:
         if verdict.lower() in fail_on and found.count(verdict):
             return code
@@ -236,7 +271,8 @@ def _against_measurement(cell: Cell, theirs: Measurement | None, *, why: str, ru
     if theirs is None:
         return judged("NOT COMPARABLE", "the reference has no such number")
     if why or ours.n != theirs.n:
-        return judged("NOT COMPARABLE", why or f"{ours.n} items, the reference has {theirs.n}")
+        fewer = not why and ours.n < theirs.n
+        return judged("MISSING" if fewer else "NOT COMPARABLE", why or f"{ours.n} items, the reference has {theirs.n}")
     if ours.value == theirs.value:
         return judged("MATCH", "identical")
     counted = ours.correct is not None and theirs.correct is not None

@@ -22,7 +22,6 @@ from replication.report.verdicts.diff import (
     exit_code,
     load_results,
     machine_error,
-    only_row,
 )
 from replication.report.verdicts.diff_formats import diff_text
 from replication.report.verdicts.rules import load_rules
@@ -153,8 +152,39 @@ def test_of_a_hundred_tables_from_another_machine_at_most_about_one_raises_an_al
 
 
 @pytest.mark.parametrize("other", [{"profile": "paper"}, {"seeds": (1,)}])
-def test_another_scale_or_other_seeds_are_not_comparable(tmp_path: Path, other: dict[str, Any]) -> None:
-    assert {row.verdict for row in diff_of(mini(50.0, 50.0), saved(tmp_path, mini(50.0, 50.0, **other))).rows} == {"NOT COMPARABLE"}
+def test_another_scale_or_other_seeds_are_not_comparable_and_do_not_pass(tmp_path: Path, other: dict[str, Any]) -> None:
+    found = diff_of(mini(50.0, 50.0), saved(tmp_path, mini(50.0, 50.0, **other)))
+    assert {row.verdict for row in found.rows} == {"NOT COMPARABLE"} and len(found.rows) == 2
+    assert found.no_verdict.startswith("nothing could be compared: the reference ") and exit_code(found) == exit_code(found, ()) == 6
+
+
+def test_fewer_items_than_the_reference_are_missing_and_more_are_not_comparable(tmp_path: Path) -> None:
+    def of(items: int) -> Report:
+        cell = Cell(column="Math", ours=Measurement(value=50.0, n=items, correct=items / 2), verdict="NOT COMPARABLE")
+        whole = mini(50.0, 50.0)
+        row = whole.tables[0].rows[0]
+        return whole.model_copy(
+            update={"tables": (whole.tables[0].model_copy(update={"rows": (row.model_copy(update={"cells": (cell, row.cells[1])}),)}),)}
+        )
+
+    fewer, more = diff_of(of(14), saved(tmp_path, of(16))), diff_of(of(18), saved(tmp_path, of(16)))
+    assert (fewer.rows[0].verdict, fewer.rows[0].reason, exit_code(fewer)) == ("MISSING", "14 items, the reference has 16", 5)
+    assert [row.verdict for row in more.rows] == ["NOT COMPARABLE", "MATCH"] and exit_code(more) == 0
+
+
+def test_what_only_the_reference_has_is_missing_unless_a_part_was_asked_for(tmp_path: Path) -> None:
+    whole = mini(50.0, 50.0)
+    second = whole.tables[0].rows[0].model_copy(update={"name": "sarm-2b", "label": "SARM-2B"})
+    longer = whole.model_copy(update={"tables": (whole.tables[0].model_copy(update={"rows": (*whole.tables[0].rows, second)}),)})
+    found = diff_of(whole, saved(tmp_path, longer))
+    assert [(row.row, row.column, row.verdict) for row in found.rows[2:]] == [
+        ("sarm-2b", "Math", "MISSING"), ("sarm-2b", "Safety", "MISSING"),
+    ]  # fmt: skip
+    assert exit_code(found) == 5 and exit_code(diff_of(whole, saved(tmp_path, longer), part=True)) == 0
+    narrower = mini(50.0, columns=("Math",))
+    lacking = diff_of(narrower, saved(tmp_path, whole))
+    assert [(row.column, row.verdict) for row in lacking.rows] == [("Math", "MATCH"), ("Safety", "MISSING")]
+    assert exit_code(diff_of(longer, saved(tmp_path, whole))) == 0
 
 
 @pytest.mark.parametrize(
@@ -213,9 +243,21 @@ def test_a_model_of_ours_in_the_official_shape_is_never_taken_for_the_published_
 
 def test_one_row_alone_can_be_compared(tmp_path: Path) -> None:
     report = load_results(official(tmp_path))
-    assert len(diff_of(only_row(report, "sarm-4b"), "paper").rows) == 7
+    assert len(diff_of(report, "paper", row="sarm-4b").rows) == 7
     with pytest.raises(ResultsError, match="no such row"):
-        only_row(report, "sarm-9b")
+        diff_of(report, "paper", row="sarm-9b")
+
+
+def test_a_row_alone_is_judged_as_in_the_whole_table(tmp_path: Path) -> None:
+    whole, other = mini(50.0, 56.25), mini(50.0, 75.0)
+
+    def wide(report: Report) -> Report:
+        row = report.tables[0].rows[0]
+        rows = tuple(row.model_copy(update={"name": f"sarm-{place}b"}) for place in range(1, 41))
+        return report.model_copy(update={"tables": (report.tables[0].model_copy(update={"rows": rows}),)})
+
+    found, alone = (diff_of(wide(whole), saved(tmp_path, wide(other)), row=row) for row in ("", "sarm-1b"))
+    assert alone.rows == found.rows[:2] and alone.rows[1].reason.endswith("z 3.83)")
 
 
 def models(*rows: tuple[str, ...]) -> Listing:
