@@ -76,7 +76,7 @@ def diff(
     if everything:
         raise UsageProblems(["--all has a meaning with --items alone: every cell of a table is shown anyway"])
     report = _judged(wanted, against=against, results=results, row=row, chosen=asked.chosen, store=store)
-    found = diff_of(report, against, row=row, part=bool(asked.chosen.rows))
+    found = diff_of(report, against, row=row)
     typer.echo(diff_text(found, output_format, width=console_for(sys.stdout).width), nl=False)
     if output_format == "github":
         add_to_step_summary(diff_text(found, "md"))

@@ -83,8 +83,9 @@ def work_lines(plan: Plan) -> list[str]:
     lines = [f"the paper's: {_amount(work.printed)}"] if work.printed.rows else []
     if work.added.rows or work.added.trainings:
         lines.append(f"added by us: {_amount(work.added)}; {_hours(added_cost(plan), plan)}")
-    if work.printed.trainings or work.added.trainings:
-        lines.append(f"each further seed: {_hours(further_seed(plan), plan)}")
+    seed = further_seed(plan)
+    if seed.flops:
+        lines.append(f"each further seed: {_hours(seed, plan)}")
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +61,17 @@ class Diff(Frozen):
         return tuple(sorted(self.rows, key=lambda row: SEVERITY.index(row.verdict)))
 
 
-def diff_of(report: Report, against: str, *, folder: Path | None = None, row: str = "", part: bool = False) -> Diff:
+def diff_of(report: Report, against: str, *, folder: Path | None = None, row: str = "") -> Diff:
     """The verdicts of a report against `paper`, `leaderboard`, `release` or the path of another results file.
 
-    With `row` the cells of that row alone, judged among all: how many cells there are decides how far apart one may be. What that file
-    alone has is MISSING, unless the report is meant to be a `part` of its table. Raises ResultsError for a file that is no results file
-    and for a row that no table has, PublishedError and VerdictError as the verdicts do.
+    With `row` the cells of that row alone, judged among all: how many cells there are decides how far apart one may be. What such a file
+    alone has is MISSING. Raises ResultsError for a file that is no results file and for a row that no table of ours has, PublishedError
+    and VerdictError as the verdicts do.
     """
     if row:
         _refuse_unknown_row(report, row)
     more: tuple[DiffRow, ...] = ()
     notes: tuple[str, ...] = ()
-    no_verdict = ""
     if against == "paper":
         judged = with_verdicts(report, folder=folder)
     elif against in REFERENCES:
@@ -81,11 +80,11 @@ def diff_of(report: Report, against: str, *, folder: Path | None = None, row: st
         other = load_results(Path(against))
         judged = against_report(report, other, rules=load_rules(folder))
         facts, notes = model_differences(report, other)
-        more = (*facts, *(() if part else _absent(report, other)))
-        no_verdict = _nothing_compared(judged)
-    found = tuple(one for one in (*_rows(judged), *more) if not row or one.row == row)
+        more = (*facts, *_absent(report, other))
+    cells, more = (tuple(one for one in rows if not row or one.row == row) for rows in (_rows(judged), more))
+    no_verdict = "" if against in ("paper", *REFERENCES) else _nothing_compared(cells, more)
     return Diff(
-        experiment=report.experiment, profile=report.profile, against=against, rows=found, notes=(*judged.notes, *notes),
+        experiment=report.experiment, profile=report.profile, against=against, rows=(*cells, *more), notes=(*judged.notes, *notes),
         no_verdict=no_verdict,
     )  # fmt: skip
 
@@ -107,10 +106,9 @@ def _absent(report: Report, other: Report) -> tuple[DiffRow, ...]:
     )
 
 
-def _nothing_compared(judged: Report) -> str:
+def _nothing_compared(cells: Sequence[DiffRow], more: Sequence[DiffRow]) -> str:
     """Why no cell at all could be held against another run: a diff that says nothing must not pass for one that found nothing."""
-    cells = [cell for table in judged.tables for row in table.rows for cell in row.cells if cell.verdict != "PUBLISHED ONLY"]
-    if any(cell.verdict != "NOT COMPARABLE" for cell in cells):
+    if any(one.verdict != "NOT COMPARABLE" for one in (*cells, *(one for one in more if one.verdict == "MISSING"))):
         return ""
     return f"nothing could be compared: {cells[0].reason if cells else 'there is no number'}"
 

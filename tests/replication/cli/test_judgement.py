@@ -88,6 +88,15 @@ def test_two_miniatures_are_compared_and_the_paper_is_not(built: Path) -> None:
     assert paper.returncode == 0 and paper.stdout.splitlines()[0].endswith("against paper: 15 NOT COMPARABLE")
 
 
+def test_a_run_of_other_seeds_says_in_one_line_that_nothing_was_compared(built: Path, tmp_path: Path) -> None:
+    content = json.loads((built / "rendered" / "mini" / "table1.results.json").read_text(encoding="utf-8"))
+    content["seeds"] = content["report"]["seeds"] = [7]
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    done = replicate("diff", "table1", "--against", str(path), "--store", str(built / "store"))
+    assert done.returncode == 6 and done.stderr.strip().endswith("ours [0]; no verdict") and len(done.stderr.splitlines()) == 1
+
+
 def test_a_miniature_that_is_far_from_its_reference_differs(built: Path, tmp_path: Path) -> None:
     reference = built / "rendered" / "mini" / "table1.results.json"
     content = json.loads(reference.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from folders import ROOT
 from replication.plan.machine import Card, Machine, machine_of, seen, this_machine
 from replication.plan.refusals import problems, refuse
 from replication.plan.steps import Plan, plan
+from replication.plan.view import values, work_lines
 from replication.recipes.setting import Setting
 from replication.settings import clusters
 from replication.settings.clusters import Cluster, load_cluster, yielding_to_overrides
@@ -136,6 +137,13 @@ def released(tmp_path: Path, *assignments: str, rows: str, cluster: Cluster) -> 
     profile = load_profile("paper", environment={}, pins=dict.fromkeys(names, "a" * 40))
     fields: dict[str, Any] = {"experiment": TABLE1, "profile": profile, "protocol": PROTOCOLS["paper"], "source": "released", "rows": rows}
     return plan([Setting(**fields, overrides=parse_overrides(assignments))], ArtifactStore(tmp_path / "none"), cluster)
+
+
+def test_released_models_are_planned_and_have_no_further_seed(tmp_path: Path) -> None:
+    planned = released(tmp_path, rows="sarm-4b", cluster=load_cluster("a100"))
+    lines = work_lines(planned)
+    assert lines and not any("further seed" in line for line in lines)
+    assert values(planned)["each_further_seed"]["flops"] == 0 and values(planned)["jobs"]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,21 @@ def test_an_effect_says_where_the_claim_begins_to_hold(found: Found, name: str, 
     assert {(effect.above, effect.below) for effect in found[name][1].effects} == {(above, below)}
 
 
+def test_a_largest_difference_is_tested_by_the_pair_that_is_worst_as_its_bound_is(found: Found) -> None:
+    for name in ("C5-M", "C5-k"):
+        claim, result = found[name]
+        (effect,) = result.effects
+        assert result.p_value is not None and result.p_holm is not None and result.p_holm >= result.p_value
+        assert (result.p_value <= 0.05) == (effect.high <= claim.margin) and result.p_value > 0.05
+
+
+def test_rows_that_are_the_same_differ_by_nothing() -> None:
+    claim = next(one for one in load_claims().claims if one.id == "C5-M")
+    same = {row: [credits("one", seed) for seed in (0, 1)] for row in rows_needed(claim)}
+    alone = own_claims([claim], {claim.experiment: same}, protocol="paper", analogue=False, resamples=200)[claim.id]
+    assert alone.p_value == 0.0 and alone.effects[0].high == 0.0
+
+
 def test_the_outcome_is_what_the_effects_say(found: Found) -> None:
     for claim, result in found.values():
         outside = [one for one in result.effects if one.below is not None and one.low > one.below]

@@ -158,6 +158,15 @@ def test_another_scale_or_other_seeds_are_not_comparable_and_do_not_pass(tmp_pat
     assert found.no_verdict.startswith("nothing could be compared: the reference ") and exit_code(found) == exit_code(found, ()) == 6
 
 
+def test_a_row_of_which_nothing_was_compared_does_not_pass_beside_others_that_were(tmp_path: Path) -> None:
+    whole = mini(50.0, 50.0)
+    ours = whole.tables[0].rows[0].model_copy(update={"name": "sarm-2b"})
+    both = whole.model_copy(update={"tables": (whole.tables[0].model_copy(update={"rows": (*whole.tables[0].rows, ours)}),)})
+    assert exit_code(diff_of(both, saved(tmp_path, whole))) == 0
+    alone = diff_of(both, saved(tmp_path, whole), row="sarm-2b")
+    assert alone.no_verdict == "nothing could be compared: the reference has no such number" and exit_code(alone) == 6
+
+
 def test_fewer_items_than_the_reference_are_missing_and_more_are_not_comparable(tmp_path: Path) -> None:
     def of(items: int) -> Report:
         cell = Cell(column="Math", ours=Measurement(value=50.0, n=items, correct=items / 2), verdict="NOT COMPARABLE")
@@ -172,7 +181,7 @@ def test_fewer_items_than_the_reference_are_missing_and_more_are_not_comparable(
     assert [row.verdict for row in more.rows] == ["NOT COMPARABLE", "MATCH"] and exit_code(more) == 0
 
 
-def test_what_only_the_reference_has_is_missing_unless_a_part_was_asked_for(tmp_path: Path) -> None:
+def test_what_only_the_reference_has_is_missing_unless_another_row_is_asked_for(tmp_path: Path) -> None:
     whole = mini(50.0, 50.0)
     second = whole.tables[0].rows[0].model_copy(update={"name": "sarm-2b", "label": "SARM-2B"})
     longer = whole.model_copy(update={"tables": (whole.tables[0].model_copy(update={"rows": (*whole.tables[0].rows, second)}),)})
@@ -180,7 +189,7 @@ def test_what_only_the_reference_has_is_missing_unless_a_part_was_asked_for(tmp_
     assert [(row.row, row.column, row.verdict) for row in found.rows[2:]] == [
         ("sarm-2b", "Math", "MISSING"), ("sarm-2b", "Safety", "MISSING"),
     ]  # fmt: skip
-    assert exit_code(found) == 5 and exit_code(diff_of(whole, saved(tmp_path, longer), part=True)) == 0
+    assert exit_code(found) == 5 and exit_code(diff_of(whole, saved(tmp_path, longer), row="sarm-1b")) == 0
     narrower = mini(50.0, columns=("Math",))
     lacking = diff_of(narrower, saved(tmp_path, whole))
     assert [(row.column, row.verdict) for row in lacking.rows] == [("Math", "MATCH"), ("Safety", "MISSING")]
