@@ -81,7 +81,7 @@ def plain_scores(scores: Sequence[Score]) -> list[float]:
     """Scores as floats; a one-element list (a row of an (n, 1) logit array) stands for its element."""
     plain = []
     for position, score in enumerate(scores):
-        # All but a few are: telling what else a score may be takes ten times as long.
+        # All but a few are; telling what else a score may be takes five times as long.
         if type(score) is float:
             plain.append(score)
             continue

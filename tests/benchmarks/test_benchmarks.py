@@ -1,4 +1,4 @@
-"""The benchmarks of SAE training run at toy size; each checks by itself that all ways compute the same."""
+"""Benchmarks run at toy size; each checks by itself that all ways compute the same."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def test_all_forms_of_the_step_lose_the_same_and_every_saving_is_timed() -> None
 def test_one_pass_of_a_sweep_gives_the_saes_of_separate_runs() -> None:
     told = run("sweep.py", "--hidden", "16", "--layers", "4", "--vectors", "64", "--batch", "16", "--repeats", "1", "--threads", "1")
     assert "the 9 SAEs of one pass equal those trained alone, byte by byte" in told
+
+
+def test_ties_scores_from_sums_are_those_of_pooled_rows_and_faster() -> None:
+    told = run("ties_left_out.py", "--prompts", "40", "--repeats", "1", "--threads", "1")
+    assert "scores without each prompt agree" in told and "rows pooled anew" in told.splitlines()[-1]
 
 
 @pytest.mark.slow
