@@ -80,6 +80,14 @@ def test_the_files_that_the_pages_link_to_exist() -> None:
     assert not missing
 
 
+def test_the_source_files_that_the_pages_name_exist() -> None:
+    named = re.compile(r"\b(?:tests|benchmarks|sarm|replication|slurm|examples)/[\w./-]*\w\.(?:py|toml|sh)\b")
+    pages = [path for path in tracked_files() if path.suffix == ".md" and path.name != "CHANGELOG.md"]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in pages}
+    found = {(page, name) for page, text in texts.items() for name in named.findall(text)}
+    assert len(found) > 100 and not sorted((page, name) for page, name in found if not (ROOT / name).is_file())
+
+
 def test_the_picture_of_the_readme_shows_the_reference_results(tmp_path: Path) -> None:
     results, drawn = ROOT / "reference" / "mini" / "table1.results.json", tmp_path / "drawn.svg"
     subprocess.run([sys.executable, str(ROOT / "docs" / "draw_table1.py"), str(results), str(drawn)], check=True, timeout=120)
