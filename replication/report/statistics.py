@@ -126,9 +126,12 @@ def compare_with_one_draw(
     )  # fmt: skip
 
 
-def seeds_that_decide(*, difference: float, deviation: float, margin: float, alpha: float = 0.05, least: int = 3) -> int | None:
+def seeds_that_decide(
+    *, difference: float, deviation: float, margin: float, alpha: float = 0.05, least: int = 3, digits: float = 0.0
+) -> int | None:
     """The fewest seeds that would show equivalence or difference if difference and deviation (points) stay as they are.
 
+    `digits` is how far (points) the published value may lie from what is printed; as in the test, that counts against either.
     None where no number does: the published value is one draw, so the interval never becomes narrower than that.
     """
     from scipy import stats  # noqa: PLC0415
@@ -136,7 +139,7 @@ def seeds_that_decide(*, difference: float, deviation: float, margin: float, alp
     inside = abs(difference) < margin
     for seeds in range(max(least, 2), MOST_SEEDS + 1):
         quantile = float(stats.t.ppf(1 - (alpha if inside else alpha / 2), seeds - 1))
-        half = quantile * deviation * math.sqrt(1 + 1 / seeds)
+        half = quantile * deviation * math.sqrt(1 + 1 / seeds) + digits
         if (abs(difference) + half < margin) if inside else (abs(difference) - half > margin):
             return seeds
     return None

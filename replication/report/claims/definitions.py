@@ -70,6 +70,9 @@ class ClaimResult(Frozen):
     place: str
     test: str
     outcome: Outcome
+    alone: Outcome | None = Field(
+        default=None, description="Of our own results: the outcome before what other claims and the number of seeds take from it."
+    )
     basis: Literal["published numbers", "own results", "none"]
     detail: str
     p_value: float | None = None

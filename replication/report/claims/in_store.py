@@ -100,14 +100,15 @@ def _where_they_differ(by_label: Mapping[str, ClaimResult]) -> tuple[ClaimResult
 def _steering(recipe: Recipe, store: ArtifactStore) -> OwnFound | None:
     """C6: S3, S5, S6 and S8 all pass, with every seed. An intersection of tests, so no p value of its own to adjust.
 
-    Contradicted where, with every seed, even the upper bound of the shift is below the smallest that counts.
+    Contradicted where, with every seed, even the upper bound of the shift is below the smallest that counts. A latent that was chosen
+    on the target itself counts as cross-fitted throughout.
     """
     jobs = [one.steering for one in recipe.trainings]
     present = [(one.seed, one.steering) for one in recipe.trainings if one.steering is not None and store.has(one.steering)]
     if not jobs or len(present) < len(jobs):
         return None
     # Loaded here: claims about accuracies need neither numpy nor scipy's distributions.
-    from replication.report.steering.checks import CLAIM_CHECKS, SMALLEST_SHIFT, checks, d_of  # noqa: PLC0415
+    from replication.report.steering.checks import CLAIM_CHECKS, SMALLEST_SHIFT, checks, d_of, decisive_change  # noqa: PLC0415
     from replication.report.steering.experiment import read_steering  # noqa: PLC0415
 
     passes = dict.fromkeys(CLAIM_CHECKS, 0)
@@ -115,9 +116,8 @@ def _steering(recipe: Recipe, store: ArtifactStore) -> OwnFound | None:
     for seed, job in present:
         data = read_steering(store.path(job))
         outcomes = {check.name: check.outcome for check in checks(data, seed=seed)}
-        shifts.append(d_of(data, data.change, "T", level=0.95, seed=seed))
+        shifts.append(d_of(data, decisive_change(data, seed=seed), "T", level=0.95, seed=seed))
         for name in CLAIM_CHECKS:
-            # A latent that was chosen on the target itself counts as cross-fitted.
             passes[name] += outcomes.get(f"{name}x", outcomes[name]) == "pass"
     outcome: Outcome = "INCONCLUSIVE"
     if all(count == len(present) for count in passes.values()):

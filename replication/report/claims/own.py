@@ -104,18 +104,22 @@ def judged(
 
 
 def _result(claim: Claim, found: OwnFound, *, p_holm: float | None, alpha: float, protocol: str, analogue: bool) -> ClaimResult:
-    seeds = found.seeds
+    alone, seeds = found.outcome, found.seeds
     outcome, detail = found.outcome, f"{found.detail}; {seeds} {'seed' if seeds == 1 else 'seeds'}"
     if outcome == "SUPPORTED" and p_holm is not None and p_holm > alpha:
         outcome, detail = "DIRECTION ONLY", f"{detail}; not among all claims (Holm p {p_holm:.3f})"
     if outcome == "SUPPORTED" and seeds < claim.seeds:
         outcome, detail = "DIRECTION ONLY", f"{detail}; {claim.seeds} are needed"
     if analogue:
-        outcome = "SUPPORTED-ANALOGUE" if outcome == "SUPPORTED" else "NOT-SUPPORTED-ANALOGUE"
+        outcome, alone = _analogue(outcome), _analogue(alone)
     return ClaimResult(
-        id=claim.id, says=claim.says, place=claim.place, test=claim.test, outcome=outcome, basis="own results", detail=detail,
-        p_value=found.p_value, p_holm=p_holm, protocol=protocol, effects=found.effects,
+        id=claim.id, says=claim.says, place=claim.place, test=claim.test, outcome=outcome, alone=alone, basis="own results",
+        detail=detail, p_value=found.p_value, p_holm=p_holm, protocol=protocol, effects=found.effects,
     )  # fmt: skip
+
+
+def _analogue(outcome: Outcome) -> Outcome:
+    return "SUPPORTED-ANALOGUE" if outcome == "SUPPORTED" else "NOT-SUPPORTED-ANALOGUE"
 
 
 def _evaluate(claim: Claim, sample: Sample) -> OwnFound:
@@ -129,6 +133,11 @@ def _tail(found: PairedDifference, *, beyond: float) -> float:
     if found.standard_error == 0:
         return 0.0 if found.estimate > beyond else 1.0
     return normal_tail((found.estimate - beyond) / found.standard_error)
+
+
+def _two_sided(found: PairedDifference) -> float:
+    """The p value of no difference, which is what a 95 % interval that leaves out 0 says at 0.05."""
+    return min(1.0, 2 * min(_tail(found, beyond=0.0), _tail(found._replace(estimate=-found.estimate), beyond=0.0)))
 
 
 def _effect(label: str, found: PairedDifference, *, above: float | None = None, below: float | None = None) -> Effect:
@@ -151,7 +160,7 @@ def _difference(claim: Claim, sample: Sample) -> OwnFound:
         found = sample.difference(claim.ours, control, alpha=sample.alpha)
         outcomes.append(outcome_of_interval(found.estimate, found.low, found.high, least=claim.least))
         parts.append(f"{_text(f'over {control}', found)}, without Ties {sample.without_ties(claim.ours, control):+.2f}")
-        p_values.append(_tail(found, beyond=0.0))
+        p_values.append(_two_sided(found))
         effects.append(_effect(f"over {control}", found, above=claim.least))
     detail = f"{'; '.join(parts)}; at least {claim.least:g} points count"
     return OwnFound(_worst(outcomes), detail, max(p_values), effects=tuple(effects))

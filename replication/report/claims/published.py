@@ -72,10 +72,15 @@ def across_protocols(results: Mapping[str, ClaimResult]) -> ClaimResult:
     first = next(iter(results.values()), None)
     if first is None:
         raise ValueError("no protocol has a result for this claim")
-    if len({one.outcome for one in results.values()}) == 1:
+    # What a protocol's other claims and its number of seeds take from a verdict is nothing that the protocol says.
+    alone = {protocol: one.alone or one.outcome for protocol, one in results.items()}
+    if len(set(alone.values())) == 1:
         return first
-    detail = "; ".join(f"{protocol}: {one.outcome}" for protocol, one in results.items())
-    changed = {"outcome": "SPEC-DEPENDENT", "detail": detail, "p_value": None, "p_holm": None, "protocol": ", ".join(results)}
+    detail = "; ".join(f"{protocol}: {outcome}" for protocol, outcome in alone.items())
+    if any(outcome != results[protocol].outcome for protocol, outcome in alone.items()):
+        detail += "; each as it stands alone, before all claims and the number of seeds count"
+    protocols = ", ".join(results)
+    changed = {"outcome": "SPEC-DEPENDENT", "alone": None, "detail": detail, "p_value": None, "p_holm": None, "protocol": protocols}
     return first.model_copy(update=changed)
 
 
@@ -113,10 +118,10 @@ def _evaluate(claim: Claim, file: ClaimFile, folder: Path | None) -> Found:
     return tests[claim.kind](claim, numbers)
 
 
-def _powers(numbers: Numbers, left: str, right: str, *, effect: float) -> tuple[float, float]:
+def _powers(numbers: Numbers, left: str, right: str, *, effect: float, sides: int = 1) -> tuple[float, float]:
     unpaired = numbers.error_of_difference(left, right)
     paired = numbers.error_of_difference(left, right, correlation=ASSUMED_CORRELATION)
-    return tuple(normal_power(effect / error, alpha=numbers.alpha) for error in (unpaired, paired))  # type: ignore[return-value]
+    return tuple(normal_power(effect / error, alpha=numbers.alpha / sides) for error in (unpaired, paired))  # type: ignore[return-value]
 
 
 def _effect(
@@ -181,11 +186,11 @@ def _difference(claim: Claim, numbers: Numbers) -> Found:
     effect = numbers.overall(claim.row) - numbers.overall(claim.against)
     error = numbers.error_of_difference(claim.row, claim.against)
     half = normal_quantile(1 - numbers.alpha / 2) * error
-    unpaired, paired = _powers(numbers, claim.row, claim.against, effect=effect)
+    unpaired, paired = _powers(numbers, claim.row, claim.against, effect=effect, sides=2)
     outcome = outcome_of_interval(effect, effect - half, effect + half, least=claim.least)
     detail = f"difference {effect:+.1f} [{effect - half:+.1f}, {effect + half:+.1f}] points, items unpaired, one run each"
     effects = (_effect(f"over {claim.against}", effect, half=half, above=claim.least),)
-    return Found(outcome, detail, normal_tail(effect / error), power_unpaired=unpaired, power_paired=paired, effects=effects)
+    return Found(outcome, detail, 2 * normal_tail(abs(effect) / error), power_unpaired=unpaired, power_paired=paired, effects=effects)
 
 
 def _candidates(numbers: Numbers, row: str) -> tuple[float, ...]:

@@ -41,8 +41,9 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> Accuracies | None:
 
 
 def difference(per_seed: Sequence[Accuracies], *, beyond: float = 0.0, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
-    """Bootstrap over seeds and, within each arm of a seed, over latents. Raises ValueError for no seed.
+    """Bootstrap over seeds and, within each arm of a seed, over latents, which are drawn anew each time that a seed is.
 
+    Raises ValueError for no seed.
     The p value is the share of resamples at or below `beyond` (points), one added to both counts, so that it is never 0.
     """
     if not per_seed:
@@ -56,9 +57,10 @@ def difference(per_seed: Sequence[Accuracies], *, beyond: float = 0.0, seed: int
         array = np.array(values)
         return array[rng.integers(len(array), size=(resamples, len(array)))].mean(axis=1)
 
-    drawn = np.stack([means(one.ours) - means(one.control) for one in per_seed])
-    chosen = rng.integers(len(per_seed), size=(resamples, len(per_seed)))
-    total = 100 * drawn[chosen, np.arange(resamples)[:, None]].mean(axis=1)
+    total = np.zeros(resamples)
+    for _ in per_seed:
+        drawn = np.stack([means(one.ours) - means(one.control) for one in per_seed])
+        total += 100 / len(per_seed) * drawn[rng.integers(len(per_seed), size=resamples), np.arange(resamples)]
     low, high = np.quantile(total, [0.025, 0.975])
     p_value = (1 + int((total <= beyond).sum())) / (1 + resamples)
     estimate = 100 * sum(one.difference for one in per_seed) / len(per_seed)

@@ -105,9 +105,12 @@ def utility(data: Steering) -> list[Check]:
     p = float(mcnemar([[0, lost], [won, 0]], exact=True).pvalue) if won + lost else 1.0
     parts = [f"{one.name} {one.before:.1f} -> {one.after:.1f} [{one.low:+.2f}, {one.high:+.2f}]" for one in changes]
     fell = [one.name for one in outside if not one.equivalent]
+    open_ = [one.name for one in outside if not np.isfinite(one.low)]
     parts.append(f"concept: {won} items won, {lost} lost, McNemar p = {p:.2g}")
     parts.append(f"not shown equal: {', '.join(fell)}" if fell else "all others equal by two one-sided tests")
-    return [Check("S6", question, "; ".join(parts), passed(not fell and all(one.points >= 0 for one in inside)))]
+    kept = all(one.points >= 0 for one in inside)
+    outcome = "not measured" if kept and fell and fell == open_ else passed(kept and not fell)
+    return [Check("S6", question, "; ".join(parts), outcome)]
 
 
 def margin(data: Steering, change: Floats, *, seed: int) -> list[Check]:
@@ -120,7 +123,7 @@ def margin(data: Steering, change: Floats, *, seed: int) -> list[Check]:
     kinds = np.array([data.kind_of(subset, name) for subset, name, _, _ in data.layout])
     whole = mean_interval(moved[inside], level=0.95, seed=seed)
     question = "margin over the best rejected reply rises on the concept"
-    found = [Check("S7", question, f"mean change {whole.show()}", passed(whole.low > 0))]
+    found = [Check("S7", question, f"mean change {whole.show()}", passed(whole.low > 0) if whole.known else "not measured")]
     parts = {kind: moved[inside & (kinds == kind)] for kind in (REFUSAL, COMPLIANCE)}
     question = "the margin rises where a refusal or an answer is expected, and falls in neither"
     if any(len(part) < MEASURED_MARGIN_PROMPTS for part in parts.values()):

@@ -60,6 +60,11 @@ def checks(data: Steering, *, seed: int = 0) -> list[Check]:
     return [*found, *cross_fitted(data, cross_fit(data, seed=seed), seed=seed)] if data.selects_on_target else found
 
 
+def decisive_change(data: Steering, *, seed: int) -> Floats:
+    """The shift of each completion by which the claim is judged: cross-fitted where the latent was chosen on the target itself."""
+    return cross_fit(data, seed=seed).change if data.selects_on_target and not data.from_file else data.change
+
+
 def cross_fitted(data: Steering, fit: CrossFit, *, seed: int) -> list[Check]:
     """S3, S5 and S7 with the latent of each prompt chosen on the other four fifths of the prompts."""
     label = f" (cross-fit, {fit.label})"
@@ -146,7 +151,7 @@ def shift(data: Steering, change: Floats, *, seed: int) -> Check:
     inside = change[data.strata["T"]]
     d = d_of(data, change, "T", level=0.95, seed=seed)
     text = f"mean {signed(float(inside.mean()))}, Hodges-Lehmann {signed(hodges_lehmann(inside))}, d {d.show()}"
-    outcome = passed(d.low > SMALLEST_SHIFT) if np.isfinite(d.value) else "not measured"
+    outcome = passed(d.low > SMALLEST_SHIFT) if d.known else "not measured"
     return Check("S3", f"d on T above {SMALLEST_SHIFT} at {data.edited}", text, outcome)
 
 
@@ -160,7 +165,8 @@ def shape(data: Steering, *, seed: int) -> Check:
         one = found[name]
         parts.append(f"{name}: D {one.d:.3f} (p {one.p:.2g}, upper bound {one.upper:.3f}), W1/SD {wasserstein(before, then):.3f}")
     question = f"D above {SMALLEST_DISTANCE} on T, its upper bound below {EQUIVALENCE} elsewhere"
-    return Check("S4", question, "; ".join(parts), passed(found["T"].d > SMALLEST_DISTANCE and found["C2+C3"].upper < EQUIVALENCE))
+    outcome = passed(found["T"].d > SMALLEST_DISTANCE and found["C2+C3"].upper < EQUIVALENCE)
+    return Check("S4", question, "; ".join(parts), outcome if np.isfinite(found["C2+C3"].upper) else "not measured")
 
 
 def specificity(data: Steering, change: Floats, *, seed: int) -> Check:
@@ -174,6 +180,6 @@ def specificity(data: Steering, change: Floats, *, seed: int) -> Check:
     tested = (found["C2"], found["C3"])
     if not change[data.strata["T"]].any():
         return Check("S5", question, f"{text}; nothing moves on T either, so there is nothing to be specific", "not measured")
-    if not all(np.isfinite(part.value) for part in tested):
+    if not all(part.known for part in tested):
         return Check("S5", question, text, "not measured")
     return Check("S5", question, text, passed(all(part.low > -EQUIVALENCE and part.high < EQUIVALENCE for part in tested)))

@@ -95,11 +95,12 @@ def ablation(data: Steering, *, seed: int) -> Check:
     """
     carried = data.head * data.mean_latents["T"]
     alive = np.flatnonzero(carried)
-    question = "setting it to 0 lowers T; top 10 by s lower T more than 95 % of random tens"
-    if not len(alive):
+    counts = [m for m in ABLATED if m <= len(alive)]
+    most = counts[-1] if counts else ABLATED[-1]
+    question = f"setting it to 0 lowers T; the top {most} by s lower T more than 95 % of random {most}s"
+    if not counts:
         return Check("S9", question, "no latent is active on T", "not measured")
     generator = np.random.default_rng(seed)
-    counts = [m for m in ABLATED if m <= len(alive)]
     orders = {"s": np.argsort(-data.s, kind="stable"), "|wz|": np.argsort(-np.abs(carried), kind="stable")}
     curves = {name: -np.cumsum(carried[order])[np.array(counts) - 1] for name, order in orders.items()}
     drawn = np.stack([-np.cumsum(carried[generator.permutation(alive)])[np.array(counts) - 1] for _ in range(RANDOM_ORDERS)])
@@ -123,8 +124,9 @@ def dose_curve(data: Steering) -> list[Dose]:
 def dose_response(data: Steering) -> Check:
     """S10: rewards are linear in the factor by construction; what it costs is not. The first dose above 1 that costs a subset a point."""
     question = "dose response and breakdown point"
-    if not data.change[data.strata["T"]].any():
-        return Check("S10", question, "the latent never fires on T: no dose moves it", "fail")
+    if not data.dosed(DOSES[-1])[data.strata["T"]].any():
+        why = "has weight 0" if not data.head[data.latent] else "never fires on T"
+        return Check("S10", question, f"the latent {why}: no dose moves T", "fail")
     curve = dose_curve(data)
     base = next(dose.accuracies for dose in curve if dose.multiplier == 1.0)
     broken = [

@@ -21,30 +21,44 @@ BATCH = 200
 
 
 class Interval(NamedTuple):
-    """An estimate with its interval. Both ends equal it where nothing varies; all are NaN where it is not defined."""
+    """An estimate with its interval. Both ends equal it where nothing varies.
+
+    The ends are NaN where there is one prompt, which tells nothing of others; all are NaN where the estimate is not defined.
+    """
 
     value: float
     low: float
     high: float
     method: str = "BCa"
 
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval to test by."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
+
     def show(self, digits: int = 3) -> str:
         """`value [low, high]`, or why there is none."""
         if not np.isfinite(self.value):
             return "undefined (the rewards before do not vary)"
+        if not self.known:
+            return f"{signed(self.value, digits)} (one prompt, so no interval)"
         note = "" if self.method == "BCa" else f" ({self.method})"
         return f"{signed(self.value, digits)} [{signed(self.low, digits)}, {signed(self.high, digits)}]{note}"
 
 
 class Distance(NamedTuple):
-    """A Kolmogorov-Smirnov distance between before and after, its paired permutation p value, the 97.5 % bootstrap bound."""
+    """A Kolmogorov-Smirnov distance between before and after, its paired permutation p value, the 97.5 % bootstrap bound.
+
+    The bound is NaN for one prompt that moved, which tells nothing of others.
+    """
 
     d: float
     p: float
     upper: float
 
 
-UNDEFINED = Interval(float("nan"), float("nan"), float("nan"))
+NAN = float("nan")
+UNDEFINED = Interval(NAN, NAN, NAN)
 
 
 def mean_interval(values: Floats, *, level: float, seed: int) -> Interval:
@@ -55,7 +69,9 @@ def mean_interval(values: Floats, *, level: float, seed: int) -> Interval:
 def ratio_interval(sums: Floats, counts: Floats, *, level: float, seed: int) -> Interval:
     """Mean over completions of prompts with `sums` and `counts`, `[prompts]` each, resampled by prompt."""
     estimate = float(sums.sum() / counts.sum())
-    if len(sums) < 2 or np.ptp(sums / counts) == 0:
+    if len(sums) < 2:
+        return Interval(estimate, NAN, NAN)
+    if np.ptp(sums / counts) == 0:
         return Interval(estimate, estimate, estimate)
 
     def mean(total: Floats, count: Floats, axis: int = -1) -> Floats:
@@ -77,8 +93,10 @@ def standardised_shift(change: Floats, before: Floats, items: Ints, *, level: fl
     parts: tuple[Floats, ...] = tuple(
         np.asarray(np.bincount(groups, weights=part), dtype=np.float64) for part in (change, np.ones_like(change), centred, centred**2)
     )
-    if len(parts[0]) < 2 or not change.any():
+    if not change.any():
         return Interval(estimate, estimate, estimate)
+    if len(parts[0]) < 2:
+        return Interval(estimate, NAN, NAN)
 
     def d(total: Floats, count: Floats, first: Floats, second: Floats, axis: int = -1) -> Floats:
         n = count.sum(axis=axis)
@@ -130,6 +148,8 @@ def kolmogorov_smirnov(before: Floats, after: Floats, items: Ints, *, seed: int)
     generator = np.random.default_rng(seed)
     swapped = [distances(2.0 * generator.integers(0, 2, (n, prompts)) - 1, np.full(n, sizes.sum())) for n in _batches()]
     p = (1 + int((np.concatenate(swapped) >= d - 1e-12).sum())) / (1 + RESAMPLES)
+    if prompts < 2:
+        return Distance(d=d, p=p, upper=NAN)
     drawn = [generator.multinomial(prompts, np.full(prompts, 1 / prompts), size=n).astype(np.float64) for n in _batches()]
     upper = np.quantile(np.concatenate([distances(weights, weights @ sizes) for weights in drawn]), 0.975)
     return Distance(d=d, p=p, upper=max(d, float(upper)))

@@ -152,13 +152,14 @@ def retrained_verdict(
     margin = rules.margin_of(column)
     low, high = float(interval.low), float(interval.high)
     if len(per_seed) < 2:
-        return _one_seed(per_seed[0], middle=(low + high) / 2, error=error, margin=margin, rules=rules)
+        return _one_seed(per_seed[0], low=low, high=high, error=error, margin=margin, rules=rules)
     resolution = 100 / n / math.sqrt(12)
     found = compare_with_one_draw(per_seed, low=low, high=high, margin=margin, alpha=rules.alpha, least_deviation=resolution)
     deviation = found.standard_error / math.sqrt(1 + 1 / len(per_seed))
     needed = seeds_that_decide(
-        difference=found.difference, deviation=deviation, margin=margin, alpha=rules.alpha, least=rules.prediction_seeds
-    )
+        difference=found.difference, deviation=deviation, margin=margin, alpha=rules.alpha, least=rules.prediction_seeds,
+        digits=(high - low) / 2,
+    )  # fmt: skip
     numbers = f"difference {found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}], margin {margin:g}, {len(per_seed)} seeds"
     chosen: Verdict = "INCONCLUSIVE"
     if found.p_differs <= rules.alpha:
@@ -174,11 +175,12 @@ def retrained_verdict(
     )  # fmt: skip
 
 
-def _one_seed(value: float, *, middle: float, error: float, margin: float, rules: VerdictRules) -> Judgement:
-    deviation = math.sqrt(rules.seed_dispersion) * error
+def _one_seed(value: float, *, low: float, high: float, error: float, margin: float, rules: VerdictRules) -> Judgement:
+    deviation, middle = math.sqrt(rules.seed_dispersion) * error, (low + high) / 2
     needed = seeds_that_decide(
-        difference=value - middle, deviation=deviation, margin=margin, alpha=rules.alpha, least=rules.prediction_seeds
-    )
+        difference=value - middle, deviation=deviation, margin=margin, alpha=rules.alpha, least=rules.prediction_seeds,
+        digits=(high - low) / 2,
+    )  # fmt: skip
     reason = (
         f"difference {value - middle:+.2f}, margin {margin:g}, one seed; a prediction interval needs {rules.prediction_seeds} seeds; "
         f"with a seed deviation of {deviation:.2f} (assumed) {decided_by(needed, margin=margin, deviation=deviation)}"

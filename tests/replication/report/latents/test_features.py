@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from pathlib import Path
+from statistics import pstdev
 from typing import Any
 
 import pytest
@@ -50,6 +52,13 @@ def test_the_interval_of_the_difference_holds_the_truth_and_shrinks_to_it() -> N
     assert difference([Accuracies((0.5, 1.0), (0.7, 0.7))]) == difference([Accuracies((0.5, 1.0), (0.7, 0.7))])
     with pytest.raises(ValueError, match="no seed"):
         difference([])
+
+
+def test_latents_are_drawn_anew_each_time_that_a_seed_is() -> None:
+    """Of five seeds with the same latents nothing but the latents varies: a standard error of their spread by 5 x 40 of them."""
+    spread = tuple(0.5 + 0.01 * number for number in range(40))
+    found = difference([Accuracies(spread, (0.7, 0.7))] * 5)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * 100 * pstdev(spread) / sqrt(5 * 40), rel=0.05)
 
 
 def test_the_report_shows_detection_over_seeds_and_polarity_of_each_group(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from synthetic_steering import EVERYWHERE, N_LATENTS, NEGATIVE, SAFE, SILENT, K,
 
 from replication.report.steering.accuracy import margin, subset_changes
 from replication.report.steering.check import Check
-from replication.report.steering.checks import checks, claim_holds, how_many, shift
+from replication.report.steering.checks import checks, claim_holds, decisive_change, how_many, shift
 from replication.report.steering.controls import cruder_means, dose_curve, matched_latents, random_control
 from replication.report.steering.experiment import COMPLIANCE, REFUSAL, Steering, prompt_kinds
 from replication.report.steering.paired_shifts import (
@@ -59,7 +59,22 @@ def test_a_latent_that_never_fires_passes_nothing_that_asks_for_a_shift() -> Non
     assert [by_name[name] for name in ("S2", "S3", "S4", "S7", "S8", "S9", "S10")] == ["fail"] * 7
     assert by_name["S0"] == "pass" and by_name["S5"] == "not measured"
     assert claim_holds(found) == "not all pass"
-    assert "no dose moves it" in of(found, "S10").finding
+    assert of(found, "S10").finding == "the latent never fires on T: no dose moves T"
+
+
+def test_a_dose_that_moves_nothing_is_told_by_what_is_so() -> None:
+    """A factor of 1 moves nothing and other doses do; a weight of 0 moves nothing at any dose, however often the latent fires."""
+    assert of(checks(steering(SAFE, multiplier=1.0)), "S10").outcome == "stated"
+    head = np.random.default_rng(7).normal(0, 0.3, N_LATENTS)
+    head[SAFE] = 0.0
+    assert of(checks(steering(SAFE, head=head)), "S10").finding == "the latent has weight 0: no dose moves T"
+
+
+def test_ablation_names_as_many_latents_as_it_takes() -> None:
+    assert "the top 10 by s" in of(checks(steering(SAFE)), "S9").question
+    dense = np.zeros((len(rows_of(60)), N_LATENTS))
+    dense[:, [SAFE, 10, 11, 12]] = 1.0 + np.random.default_rng(0).random((len(dense), 4))
+    assert "the top 3 by s lower T more than 95 % of random 3s" in of(checks(steering(SAFE, dense=dense)), "S9").question
 
 
 def test_a_negative_weight_has_the_wrong_sign() -> None:
@@ -113,7 +128,36 @@ def test_an_interval_by_prompt_is_wider_than_one_that_takes_replies_for_independ
     alone = standardised_shift(prompts, before, np.arange(300), level=0.95, seed=0)
     assert clustered.value == alone.value == pytest.approx(prompts.mean() / before.std(ddof=1))
     assert (clustered.high - clustered.low) > 1.5 * (alone.high - alone.low)
-    assert ratio_interval(np.array([2.0]), np.array([1.0]), level=0.95, seed=0).low == 2.0
+
+
+def test_one_prompt_has_an_estimate_and_no_interval_and_passes_nothing() -> None:
+    """What one prompt shows says nothing of others, so no check may take it for a number without spread."""
+    one = np.zeros(4, dtype=np.int64)
+    change, before = np.array([1.0, 1.0, 2.0, 1.0]), np.array([0.0, 1.0, 2.0, 4.0])
+    mean = ratio_interval(np.array([2.0]), np.array([1.0]), level=0.95, seed=0)
+    for found in (mean, standardised_shift(change, before, one, level=0.9, seed=0)):
+        assert np.isfinite(found.value) and not found.known and "one prompt" in found.show()
+    assert np.isnan(kolmogorov_smirnov(before, before + change, one, seed=0).upper)
+    assert standardised_shift(0 * change, before, one, level=0.9, seed=0).known
+    few = {check.name: check for check in checks(steering(SAFE, items=1))}
+    assert few["S7"].outcome == "not measured" and "one prompt" in few["S7"].finding
+    everywhere = {check.name: check for check in checks(steering(EVERYWHERE, items=1))}
+    assert not {everywhere[name].outcome for name in ("S3", "S7")} & {"pass", "fail"}
+
+
+def test_a_subset_of_one_item_that_changes_is_not_shown_unequal() -> None:
+    """Its change has no interval; a subset that does differ decides all the same."""
+    data = steering(EVERYWHERE, items=1)
+    after = data.rewards + data.change
+    open_ = [one for one in subset_changes(data, data.change) if not one.concept and not np.isfinite(one.low)]
+    assert open_ and not np.array_equal(data.credits(after), data.credits_before)
+    assert of(checks(data), "S6").outcome == "not measured"
+
+
+def test_the_edit_that_decides_is_the_cross_fitted_one_where_the_latent_was_chosen_on_the_target() -> None:
+    chosen_elsewhere, chosen_here = steering(SAFE), steering(SAFE, same_set=True)
+    assert decisive_change(chosen_elsewhere, seed=0) is chosen_elsewhere.change
+    assert np.array_equal(decisive_change(chosen_here, seed=3), cross_fit(chosen_here, seed=3).change)
 
 
 def test_the_interval_of_a_shift_covers_the_truth_about_as_often_as_it_says() -> None:
