@@ -11,7 +11,7 @@ from replication.settings.experiments import Experiment
 from replication.settings.judges import NOBODY, Judging
 from replication.settings.overrides import Overrides
 from replication.settings.profiles import Profile
-from replication.settings.protocols import Choice, Protocol
+from replication.settings.protocols import RELEASED_DEVIATIONS, Choice, Deviation, Protocol
 from replication.settings.value_sources import plain_values, sourced_values
 from sarm.config.steering import HeadEdit
 from sarm.job import Job
@@ -59,6 +59,11 @@ class Setting:
         # `--fresh` is a run of its own.
         spent = f"{self.spending}/{self.attempt}/{job.kind}-{job.short_key}.json" if self.spending else ""
         return {name: place for name, place in (("endpoint", self.endpoint), ("spent", spent)) if place}
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """Where we do not do what a text or the released code says: in training and scoring, of released models in scoring alone."""
+        return RELEASED_DEVIATIONS if self.source == "released" else self.protocol.deviations
 
     @property
     def profile_option(self) -> str:

@@ -299,6 +299,14 @@ def range_bound(groups: int, *, alpha: float) -> float:
     return float(stats.studentized_range.ppf(1 - alpha, groups, math.inf))
 
 
+def range_tail(distance: float, groups: int) -> float:
+    """The one-sided p value of a range `distance` errors below what it must not pass; alpha at `range_bound(alpha=2 * alpha)`."""
+    from scipy import stats  # noqa: PLC0415
+
+    tail = float(stats.studentized_range.sf(abs(distance), groups, math.inf)) / 2
+    return tail if distance >= 0 else 1 - tail
+
+
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Spearman's correlation of ranks, equal values sharing theirs; None below two values or where one side is constant."""
     from scipy import stats  # noqa: PLC0415

@@ -12,7 +12,7 @@ from replication.recipes.setting import Setting
 from replication.report.claims.definitions import load_claims
 from replication.settings.experiments import EXPERIMENTS, Row
 from replication.settings.overrides import SECTIONS
-from replication.settings.protocols import Choice
+from replication.settings.protocols import Choice, Protocol
 from replication.settings.value_sources import described, geometry, replacements
 from replication.usage_problems import unknown
 
@@ -59,24 +59,33 @@ def values_text(setting: Setting, *, as_json: bool) -> str:
     if as_json:
         plain = {section: {name: choice.model_dump() for name, choice in found.items()} for section, found in sections.items()}
         return json.dumps(plain, indent=2, default=str)
-    experiment, profile, protocol = setting.experiment, setting.profile, setting.protocol
-    lines = [
-        f"{experiment.name}: {experiment.title}",
-        f"profile {profile.name}: {profile.summary}",
+    experiment, profile = setting.experiment, setting.profile
+    lines = [f"{experiment.name}: {experiment.title}", f"profile {profile.name}: {profile.summary}"]
+    if setting.source == "released":
+        lines.append("released models: nothing is trained, so of a protocol nothing but scoring bears on them")
+        lines += [] if sections else ["none of these rows is a released model in this profile"]
+    else:
+        lines += _protocol_lines(setting.protocol)
+    for section, found in sections.items():
+        lines += ["", section, *_lines(found)]
+    if setting.source != "released":
+        replaced = replacements(protocol=setting.protocol, profile=profile, overrides=setting.overrides)
+        lines += ["", "values of the protocol that are replaced", *(f"  {line}" for line in replaced or ["none"])]
+    lines += ["", "deviations", *(f"  {one.text} ({one.where})" for one in setting.deviations)]
+    return "\n".join(lines)
+
+
+def _protocol_lines(protocol: Protocol) -> list[str]:
+    return [
         f"protocol {protocol.name}: {protocol.summary}",
         f"checkpoint rule: {protocol.checkpoint_rule.value} ({protocol.checkpoint_rule.source})",
         f"feature scores on: {protocol.feature_scores.value} ({protocol.feature_scores.source})",
     ]
-    for section, found in sections.items():
-        lines += ["", section, *_lines(found)]
-    replaced = replacements(protocol=protocol, profile=profile, overrides=setting.overrides)
-    lines += ["", "values of the protocol that are replaced", *(f"  {line}" for line in replaced or ["none"])]
-    lines += ["", "deviations", *(f"  {one.text} ({one.where})" for one in protocol.deviations)]
-    return "\n".join(lines)
 
 
 def _lines(found: Mapping[str, Choice]) -> list[str]:
-    return [f"  {name:<32}{_plain(choice.value):<18}{choice.source}" for name, choice in found.items()]
+    width = max((len(_plain(choice.value)) for choice in found.values()), default=0)
+    return [f"  {name:<32}{_plain(choice.value):<{max(width, 16)}}  {choice.source}" for name, choice in found.items()]
 
 
 def _plain(value: Any) -> str:

@@ -15,7 +15,7 @@ from replication.report.audit.consistency import defective_cells
 from replication.report.audit.references import PREPRINT_DATE
 from replication.report.claims.definitions import OWN_RESULTS_ONLY, Claim, ClaimFile, ClaimResult, Effect, Outcome, load_claims
 from replication.report.published import PublishedTable, load_published
-from replication.report.statistics import binomial_error, holm, normal_power, normal_quantile, normal_tail, range_bound
+from replication.report.statistics import binomial_error, holm, normal_power, normal_quantile, normal_tail, range_bound, range_tail
 
 ASSUMED_CORRELATION = 0.5
 
@@ -237,7 +237,9 @@ def _range(claim: Claim, numbers: Numbers) -> Found:
     rows = [row for row in claim.rows if (row, "Overall") not in numbers.defects]
     values = [numbers.overall(row) for row in rows]
     spread = max(values) - min(values)
-    half = range_bound(len(rows), alpha=2 * numbers.alpha) * math.sqrt(sum(numbers.error(row) ** 2 for row in rows) / len(rows))
+    error = math.sqrt(sum(numbers.error(row) ** 2 for row in rows) / len(rows))
+    half = range_bound(len(rows), alpha=2 * numbers.alpha) * error
+    p_value = range_tail((claim.margin - spread) / error, len(rows))
     outcome: Outcome = "SUPPORTED" if spread + half <= claim.margin else "INCONCLUSIVE"
     if spread - half > claim.margin:
         outcome = "CONTRADICTED"
@@ -245,4 +247,4 @@ def _range(claim: Claim, numbers: Numbers) -> Found:
     detail = f"largest difference {spread:.2f}, simultaneous upper bound {spread + half:.1f} against {claim.margin:g}, items unpaired"
     label = f"largest difference of {len(rows)} rows"
     effects = (Effect(label=label, estimate=spread, low=max(spread - half, 0.0), high=spread + half, below=claim.margin),)
-    return Found(outcome, detail + (f"; {', '.join(left_out)} left out as defective" if left_out else ""), effects=effects)
+    return Found(outcome, detail + (f"; {', '.join(left_out)} left out as defective" if left_out else ""), p_value, effects=effects)

@@ -13,7 +13,6 @@ from replication.report.cells import Listing, Provenance, Report, Table
 from replication.report.provenance.comparable import why_not_comparable
 from replication.report.provenance.data_counts import data_counts
 from replication.report.provenance.inputs import inputs_of
-from replication.settings.protocols import RELEASED_DEVIATIONS, Deviation
 from replication.settings.value_sources import replacements
 from sarm.job import Job, topological_order
 from sarm.store.artifacts import ArtifactStore
@@ -39,7 +38,7 @@ def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = ()
         why_not_comparable=why_not,
         tables=tuple(tables),
         listings=(*listings, *([counts] if counts else [])),
-        deviations=tuple(f"{one.text} ({one.where})" for one in _deviations(setting)),
+        deviations=tuple(f"{one.text} ({one.where})" for one in setting.deviations),
         provenance=_provenance(recipe, store),
         inputs=inputs_of(recipe, store),
         command=command_of(setting),
@@ -62,10 +61,6 @@ def command_of(setting: Setting) -> str:
 def _typed(value: object) -> str:
     """A value as `--set` reads it: TOML where that is more than text."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _deviations(setting: Setting) -> tuple[Deviation, ...]:
-    return RELEASED_DEVIATIONS if setting.source == "released" else setting.protocol.deviations
 
 
 def _conditions(recipe: Recipe) -> tuple[str, ...]:

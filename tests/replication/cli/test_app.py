@@ -132,6 +132,15 @@ def test_show_names_the_source_of_a_value(tmp_path: Path) -> None:
     assert "reward.batch_pairs = 256" in done.stdout and "accumulation" in done.stdout
 
 
+def test_show_of_released_models_tells_nothing_of_training(tmp_path: Path) -> None:
+    scale = ("--from", "released", "--store", str(tmp_path))
+    done = replicate("show", "table1", "--profile", "paper", *scale)
+    assert done.returncode == 0 and "scoring of sarm-4b" in done.stdout and "pinned one. (scoring.date_string)" in done.stdout
+    assert "Optimizer" not in done.stdout and "checkpoint rule" not in done.stdout
+    assert "none of these rows is a released model" in replicate("show", "table1", *scale).stdout
+    assert "Optimizer" in replicate("show", "table1", "--store", str(tmp_path)).stdout
+
+
 def test_a_wrong_pins_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "revisions.json").write_text("[1]", encoding="utf-8")
     done = replicate("plan", "table1", "--store", str(tmp_path))

@@ -35,7 +35,7 @@ def heading(what: str, report: Report) -> str:
 
 
 class Spot(NamedTuple):
-    """A value with its 95 % interval, and each seed where there are several; percent or points."""
+    """A value with its interval (95 %, of a claim the one that its test uses), and each seed where there are several; percent or points."""
 
     value: float
     low: float

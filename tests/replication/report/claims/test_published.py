@@ -21,6 +21,7 @@ from replication.report.claims.own import judged as judged_among
 from replication.report.claims.paired_items import PairingError, rewardbench2_credits
 from replication.report.claims.published import across_protocols, published_claims
 from replication.report.published import PublishedError, load_published
+from replication.report.statistics import range_bound, range_tail
 from replication.settings.experiments import EXPERIMENTS
 from sarm.metrics.credits import ScoringError
 from sarm.metrics.rewardbench2 import rewardbench2_scores
@@ -70,6 +71,17 @@ def test_the_power_of_each_comparison_is_given_and_larger_if_paired(results: dic
 
 def test_defective_rows_take_no_part(results: dict[str, ClaimResult]) -> None:
     assert "dim-32 left out" in results["C5-M"].detail and "layer-28 is defective" in results["C4b"].detail
+
+
+def test_a_largest_difference_is_counted_among_all_claims_by_the_p_value_of_its_own_bound(results: dict[str, ClaimResult]) -> None:
+    """Below 0.05 exactly where the simultaneous bound is within the margin; C5 is not, by published numbers."""
+    for name in ("C5-M", "C5-k"):
+        found = results[name]
+        assert found.p_value is not None and found.p_holm is not None and 0.05 < found.p_value <= found.p_holm
+    for rows in (2, 4, 5):
+        bound = range_bound(rows, alpha=0.1)
+        assert range_tail(bound, rows) == pytest.approx(0.05, abs=1e-4) and range_tail(0.0, rows) == 0.5
+        assert range_tail(bound + 0.1, rows) < 0.05 < range_tail(bound - 0.1, rows) < range_tail(-bound, rows) < 1
 
 
 def test_a_doubtful_value_counts_with_the_weaker_reading(results: dict[str, ClaimResult]) -> None:
