@@ -157,7 +157,7 @@ def levels_and_spread(options: argparse.Namespace, kept: Measurements) -> None:
 
 def claims(options: argparse.Namespace, kept: Measurements) -> None:
     """The paper's claims in every language, as far as its results bear on them."""
-    found = {}
+    found, twice = {}, []
     for language in options.languages:
         run = run_of(options, language) if options.results is None else read_of(options, language)
         if not run.read:
@@ -165,8 +165,9 @@ def claims(options: argparse.Namespace, kept: Measurements) -> None:
                 run.whole_table(experiment, options.seeds)
             miniature_claims.write_verdicts(run, options.seeds)
         found[language] = miniature_claims.claims_of(run, options.seeds)
+        twice += [f"Trained again, language {language}: {line}." for line in miniature_claims.trained_again(run.out)]
     kept.numbers["claims"] = {language: [one.model_dump() for one in known.values()] for language, (known, _) in found.items()}
-    kept.add(f"Claims of the paper over seeds {options.seeds}", miniature_claims.table(found, options.seeds))
+    kept.add(f"Claims of the paper over seeds {options.seeds}", "\n\n".join([miniature_claims.table(found, options.seeds), *twice]))
 
 
 def base_of(options: argparse.Namespace) -> tuple[Run, Path]:

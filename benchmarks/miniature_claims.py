@@ -186,22 +186,56 @@ def arms_of(made: Recipe, known: ByArtifact) -> Arms:
     return rows
 
 
-def all_credits(folder: Path) -> ByArtifact:
-    """The credits of every scoring that results in a folder name. Raises SystemExit where two files say different things of one."""
-    known: ByArtifact = {}
+def credits_by_experiment(folder: Path) -> dict[str, ByArtifact]:
+    """Experiment -> the credits of every scoring that its results in a folder name.
+
+    Raises SystemExit where two files of one experiment say different things of one.
+    """
+    known: dict[str, ByArtifact] = {}
     for path in sorted(folder.rglob(f"*{RESULTS}")):
+        own = known.setdefault(read_results(path).experiment, {})
         for artifact, credits in credits_of(path).items():
-            if known.setdefault(artifact, credits) != credits:
+            if own.setdefault(artifact, credits) != credits:
                 raise SystemExit(f"{path}: {artifact}: another file has other credits")
     return known
 
 
+def credits_for(experiment: str, known: Mapping[str, ByArtifact]) -> ByArtifact:
+    """What a claim of an experiment rests on: its own credits, so that it compares models of one table, then those of others.
+
+    A scoring that the experiment's own results lack, and of which others say different things, is left out.
+    """
+    others: dict[str, list[Credits]] = {}
+    for credits in known.values():
+        for artifact, values in credits.items():
+            others.setdefault(artifact, []).append(values)
+    agreed = {artifact: found[0] for artifact, found in others.items() if all(one == found[0] for one in found)}
+    return {**agreed, **known.get(experiment, {})}
+
+
+def trained_again(folder: Path) -> list[str]:
+    """A line for each model of which two experiments have different trainings: one job, run twice, that did not give the same."""
+    names: dict[tuple[str, str], str] = {}
+    for path in sorted(folder.rglob(f"*{RESULTS}")):
+        report = read_results(path)
+        names |= {(report.experiment, one.artifact): f"{one.model}, seed {one.seed}, of {report.experiment}" for one in report.rewards}
+    trainings: dict[str, list[tuple[Credits, list[str]]]] = {}
+    for experiment, found in credits_by_experiment(folder).items():
+        for artifact, credits in found.items():
+            known = trainings.setdefault(artifact, [])
+            places = next((places for other, places in known if other == credits), None)
+            if places is None:
+                known.append((credits, places := []))
+            places.append(names[experiment, artifact])
+    return [" differs from ".join(" and ".join(places) for _, places in found) for found in trainings.values() if len(found) > 1]
+
+
 def claims_of(run: Run, seeds: Sequence[int]) -> tuple[dict[str, ClaimResult], list[str]]:
     """The verdicts that what is in `run.out` allows, Holm-adjusted over them, by claim; and a line for each that it does not."""
-    file, recipes, known = load_claims(), recipes_of(run, seeds), all_credits(run.out)
+    file, recipes, known = load_claims(), recipes_of(run, seeds), credits_by_experiment(run.out)
     own = [claim for claim in file.claims if claim.experiment]
     verdicts = verdicts_of(run, recipes, seeds)
-    arms = {name: arms_of(made, known) for name, made in recipes.items()}
+    arms = {name: arms_of(made, credits_for(name, known)) for name, made in recipes.items()}
     found, lacking = dict(verdicts), []
     for claim in own:
         rows = arms[claim.experiment]

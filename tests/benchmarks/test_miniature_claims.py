@@ -67,7 +67,8 @@ def miniature_claims(monkeypatch: pytest.MonkeyPatch, benchmarks_are_found: None
 
     def read(path: Path) -> Any:
         content = json.loads(path.read_text())
-        return SimpleNamespace(seeds=tuple(content["seeds"]), rewards=[RewardFile(**one) for one in content["rewards"]])
+        rewards = [RewardFile(**one) for one in content["rewards"]]
+        return SimpleNamespace(experiment=path.name.partition(".")[0], seeds=tuple(content["seeds"]), rewards=rewards)
 
     monkeypatch.setattr(module, "read_results", read)
     return module
@@ -144,6 +145,25 @@ def test_keeping_loses_nothing(tmp_path: Path, miniature_claims: Any) -> None:
     miniature_claims.keep(here, kept)
     with pytest.raises(SystemExit, match=r"score_benchmark/[0-9a-f]{12}: another file has other credits"):
         miniature_claims.claims_of(run_in(kept), [0, 1, 2])
+
+
+def test_a_model_that_was_trained_again_for_another_table_is_told_and_each_claim_rests_on_its_own(
+    tmp_path: Path, miniature_claims: Any
+) -> None:
+    """The scoring has one name, its job, in both tables; the models differ, as they may from one machine to another."""
+    scored = {**MODELS, "sarm-4b": 0.9}
+    results_of(tmp_path / "tables" / "a", "table1", {"sarm-4b": 0.5}, (0,))
+    results_of(tmp_path / "tables" / "a", "table2", scored, (0,))
+    known = miniature_claims.credits_by_experiment(tmp_path / "tables")
+    (artifact,) = known["table1"]
+    assert known["table2"][artifact] != known["table1"][artifact]
+    assert miniature_claims.credits_for("table2", known)[artifact] == known["table2"][artifact]
+    assert miniature_claims.trained_again(tmp_path / "tables") == ["sarm-4b, seed 0, of table1 differs from sarm-4b, seed 0, of table2"]
+    alone = {name: one for name, one in known.items() if name != "table2"}
+    assert miniature_claims.credits_for("table2", alone) == known["table1"]
+    assert artifact not in miniature_claims.credits_for("table3", known)
+    results_of(tmp_path / "tables" / "a", "table1", {"sarm-4b": 0.9}, (0,))
+    assert miniature_claims.trained_again(tmp_path / "tables") == []
 
 
 def test_what_tells_how_a_damaged_store_ended_is_kept_where_it_is_read(tmp_path: Path, miniature_claims: Any) -> None:
