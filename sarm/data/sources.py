@@ -13,21 +13,33 @@ from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from pydantic import ValidationError
 
-from sarm.data.columns import TEXT_KEYS, beside, content_text, texts_in, unsaid
+from sarm.data.columns import (
+    CONTENT_KEYS,
+    ROLE_KEYS,
+    TurnProblem,
+    beside,
+    content_text,
+    lone_text,
+    read_turn,
+    texts_in,
+    unread_keys,
+    unsaid,
+)
 from sarm.data.preferences import DataError, Message, Preference, TextDocument
 
 RMBENCH_LABELS = ("chat", "code", "math", "safety-refuse", "safety-response")
 RMBENCH_STYLES = 3
-# ShareGPT-style files say `from`/`value` and name the speakers otherwise.
-SPEAKERS = {"human": "user", "gpt": "assistant", "model": "assistant"}
-MESSAGE_KEYS = ("role", "content", "from", "value")
 # The columns that each shape reads. What stands beside them is refused where it holds text that no model would see, else counted.
 READ_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "text": ("source",),
-    "pairs": ("prompt", "chosen", "rejected", "id", "domain", "subset", "source", "system", "system_prompt"),
+    "pairs": ("prompt", "chosen", "rejected", "id", "domain", "subset", "source"),
     "rewardbench2": ("id", "prompt", "chosen", "rejected", "subset", "num_correct", "num_incorrect", "total_completions"),
     "rmbench": ("id", "prompt", "chosen", "rejected", "domain"),
 }
+# A pair's own columns of the system's text. They are read only where they say something.
+SYSTEM_COLUMNS = ("system", "system_prompt")
+# The columns that may hold messages.
+MESSAGE_COLUMNS = ("prompt", "chosen", "rejected")
 EVALUATION_SHARE = 5
 
 Row = Mapping[str, Any]
@@ -143,8 +155,11 @@ def preference_pair(row: Row, place: Place) -> Preference:
 
 
 def with_system(prompt: tuple[Message, ...], row: Row, place: Place) -> tuple[Message, ...]:
-    """The prompt with the text of a column `system` or `system_prompt` before it. Refused where the prompt says another one."""
-    given = [row[name] for name in ("system", "system_prompt") if isinstance(row.get(name), str) and row[name].strip()]
+    """The prompt with the text of a column `system` or `system_prompt` before it: text, parts of text, or one message of the system.
+
+    Refused where the prompt says another one, and where the column holds text in any other form.
+    """
+    given = [_system_text(row, name, place) for name in SYSTEM_COLUMNS if _says(row.get(name))]
     own = [message.content for message in prompt if message.role == "system"]
     if not given or own == given[:1]:
         return prompt
@@ -153,16 +168,33 @@ def with_system(prompt: tuple[Message, ...], row: Row, place: Place) -> tuple[Me
     return (Message(role="system", content=given[0]), *prompt)
 
 
+def _says(value: Any) -> bool:
+    return any(text.strip() for text in texts_in(value))
+
+
+def _system_text(row: Row, name: str, place: Place) -> str:
+    try:
+        return lone_text(row[name])
+    except TurnProblem as problem:
+        _refuse(place, f"{name}.{problem.key}", str(problem))
+    except ValueError as error:
+        _refuse(place, name, f"{error}; give the system's text alone, or put it into `prompt` as a message of the system")
+
+
 def unread_columns(row: Row, item: Preference | TextDocument, place: Place, *, shape: str, text_column: str) -> list[str]:
-    """The columns of a row that hold something we do not read. Raises DataError for one with text that no model would see."""
-    columns = beside(row, (*READ_COLUMNS[shape], *((text_column,) if shape == "text" else ())))
-    if isinstance(item, Preference):
-        said = [*(message.content for message in item.prompt), *item.chosen, *item.rejected]
-        lost = unsaid(row, columns, said)
-        if lost is not None:
-            _refuse(place, lost, "holds text that is not in the conversation, so no model would see it; put it into `prompt` as messages, "
-                                 "or remove the column")  # fmt: skip
-    return columns
+    """The columns of a row, and the keys of its messages, that hold something we do not read.
+
+    Raises DataError for a column with text that no model would see; such a key of a message was refused when the message was read.
+    """
+    if not isinstance(item, Preference):
+        return beside(row, (*READ_COLUMNS[shape], text_column))
+    systems = [name for name in SYSTEM_COLUMNS if shape == "pairs" and (isinstance(row.get(name), str) or _says(row.get(name)))]
+    columns = beside(row, (*READ_COLUMNS[shape], *systems))
+    lost = unsaid(row, columns, [*(message.content for message in item.prompt), *item.chosen, *item.rejected])
+    if lost is not None:
+        _refuse(place, lost, "holds text that is not in the conversation, so no model would see it; put it into `prompt` as messages, "
+                             "or remove the column")  # fmt: skip
+    return [*columns, *unread_keys(row, (*MESSAGE_COLUMNS, *systems))]
 
 
 def text_document(row: Row, place: Place, *, column: str) -> TextDocument:
@@ -242,15 +274,14 @@ def _messages(values: Sequence[Any], key: str, place: Place) -> tuple[Message, .
         where = f"{key}.{position}"
         if not isinstance(value, Mapping):
             _refuse(place, where, "is not a message; give objects with `role` and `content`")
-        role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
-        lost = unsaid(value, beside(value, MESSAGE_KEYS), [text for text in texts_in(content)], TEXT_KEYS)
-        if lost is not None:
-            _refuse(place, f"{where}.{lost}", "holds text that the model would not see; put it into `content`, or remove it")
-        if content is None:
-            _refuse(place, f"{where}.content", "is null; mend the message")
-        spoken = SPEAKERS.get(role, role) if isinstance(role, str) else role
         try:
-            messages.append(Message.model_validate({"role": spoken, "content": content}))
+            turn = read_turn(value)
+        except TurnProblem as problem:
+            _refuse(place, f"{where}.{problem.key}", str(problem))
+        if turn.content is None:
+            _refuse(place, f"{where}.content", "is null; mend the message")
+        try:
+            messages.append(Message.model_validate({"role": turn.role, "content": turn.content}))
         except ValidationError as error:
             first = error.errors()[0]
             _refuse(place, f"{where}.{first['loc'][0]}", f"{first['msg'].removeprefix('Value error, ')}; mend the message")
@@ -268,13 +299,17 @@ def _reply(row: Row, key: str, place: Place) -> tuple[tuple[Message, ...], str]:
         _refuse(place, key, f"is {'missing' if value is None else 'neither text nor messages'}; give the assistant's reply")
     if all(isinstance(part, str) or (isinstance(part, Mapping) and "role" not in part and "from" not in part) for part in value):
         return (), _joined(value, key, place)
-    last = value[-1] if isinstance(value[-1], Mapping) else {}
-    if last.get("content", last.get("value")) is None and last.get("role", last.get("from")) in ("assistant", "gpt", "model"):
+    if _is_null_reply(value[-1]):
         raise NoReply(_line(place, f"{key}.{len(value) - 1}.content", "is null; remove the row, or give the assistant's reply"))
     messages = _messages(value, key, place)
     if messages[-1].role != "assistant":
         _refuse(place, f"{key}.{len(messages) - 1}.role", f"is {messages[-1].role!r}; the last message must be the assistant's")
     return messages[:-1], messages[-1].content
+
+
+def _is_null_reply(last: Any) -> bool:
+    named = [last.get(name) for name in (*ROLE_KEYS, *CONTENT_KEYS)] if isinstance(last, Mapping) else []
+    return bool(named) and named[2:] == [None, None] and any(name in ("assistant", "gpt", "model") for name in named[:2])
 
 
 def _joined(parts: Sequence[Any], key: str, place: Place) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny import job_context
 
 from sarm.config.data import DataConfig
-from sarm.data.columns import TEXT_COLUMNS, TEXT_KEYS, content_text
+from sarm.data.columns import PART_KEYS, TEXT_COLUMNS, TEXT_KEYS, content_text
 from sarm.data.preferences import DataError, Message, Preference, read_jsonl
 from sarm.data.sources import READ_COLUMNS, Place, preference_pair, rewardbench2_preference, rmbench_preference, unread_columns
 from sarm.job import UsageProblem
@@ -73,6 +73,106 @@ def test_a_system_column_becomes_the_first_turn_and_two_that_differ_are_refused(
     assert preference_pair({**PAIR, "prompt": own, "system": "be brief"}, PLACE).prompt == pair.prompt
     with pytest.raises(DataError, match="system: differs from the system turn"):
         preference_pair({**PAIR, "prompt": own, "system": "be long"}, PLACE)
+
+
+SYSTEM_FORMS: dict[str, Any] = {
+    "text": "be brief",
+    "list": ["be brief"],
+    "part": {"type": "text", "text": "be brief"},
+    "parts": [{"type": "text", "text": "be "}, {"type": "text", "text": "brief", "image_url": None}],
+    "message": {"role": "system", "content": "be brief", "name": None},
+    "bare message": {"content": "be brief"},
+    "ShareGPT": {"from": "system", "value": "be brief"},
+    "messages": [{"role": "system", "content": [{"type": "text", "text": "be brief"}]}],
+}
+NO_SYSTEM_TEXT: dict[str, Any] = {
+    "two texts": ["be brief", "be kind"],
+    "two messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}],
+    "another speaker": {"role": "user", "content": "be brief"},
+    "object": {"name": "be brief"},
+    "image": [{"type": "image_url", "image_url": {"url": "x"}}],
+    "text and image": [{"type": "text", "text": "be brief", "image_url": {"url": "x"}}],
+    "message with more": {"role": "system", "content": "be brief", "context": "all of it"},
+    "two contents": {"content": "be brief", "value": "be long"},
+    "bytes": b"be brief",
+}
+
+
+@pytest.mark.parametrize("column", ["system", "system_prompt"])
+@pytest.mark.parametrize("form", SYSTEM_FORMS)
+def test_a_system_column_is_read_in_every_form_of_one_text(column: str, form: str) -> None:
+    row = {**PAIR, column: SYSTEM_FORMS[form]}
+    pair = preference_pair(row, PLACE)
+    assert [(message.role, message.content) for message in pair.prompt] == [("system", "be brief"), ("user", "why?")]
+    assert unread_columns(row, pair, PLACE, shape="pairs", text_column="") == []
+
+
+@pytest.mark.parametrize("column", ["system", "system_prompt"])
+@pytest.mark.parametrize("form", NO_SYSTEM_TEXT)
+def test_a_system_column_with_text_in_another_form_is_refused_by_name(column: str, form: str) -> None:
+    with pytest.raises(DataError, match=rf"^pairs\.jsonl:1: {column}[:.]") as caught:
+        preference_pair({**PAIR, column: NO_SYSTEM_TEXT[form]}, PLACE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [3, True, {"content": None}, [None], [{"role": "system", "content": ""}]])
+def test_a_system_column_without_text_is_counted(value: Any) -> None:
+    row = {**PAIR, "system": value}
+    pair = preference_pair(row, PLACE)
+    assert len(pair.prompt) == 1 and unread_columns(row, pair, PLACE, shape="pairs", text_column="") == ["system"]
+
+
+def told(row: dict[str, Any]) -> list[str]:
+    return unread_columns(row, preference_pair(row, PLACE), PLACE, shape="pairs", text_column="")
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("name", "Ann"), ("persona", "pirate"), ("weight", 0), ("id", "m1"), ("tool_call_id", "c1"), ("metadata", {"a": "b"}), ("train", True),
+])  # fmt: skip
+def test_other_keys_of_messages_are_counted_once_a_row(key: str, value: Any) -> None:
+    talk = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "because", key: value}]
+    assert told({"chosen": talk, "rejected": [talk[0], {"role": "assistant", "content": "no"}]}) == [f"chosen.{key}"]
+    assert told({**PAIR, "prompt": [{**talk[0], key: value}, {**talk[1]}, {**talk[0], key: value}]}) == [f"prompt.{key}"]
+    assert told({**PAIR, "system": {"role": "system", "content": "be brief", key: value}}) == [f"system.{key}"]
+    assert told({**PAIR, "prompt": [{"role": "user", "content": [{"text": "why?", key: value}]}]}) == [f"prompt.content.{key}"]
+
+
+@pytest.mark.parametrize(("turn", "key"), [
+    ({"role": "user", "content": "A", "value": "B"}, "value"),
+    ({"role": "user", "from": "gpt", "content": "A"}, "from"),
+])  # fmt: skip
+def test_two_names_of_one_thing_are_refused_where_they_differ(turn: dict[str, Any], key: str) -> None:
+    with pytest.raises(DataError, match=rf"prompt\.0\.{key}: differs from `.*` of the same message"):
+        preference_pair({**PAIR, "prompt": [turn]}, PLACE)
+
+
+@pytest.mark.parametrize("turn", [
+    {"role": "user", "content": "why?", "value": "why?"},
+    {"role": "user", "content": [{"type": "text", "text": "why?"}], "value": "why?"},
+    {"role": "user", "from": "human", "content": "why?"},
+    {"role": None, "content": None, "from": "human", "value": "why?"},
+    {"role": "", "content": "", "from": "human", "value": "why?"},
+])  # fmt: skip
+def test_two_names_of_one_thing_may_say_the_same_or_leave_one_empty(turn: dict[str, Any]) -> None:
+    assert preference_pair({**PAIR, "prompt": [turn]}, PLACE).prompt == (Message(role="user", content="why?"),)
+
+
+@pytest.mark.parametrize("key", sorted(PART_KEYS))
+@pytest.mark.parametrize("value", ["x", {"url": "x"}, {"bytes": b"x", "path": None}], ids=["text", "object", "bytes"])
+def test_a_part_with_text_and_something_else_is_refused_as_a_part_of_another_type(key: str, value: Any) -> None:
+    part = {"type": "text", "text": "why?", key: value}
+    for row in ({**PAIR, "prompt": [{"role": "user", "content": [part]}]}, {**PAIR, "chosen": [part]}):
+        with pytest.raises(DataError, match=f"part 0 holds '{key}' beside its text; a text model reads parts of type 'text' alone"):
+            preference_pair(row, PLACE)
+    assert content_text([{**part, key: None}]) == content_text([{**part, key: {"url": None}}]) == "why?"
+
+
+def test_bytes_of_an_image_are_lost_like_its_address() -> None:
+    image = {"bytes": b"x", "path": None}
+    with pytest.raises(DataError, match=r"prompt\.0\.images: holds text"):
+        preference_pair({**PAIR, "prompt": [{"role": "user", "content": "why?", "images": [image]}]}, PLACE)
+    with pytest.raises(DataError, match="image: holds text that is not in the conversation"):
+        told({**PAIR, "image": image})
 
 
 @pytest.mark.parametrize("key", sorted(TEXT_KEYS))
