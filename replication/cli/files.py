@@ -29,7 +29,7 @@ from replication.settings.steering_files import read_steering_file
 from replication.usage_problems import UsageProblems
 from sarm.config.score import ConversationScoringConfig
 from sarm.config.weights import WeightComparisonConfig
-from sarm.job import Job, Resources
+from sarm.job import Job, Resources, printable
 from sarm.metrics.credits import BenchmarkScores, Metric
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.checksums import fingerprint
@@ -160,7 +160,7 @@ def reward(  # noqa: PLR0917 - one parameter an option, as Typer wants it
         job = Job(config=config, resources=Resources(gpus=gpus), locations=locations, label=f"rewards of {source.name}")
         run_alone(job, artifacts)
     _give(artifacts.path(job) / "rewards.jsonl", out)
-    _tell_scored_token(artifacts.path(job) / "conditions.json", asked=end_of_turn)
+    _tell_conditions(artifacts.path(job) / "conditions.json", asked=end_of_turn)
 
 
 def _give(rewards: Path, out: Path | None) -> None:
@@ -172,13 +172,19 @@ def _give(rewards: Path, out: Path | None) -> None:
     typer.echo(f"rewards: {out}", err=True)
 
 
-def _tell_scored_token(path: Path, *, asked: str) -> None:
-    """Say which token was scored where neither the tokenizer's eos nor an option names it; a result of before has no such file."""
+def _tell_conditions(path: Path, *, asked: str) -> None:
+    """Say which token was scored where neither the tokenizer's eos nor an option names it, and what the file holds that was not read.
+
+    A result of before has no such file.
+    """
     facts = read_facts(path) if path.is_file() else {}
     ends, eos = facts.get("end_of_turn"), facts.get("eos_token")
     if ends and ends not in (eos, asked):
         why = f"with which the chat template closes replies (eos is {eos or 'not set'})"
         typer.echo(f"note: scored at {ends}, {why}; --end-of-turn or --pooling name another token", err=True)
+    if facts.get("columns_not_read"):
+        told = ", ".join(f"{printable(' '.join(name.split()))} ({count})" for name, count in facts["columns_not_read"].items())
+        typer.echo(f"note: columns and keys of messages not read, with the rows that hold them: {told}", err=True)
 
 
 def compare_weights(

@@ -10,6 +10,11 @@ TEXT_COLUMNS = frozenset(
     {"system", "system_prompt", "system_message", "instruction", "input", "context", "history", "question", "query", "messages"}
     | {"conversation", "conversations", "tools", "functions", "image", "images", "video", "videos", "audio", "audios", "documents", "docs"}
 )
+# Columns that hold another reply, or what was asked, beside the `messages` that are scored.
+REPLY_COLUMNS = frozenset(
+    {"prompt", "chosen", "rejected", "reply", "response", "responses"}
+    | {"completion", "completions", "output", "outputs", "answer", "answers"}
+)
 # The same inside a message: what it says beside `content`, and what templates of the tools that write it show to a model.
 TEXT_KEYS = frozenset(
     {"tool_calls", "function_call", "tools", "functions", "reasoning_content", "reasoning", "thinking", "refusal", "system", "text"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -9,7 +10,19 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sarm.data import notebook
-from sarm.data.columns import beside, content_text, is_empty, texts_in, unsaid
+from sarm.data.columns import (
+    CONTENT_KEYS,
+    REPLY_COLUMNS,
+    ROLE_KEYS,
+    TEXT_COLUMNS,
+    TurnProblem,
+    beside,
+    content_text,
+    is_empty,
+    read_turn,
+    texts_in,
+    unsaid,
+)
 from sarm.job import UsageProblem
 from sarm.store.json_lines import LinesError, read_lines
 
@@ -157,18 +170,47 @@ def read_jsonl(path: Path, row_type: type[Row]) -> Iterator[Row]:
         raise DataError(str(error)) from error
 
 
-def read_conversations(path: Path) -> list[tuple[int, Conversation]]:
-    """Conversations with the numbers of their lines. Raises DataError as `read_jsonl`, for a file without any, and for a column with text
-    that no model would see."""
-    found = []
+def read_conversations(path: Path, unread: Counter[str] | None = None) -> list[tuple[int, Conversation]]:
+    """Conversations with the numbers of their lines; `unread` counts the columns and keys of messages that hold something we do not read.
+
+    Raises DataError as `read_jsonl`, for a file without any, and for a column or a message's key with text that no model would see, such as
+    another reply.
+    """
+    found, told = [], Counter[str]() if unread is None else unread
     for number, value in read_lines(path):
-        found.append((number, _row(path, number, value, Conversation)))
-        lost = unsaid(value, beside(value, Conversation.model_fields), texts_in(value["messages"]))
+        plain, keys = _plain(path, number, value)
+        found.append((number, _row(path, number, plain, Conversation)))
+        columns = beside(value, Conversation.model_fields)
+        lost = unsaid(value, columns, texts_in(value["messages"]), TEXT_COLUMNS | REPLY_COLUMNS)
         if lost is not None:
-            raise DataError(f"{path}:{number}: {lost}: holds text that is not in `messages`, so the model would not see it; put it there")
+            raise DataError(
+                f"{path}:{number}: {lost}: holds text that is not in `messages`, so the model would not see it; put it there, or remove it"
+            )
+        told.update([*columns, *keys])
     if not found:
         raise DataError(f"{path}: holds no conversation; write one JSON object a line: {{'messages': [...]}}")
     return found
+
+
+def _plain(path: Path, number: int, value: object) -> tuple[object, list[str]]:
+    """A row with its messages as role and content alone, and what else they hold, as `messages.name`. What is no message stays as it is."""
+    messages = value.get("messages") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or not isinstance(messages, list):
+        return value, []
+    plain: list[object] = []
+    keys: dict[str, None] = {}
+    for place, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            plain.append(message)
+            continue
+        try:
+            turn = read_turn(message)
+        except TurnProblem as problem:
+            raise DataError(f"{path}:{number}: messages.{place}.{problem.key}: {problem}") from problem
+        keys.update(dict.fromkeys(f"messages.{key}" for key in turn.unread))
+        said = {"role": (turn.role, ROLE_KEYS), "content": (turn.content, CONTENT_KEYS)}
+        plain.append({name: one for name, (one, names) in said.items() if any(key in message for key in names)})
+    return {**value, "messages": plain}, list(keys)
 
 
 def _row(path: Path, number: int, value: object, row_type: type[Row]) -> Row:

@@ -1,11 +1,12 @@
 """A reward for each conversation of a user's file, with the latents that carry it.
 
-Writes `rewards.jsonl`, `conditions.json` (the token that is scored).
+Writes `rewards.jsonl`, `conditions.json` (the token that is scored, the columns that were not read).
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
         raise EnvironmentProblem(f"{source.name}: no such file; give a JSONL file of conversations")
     asked: dict[str, Any] = {"end_of_turn": config.end_of_turn, "pooling": config.pooling}
     tokenizer = ConversationTokenizer(load_tokenizer(folder), date_string=config.date_string, advice=ON_COMMAND_LINE, **asked)
-    conversations, encoded, names = _read(source, tokenizer, config.max_length)
+    unread = Counter[str]()
+    conversations, encoded, names = _read(source, tokenizer, config.max_length, unread)
     model = load_reward_model(folder, dtype=torch_dtype(config.dtype), device=device_of(context.resources))
 
     rows = NamedRows([row.ids for row in encoded], names, tokenizer.pad_id, limit="--max-length")
@@ -55,13 +57,15 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
     eos = tokenizer.tokenizer.eos_token
     # No template has to close a turn where its last token is asked for.
     ends = "" if config.pooling == "last_token" else tokenizer.end_of_turn_text
-    conditions = {"pooling": config.pooling, "end_of_turn": ends, "eos_token": eos or ""}
+    conditions: dict[str, Any] = {"pooling": config.pooling, "end_of_turn": ends, "eos_token": eos or ""}
+    # Only where there are any: what a plain file gives stays as it was.
+    conditions |= {"columns_not_read": dict(sorted(unread.items()))} if unread else {}
     write_whole(context.output / "conditions.json", json.dumps(conditions, indent=1) + "\n")
 
 
 def _read(
-    source: Path, tokenizer: ConversationTokenizer, max_length: int
+    source: Path, tokenizer: ConversationTokenizer, max_length: int, unread: Counter[str]
 ) -> tuple[list[Conversation], list[EncodedConversation], list[str]]:
-    numbered = read_conversations(source)
+    numbered = read_conversations(source, unread)
     conversations, names = [one for _, one in numbered], [f"{source.name}:{number}" for number, _ in numbered]
     return conversations, tokenizer.encode_many([row.messages for row in conversations], max_length=max_length, names=names), names

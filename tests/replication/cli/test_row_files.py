@@ -191,6 +191,11 @@ def test_reward_reads_standard_input_and_writes_what_the_suffix_says(tmp_path: P
     (tmp_path / "talk.jsonl").write_text(talk, encoding="utf-8")
     replicate("reward", "--model", str(model), "--input", "talk.jsonl", *asked[5:], given="", cwd=tmp_path)
     assert len(list((tmp_path / "store" / "score_conversations").iterdir())) == 1
-    for content, words in (("", "holds no conversation"), ('{"messages": []}\n', "standard-input:1: messages")):
+    told = replicate(*asked, given=json.dumps({"messages": [{**turns[0], "name": "Ann"}, turns[1]], "per\nsona": "pirate"}), cwd=tmp_path)
+    assert "note: columns and keys of messages not read, with the rows that hold them: messages.name (1), per sona (1)\n" in told.stderr
+    other = '{"messages": [{"role": "assistant", "content": "a"}], "response": "b"}'
+    for content, words in (
+        ("", "holds no conversation"), ('{"messages": []}\n', "standard-input:1: messages"), (other, "standard-input:1: response: "),
+    ):  # fmt: skip
         wrong = replicate(*asked, given=content, cwd=tmp_path)
         assert wrong.returncode == 2 and words in wrong.stderr and "Traceback" not in wrong.stderr

@@ -131,3 +131,11 @@ def test_the_scored_token_can_be_chosen(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match="no token '<end>' to end a turn; give --end-of-turn TOKEN, or --pooling last-token"):
         score(tmp_path / "c", end_of_turn="<end>")
     assert len(score(tmp_path / "d", pooling="last_token")) == len(REPLIES)
+
+
+def test_what_is_not_read_of_a_file_is_told_and_another_reply_is_refused(tmp_path: Path) -> None:
+    score(tmp_path / "told", rows=[{"id": "mine", "messages": turns("fine."), "persona": "pirate"}, {"messages": turns("bad.")}])
+    told = json.loads((tmp_path / "told" / "output" / "conditions.json").read_text())
+    assert told["columns_not_read"] == {"persona": 1}
+    with pytest.raises(UsageProblem, match=r"talk\.jsonl:1: response: holds text that is not in `messages`"):
+        score(tmp_path / "refused", rows=[{"messages": turns("fine."), "response": "some other answer"}])
