@@ -68,7 +68,13 @@ def _notes(found: ItemsDiff) -> list[str]:
             notes.append(f"{len(names):,} items are in {where}: {', '.join(names[:NAMED])}{more}")
     if any(found.repeated_ids):
         mine, others = found.repeated_ids
-        notes.append(f"ids that repeat within their subset: {mine} of ours, {others} of theirs; they are matched in the files' order")
+        how = "" if found.by_order or found.unsure else "; they are matched in the files' order"
+        notes.append(f"ids that repeat within their subset: {mine} of ours, {others} of theirs{how}")
+    if found.by_order:
+        told = ", ".join(one or "the items" for one in found.by_order)
+        notes.append(f"{told}: matched by order alone, since ids repeat in one file only; all other ids stand at equal places")
+    if found.unsure:
+        notes.append(f"{found.unsure} items of ours have an id that repeats differently in the other file, and are not compared")
     return notes
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Literal, NamedTuple
@@ -15,29 +14,16 @@ from replication.frozen import Frozen
 from replication.report.results.reading import ResultsError
 from replication.report.results.score_files import ScoredBenchmark, repeated_ids
 from replication.report.statistics import rank_correlation
+from replication.report.verdicts.item_places import Place, match_items
 from sarm.data.preferences import DataError, ScoredPreference
 from sarm.metrics.credits import BenchmarkScores, ScoringError
 from sarm.metrics.rewardbench2 import rewardbench2_scores
-from sarm.metrics.rmbench import RMBENCH_DOMAINS, rmbench_scores
+from sarm.metrics.rmbench import rmbench_scores
 
 Outcome = Literal["right", "wrong", "tied"]
 TOTAL = "all"
 # How many items of one file alone are named.
 NAMED = 5
-
-
-class Place(NamedTuple):
-    """Which item: its subset, its id, and which of those with that id, from 1, in the file's order."""
-
-    subset: str
-    id: str
-    number: int
-
-    @property
-    def text(self) -> str:
-        """The id, with a count where it is not the first of that id."""
-        shown = self.id or "item"
-        return shown if self.id and self.number == 1 else f"{shown}#{self.number}"
 
 
 class ItemDifference(Frozen):
@@ -87,6 +73,8 @@ class ItemsDiff(Frozen):
     only_ours: tuple[str, ...] = Field(description="Items that the other file lacks.")
     only_theirs: tuple[str, ...] = Field(description="Items that ours lacks.")
     repeated_ids: tuple[int, int] = Field(description="Items of ours and of theirs whose id another of their subset has.")
+    by_order: tuple[str, ...] = Field(default=(), description="Subsets in which ids repeat differently, matched by their order alone.")
+    unsure: int = Field(default=0, description="Items of ours left out since their id repeats differently in the other file.")
 
 
 class _Pair(NamedTuple):
@@ -102,20 +90,19 @@ def items_diff(
     benchmark: ScoredBenchmark,
     names: Mapping[Literal["experiment", "row", "ours", "against"], str],
 ) -> ItemsDiff:
-    """The comparison of two lists of items, matched by subset, id and order among equal ids.
+    """The comparison of two lists of items, matched as `match_items` says.
 
     Raises ResultsError (6) where no item is in both, or an item has another number of completions; DataError for rewards without a metric.
     """
-    named = all(item.subset for item in (*ours, *theirs))
-    mine, others = (_placed(items, benchmark, named=named) for items in (ours, theirs))
-    pairs = [_Pair(place, mine[place], others[place]) for place in mine if place in others]
+    matched = match_items(ours, theirs, benchmark=benchmark)
+    pairs = [_Pair(*one) for one in matched.pairs]
     if not pairs:
         raise ResultsError(f"{names['against']}: has no item of {names['ours']} by subset and id, so it is of other data; no comparison")
     for pair in pairs:
         _refuse_other_completions(pair, names["against"])
     apart = [pair for pair in pairs if outcomes(pair.ours, benchmark) != outcomes(pair.theirs, benchmark)]
     different = sorted(apart, key=_worst(pairs, benchmark))
-    subsets = [subset for subset in dict.fromkeys(place.subset for place in mine) if subset]
+    subsets = [subset for subset in dict.fromkeys(place.subset for place in matched.our_places) if subset]
     parts = [(subset, [pair for pair in pairs if pair.place.subset == subset]) for subset in subsets]
     return ItemsDiff(
         experiment=names["experiment"],
@@ -127,9 +114,11 @@ def items_diff(
         numbers=_numbers(_scores(ours, benchmark), _scores(theirs, benchmark)),
         differing=len(different),
         differences=tuple(_difference(pair, benchmark) for pair in different),
-        only_ours=tuple(f"{place.subset} {place.text}".strip() for place in mine if place not in others),
-        only_theirs=tuple(f"{place.subset} {place.text}".strip() for place in others if place not in mine),
+        only_ours=tuple(place.whole for place in matched.only_ours),
+        only_theirs=tuple(place.whole for place in matched.only_theirs),
         repeated_ids=(repeated_ids(ours), repeated_ids(theirs)),
+        by_order=matched.by_order,
+        unsure=matched.unsure,
     )  # fmt: skip
 
 
@@ -160,22 +149,6 @@ def _outcome(difference: float) -> Outcome:
 def _credit(item: ScoredPreference, benchmark: ScoredBenchmark) -> float:
     found = outcomes(item, benchmark)
     return math.fsum({"right": 1.0, "tied": 0.5, "wrong": 0.0}[one] for one in found) / len(found)
-
-
-def _placed(items: Sequence[ScoredPreference], benchmark: ScoredBenchmark, *, named: bool) -> dict[Place, ScoredPreference]:
-    """Items by their place. Where a file names no subset (RM-Bench's domain files), none is looked at in either."""
-    seen: Counter[tuple[str, str]] = Counter()
-    found = {}
-    for item in items:
-        subset = _domain(item.subset) if benchmark == "rmbench" else item.subset
-        name = (subset if named else "", item.id)
-        seen[name] += 1
-        found[Place(*name, seen[name])] = item
-    return found
-
-
-def _domain(subset: str) -> str:
-    return next((one for one in RMBENCH_DOMAINS if subset.startswith(one)), subset)
 
 
 def _refuse_other_completions(pair: _Pair, against: str) -> None:

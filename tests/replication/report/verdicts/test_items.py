@@ -83,6 +83,31 @@ def test_a_repeated_id_is_matched_in_order() -> None:
     assert (one.id, one.ours, one.theirs) == ("b#2", "wrong", "right")
 
 
+def numbered(ids: list[int]) -> list[ScoredPreference]:
+    """Items whose rewards tell them apart, under these ids."""
+    return [item("Factuality", (float(place),), (0.5 + place % 2, -1.0, -2.0), name=str(name)) for place, name in enumerate(ids)]
+
+
+def test_ids_that_repeat_in_one_file_alone_match_nothing_by_themselves() -> None:
+    """The official files' mistake: the first ten items of Factuality are called 30 to 39 (allenai/reward-bench, issue 273)."""
+    ours, theirs = numbered(list(range(60))), numbered([*range(30, 40), *range(10, 60)])
+    found = compared(ours, theirs)
+    assert (found.subsets[-1].items, found.subsets[-1].identical, found.only_ours, found.only_theirs) == (60, 60, (), ())
+    assert found.by_order == ("Factuality",) and found.unsure == 0
+    assert "Factuality: matched by order alone" in items_text(found, "text")
+    # In another order, or with an item fewer, the order says nothing of the ids that repeat: they are left out, and told.
+    for other in ([*theirs[:40], *theirs[40:][::-1]], theirs[:-1], [*theirs[10:], *theirs[:10]]):
+        found = compared(ours, other)
+        assert found.by_order == () and found.unsure == 10 and found.subsets[-1].identical == found.subsets[-1].items
+        assert {f"Factuality {name}" for name in range(40)} - {f"Factuality {name}" for name in range(10, 30)} <= set(found.only_ours)
+        assert "10 items of ours have an id that repeats differently" in items_text(found, "text")
+
+
+def test_ids_that_all_repeat_differently_leave_nothing_to_compare() -> None:
+    with pytest.raises(ResultsError, match="no item of score/x by subset and id"):
+        compared(numbered([0, 0, 0]), numbered([0, 0]))
+
+
 def test_another_order_of_the_file_changes_nothing_where_ids_are_unique() -> None:
     unique = [one for place, one in enumerate(OURS) if place != 2]
     assert compared(unique, unique[::-1]).subsets[-1].agree == 5
