@@ -17,7 +17,7 @@ from replication.cli.options.declared import DEFAULT_STORE, MISSING_RESULTS, Exp
 from replication.cli.options.groups import Without
 from replication.recipes.explorations import ModelFolder, Shape, exploration_jobs, file_exploration, folder_exploration
 from replication.recipes.jobs import BROUGHT_IN
-from replication.recipes.requested import experiments_named, settings_for
+from replication.recipes.requested import experiment_named, settings_for
 from replication.recipes.setting import Setting
 from replication.settings.profiles import BenchmarkName
 from replication.usage_problems import UsageProblems
@@ -118,7 +118,7 @@ def _setting(row: str, experiment: str, asked: ExperimentOptions, artifacts: Art
     from replication.plan import steps  # noqa: PLC0415 - not needed by --help
 
     chosen = asked.chosen.model_copy(update={"rows": row})
-    (setting,) = settings_for(experiments_named([experiment])[:1], chosen, artifacts, os.environ)
+    (setting,) = settings_for([experiment_named(experiment)], chosen, artifacts, os.environ)
     if row:
         steps.refuse_unpinned([setting])
     return setting

@@ -24,7 +24,7 @@ from replication.cli.options.declared import (
     typed_command,
 )
 from replication.cli.row_files import STANDARD_INPUT, readable, refuse_other_suffix, write_rows
-from replication.recipes.requested import experiments_named, settings_for
+from replication.recipes.requested import experiment_named, settings_for
 from replication.settings.steering_files import read_steering_file
 from replication.usage_problems import UsageProblems
 from sarm.config.score import ConversationScoringConfig
@@ -58,7 +58,7 @@ def render(
     from replication.report.render.tables import as_text  # noqa: PLC0415 - as above
 
     artifacts = ArtifactStore(store)
-    (setting,) = settings_for(experiments_named([experiment])[:1], asked.chosen, artifacts, os.environ)
+    (setting,) = settings_for([experiment_named(experiment)], asked.chosen, artifacts, os.environ)
     origin = ["--from", asked.source] if asked.source != "train" else []
     command = shlex.join(["replicate", experiment, "--profile", asked.profile, *origin])
     report = pipeline.report(recipe(setting), artifacts, command=command)

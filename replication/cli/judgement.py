@@ -27,7 +27,7 @@ from replication.cli.options.declared import (
     SeedsOption,
     StoreOption,
 )
-from replication.recipes.requested import Chosen, experiments_named, settings_for
+from replication.recipes.requested import Chosen, experiment_named, experiments_named, settings_for
 from replication.terminal.console import console_for
 from replication.usage_problems import UsageProblems, nearest
 from sarm.job import IntegrityProblem
@@ -65,7 +65,7 @@ def diff(
     from replication.report.verdicts.diff_formats import add_to_step_summary, diff_text  # noqa: PLC0415 - as above
 
     named = _fail_on(fail_on)
-    (wanted,) = experiments_named([experiment])[:1]
+    wanted = experiment_named(experiment)
     if items:
         command = _run_command(wanted.name, asked.chosen)
         code = compare_items(
@@ -211,7 +211,7 @@ def leaderboard(
     from replication.report.results.leaderboard import ranking, ranking_text  # noqa: PLC0415 - as above
     from replication.report.verdicts.diff import load_results  # noqa: PLC0415 - statistics are not needed by --help
 
-    report = _of_store(experiments_named(["table1"])[0], asked.chosen, store) if results is None else load_results(results, row=row)
+    report = _of_store(experiment_named("table1"), asked.chosen, store) if results is None else load_results(results, row=row)
     places = ranking(report)
     if as_json:
         typer.echo(json.dumps([one.model_dump() for one in places], indent=2))

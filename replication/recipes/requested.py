@@ -47,6 +47,15 @@ def experiments_named(names: Sequence[str]) -> list[Experiment]:
     return list(EXPERIMENTS.values()) if ALL in names else [EXPERIMENTS[name] for name in dict.fromkeys(names)]
 
 
+def experiment_named(name: str) -> Experiment:
+    """The one experiment of a command that takes one. Raises UsageProblems for a wrong name and for `all`, which are several."""
+    if name == ALL:
+        raise UsageProblems([f"{ALL!r} is several experiments, and this command takes one; valid: {', '.join(EXPERIMENTS)}"])
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, EXPERIMENTS)
+    return EXPERIMENTS[name]
+
+
 def settings_for(
     experiments: Sequence[Experiment], chosen: Chosen, store: ArtifactStore, environment: Mapping[str, str]
 ) -> list[Setting]:

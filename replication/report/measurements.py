@@ -72,8 +72,8 @@ class Measured:
 
     @property
     def truncated(self) -> int:
-        """Completions that were cut to the longest length, over all seeds."""
-        return sum(scored.truncated for scored in self.per_seed)
+        """Completions that were cut to the longest length, with one seed: all have the same completions and tokens."""
+        return max((scored.truncated for scored in self.per_seed), default=0)
 
 
 def items_interval(ours: Measurement, *, counted: bool) -> Bounds | None:

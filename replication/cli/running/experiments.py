@@ -26,7 +26,7 @@ from replication.cli.options.declared import (
 )
 from replication.cli.running.experiment_text import field_text, registry_text, values_text
 from replication.cli.running.runs import cluster_for, settings_of
-from replication.recipes.requested import experiments_named, settings_for
+from replication.recipes.requested import experiment_named, experiments_named, settings_for
 from sarm.store.artifacts import ArtifactStore
 
 
@@ -53,7 +53,7 @@ def show(  # noqa: PLR0917 - one parameter an option, as Typer wants it
 ) -> None:
     """Every value of an experiment and where it comes from."""
     chosen = ExperimentOptions(profile=profile, protocol=protocol, rows=rows, assignments=assignments, source=source).chosen
-    (setting,) = settings_for(experiments_named([experiment])[:1], chosen, ArtifactStore(store), os.environ)
+    (setting,) = settings_for([experiment_named(experiment)], chosen, ArtifactStore(store), os.environ)
     typer.echo(field_text(setting, field) if field else values_text(setting, as_json=as_json))
 
 

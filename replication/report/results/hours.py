@@ -8,7 +8,7 @@ from replication.recipes.jobs_needed import Recipe
 from replication.report.cells import Listing, Report
 from replication.report.provenance.framing import framed
 from replication.report.published import load_published
-from sarm.job import Job
+from sarm.job import Job, Resources
 from sarm.store.artifacts import ArtifactStore
 from sarm.store.manifest import Manifest
 
@@ -36,6 +36,8 @@ def collect_hours(recipe: Recipe, store: ArtifactStore, *, command: str) -> Repo
         notes=(
             "The paper does not say for which of its models the hours are, nor whether SAE training includes the forward passes.",
             "SAEs that share a pass over the text each count an equal part of it.",
+            "Of a job that was stopped and went on, the hours are those since it went on last.",
+            "Peak memory is of the first process, on its GPU where it had one, else on the host.",
             *_backbones(recipe, store),
         ),
     )
@@ -50,9 +52,12 @@ def _measured(job: Job | None, store: ArtifactStore, *, missing: str, command: s
     if absent:
         return ("—", absent, "—", "—")
     manifest = store.manifest(job)
-    gpus, units = job.resources.gpus, job.resources.gpus or job.resources.processes
-    unit = "GPU-hours" if gpus else "CPU-hours (wall time x processes)"
-    return (f"{manifest.seconds * units / 3600:.4f}", unit, f"{manifest.peak_memory_bytes / 2**30:.2f}", _hardware(manifest))
+    # What it ran with: today's recipe or cluster may ask for other resources, which are in no key.
+    ran = Resources.model_validate(manifest.resources)
+    unit = "GPU-hours" if ran.gpus else "CPU-hours (wall time x processes)"
+    peak = manifest.peak_gpu_memory_bytes if ran.gpus else manifest.peak_memory_bytes
+    hours = manifest.seconds * (ran.gpus or ran.processes) / 3600
+    return (f"{hours:.4f}", unit, f"{peak / 2**30:.2f}", _hardware(manifest))
 
 
 def _hardware(manifest: Manifest) -> str:

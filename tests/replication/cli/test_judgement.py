@@ -137,6 +137,7 @@ def test_other_formats(tmp_path: Path, form: str) -> None:
     ("arguments", "code", "words"),
     [
         (("diff", "tabel1"), 2, "did you mean 'table1'"),
+        *(((name, "all"), 2, "this command takes one") for name in ("diff", "render", "show")),
         (("diff", "table1", "--against", "leaderbord"), 2, "did you mean 'leaderboard'"),
         (("diff", "table1", "--fail-on", "difers"), 2, "did you mean 'differs'"),
         (("diff", "table1", "--results", "/none.json"), 2, "no such file"),

@@ -24,13 +24,27 @@ from replication.launch.slurm.status import cancel_jobs, hours_of, job_statuses,
 from replication.launch.slurm.submission import PrintLauncher, SlurmLauncher
 from replication.launch.status import logs_of, status_lines, store_status
 from replication.plan.tasks import Task, tasks_of
+from replication.recipes.jobs_needed import recipe
+from replication.recipes.setting import Setting
 from replication.settings.clusters import Cluster, load_cluster, on_cluster, shipped_clusters, slurm_needs
+from replication.settings.experiments import EXPERIMENTS
+from replication.settings.profile_files import load_profile
+from replication.settings.protocols import PROTOCOLS
 from replication.usage_problems import UsageProblems
 from sarm.config.weights import WeightsConfig
 from sarm.job import EnvironmentProblem, Job, Resources, topological_order
 from sarm.store.artifacts import ArtifactStore, MissingArtifact
 
 # --- clusters ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(shipped_clusters()))
+def test_a_shipped_cluster_has_room_for_every_job_of_the_papers_profile(name: str) -> None:
+    cluster = load_cluster(name)
+    for experiment in EXPERIMENTS.values():
+        made = recipe(Setting(experiment=experiment, profile=load_profile("paper", environment={}), protocol=PROTOCOLS["paper"]))
+        for job in topological_order(made.jobs):
+            assert slurm_needs(on_cluster(job, cluster), cluster).memory_gb <= cluster.memory_per_node_gb, job.label
 
 
 @pytest.mark.parametrize("name", ["a100", "rtx3090"])

@@ -100,6 +100,8 @@ def test_seeds_are_averaged_and_kept(mini: Setting, tmp_path: Path) -> None:
     ours = row(report.tables[0], "sarm-2b").cells[0].ours
     assert ours is not None and len(ours.per_seed) == 3 and len(set(ours.artifacts)) == 3
     assert report.seeds == (0, 1, 2)
+    # Each seed reads the same completions, so a note counts them once.
+    assert any("4 completions were cut" in note for note in report.tables[2].notes)
 
 
 def test_rm_bench_and_held_out_pairs_have_tables_of_their_own(mini: Setting, tmp_path: Path) -> None:

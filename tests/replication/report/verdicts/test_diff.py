@@ -151,9 +151,9 @@ def test_of_a_hundred_tables_from_another_machine_at_most_about_one_raises_an_al
     assert 3 <= alarms <= 25
 
 
-@pytest.mark.parametrize("other", [{"profile": "paper"}, {"seeds": (1,)}])
+@pytest.mark.parametrize("other", [{"profile": "paper"}, {"seeds": (1,)}, {"regime": "evaluation"}])
 def test_another_scale_or_other_seeds_are_not_comparable_and_do_not_pass(tmp_path: Path, other: dict[str, Any]) -> None:
-    found = diff_of(mini(50.0, 50.0), saved(tmp_path, mini(50.0, 50.0, **other)))
+    found = diff_of(mini(50.0, 50.0), saved(tmp_path, mini(50.0, 50.0).model_copy(update=other)))
     assert {row.verdict for row in found.rows} == {"NOT COMPARABLE"} and len(found.rows) == 2
     assert found.no_verdict.startswith("nothing could be compared: the reference ") and exit_code(found) == exit_code(found, ()) == 6
 
