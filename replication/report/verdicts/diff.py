@@ -26,7 +26,7 @@ SEVERITY: tuple[Verdict, ...] = (
     "DIFFERS", "MISSING", "INCONCLUSIVE", "DEFECTIVE", "NOT COMPARABLE", "CONSISTENT", "EQUIVALENT", "MATCH", "PUBLISHED ONLY",
 )  # fmt: skip
 # In the documented order of precedence: what is missing comes before what differs.
-REGIMES = {"retrained": "trained anew", "evaluation": "published ones, evaluated"}
+REGIMES = {"retrained": "trained anew", "evaluation": "published and only evaluated"}
 EXIT_CODES: tuple[tuple[Verdict, int], ...] = (("MISSING", 5), ("DIFFERS", 3), ("INCONCLUSIVE", 4))
 
 
@@ -197,7 +197,7 @@ def _why_not_the_same(report: Report, other: Report) -> str:
         theirs, mine = (f"{one.experiment}, {one.profile}, {one.protocol}" for one in (other, report))
         return f"the reference is of {theirs}, ours of {mine}"
     if report.regime != other.regime:
-        return f"the reference's models are {REGIMES[other.regime]}, ours {REGIMES[report.regime]}"
+        return f"the reference is of models that were {REGIMES[other.regime]}, ours of models that were {REGIMES[report.regime]}"
     return f"the reference has seeds {list(other.seeds)}, ours {list(report.seeds)}" if report.seeds != other.seeds else ""
 
 
