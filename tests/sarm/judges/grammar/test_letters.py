@@ -118,3 +118,23 @@ def test_neither_a_thought_nor_a_cut_answer_has_a_verdict(letter: str, stated: s
     assert read(stated.format(letter), ended=False) is None
     assert read(f"<think>{stated.format(letter)}") is None
     assert read(f"<think>[[A]] or [[B]]</think>{stated.format(letter)}") == letter
+
+
+@pytest.mark.parametrize("form", [
+    "Worst: [[{}]]", "[[{}]] is the worst answer.", "The least helpful answer is [[{}]].", "I reject [[{}]].", "Weakest response: [[{}]]",
+    "The loser is [[{}]].", "[[{}]] is rated as the worst", "[[{}]] fails to answer", "I would eliminate [[{}]].",
+    "All are fine, but the poorest answer is [[{}]]",
+])  # fmt: skip
+def test_an_answer_that_is_named_as_the_worst_is_no_choice(form: str) -> None:
+    """A letter alone is no vote for it where its own part of the sentence spurns it."""
+    for letter in LETTERS:
+        assert read(form.format(letter)) is None
+
+
+@pytest.mark.parametrize("form", [
+    "B is the worst, so my verdict is [[{}]]", "Although the others are worse, the best answer is [[{}]].", "[[{}]], since the rest fails.",
+    "The worst answers were discarded. Final verdict: [[{}]]", "[[{}]] because the others are inferior",
+])  # fmt: skip
+def test_what_is_said_of_others_does_not_spurn_a_choice(form: str) -> None:
+    for letter in LETTERS:
+        assert read(form.format(letter)) == letter
