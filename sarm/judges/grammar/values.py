@@ -28,6 +28,12 @@ _ASPECTS = (
     "|coherence|correctness|completeness"
 )
 ASPECTS = frozenset(_ASPECTS.split("|"))
+# A second number that takes the first one's place; an arrow is a colon by now.
+_REVISED = re.compile(
+    r"^ ?:+ ?[\[(]*[0-9]|\b(?:revis(?:ed|ing|ion)|final(?:ly)?|actually|lowered|raised|chang(?:ed|ing)|correct(?:ed|ion)|adjust(?:ed|ing)"
+    r"|updated|reconsidered|reduced|increased|now)\b[^0-9]{0,24}[0-9]",
+    re.IGNORECASE,
+)
 _LABELLED = re.compile(rf"(?:[:=|]|\b(?:{_ASPECTS})(?: is| of)?) ?[\[({{]*$", re.IGNORECASE)
 
 
@@ -43,8 +49,8 @@ def value_of(found: re.Match[str], line: Line, scale: Scale) -> float | None:
 
 
 def is_whole(rest: str) -> bool:
-    """Whether a statement ends where its value does: what follows is another label's, a reason, or has no number."""
-    if not _ENDING.match(rest) or _DOUBT.match(rest) or OTHER in rest:
+    """Whether a statement ends where its value does: what follows is another label's, a reason, or has no number, and revises nothing."""
+    if not _ENDING.match(rest) or _DOUBT.match(rest) or _REVISED.search(rest) or OTHER in rest:
         return False
     if _REASON.match(rest):
         return True

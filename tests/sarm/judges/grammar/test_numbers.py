@@ -351,3 +351,12 @@ def test_reading_takes_time_in_proportion_to_the_answer(atom: str) -> None:
 
     # Twenty times as long: far from the four hundred times of a reading that looks at all pairs of places.
     assert seconds(40_000) < 100 * max(seconds(2_000), 0.002)
+
+
+@pytest.mark.parametrize("later", [
+    " → 6", " ⇒ 6", " -> 6", " (revised: 6)", "; revised: 6", ", final: 6", ", changed to 6", ", now lowered to 6", "; corrected: [6]",
+])  # fmt: skip
+@pytest.mark.parametrize("label", ["Rating: ", "Final rating: ", "Score = "])
+def test_a_number_that_is_taken_back_in_its_line_is_not_read(label: str, later: str) -> None:
+    assert read(f"{label}8{later}") in (UNREAD, 6)
+    assert read(f"{label}8; confidence: 9") == 8
