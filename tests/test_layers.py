@@ -48,7 +48,12 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "answers endpoint",
         "concurrent_questions",
     ),
-    "sarm.checkpoints": ("hub quantized sarm_geometry spread tensors", "config_files leftovers loading", "backbones saes", "reward_models"),
+    "sarm.checkpoints": (
+        "hub quantized settings_keys spread tensors",
+        "config_files leftovers loading sarm_geometry",
+        "backbones saes",
+        "reward_models",
+    ),
     "sarm.jobs": ("data latents process related score survey train weights", "__main__"),
     "replication": (
         "data_folders drawing frozen terminal usage_problems",

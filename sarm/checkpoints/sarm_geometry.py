@@ -14,17 +14,44 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from sarm.checkpoints.settings_keys import (
+    DECIDED,
+    OBJECT,
+    TRUTH,
+    WHOLE,
+    Keys,
+    agreed,
+    check_keys,
+    check_kind,
+    key_names,
+    tell_unread,
+)
 from sarm.job import UsageProblem
 from sarm.store.json_files import place_of, read_object, understood
 
 RUN_NAME = re.compile(r"_Latent(?P<n_latents>\d+)_Layer(?P<layer>\d+)_K(?P<k>\d+)_")
 LATENTS_IN_NAME = re.compile(r"-SARM-(?P<wo>wo)?TopK-")
+# What the released code reads, inside `sarm_param` or beside the model's own keys; and what only its training reads.
+KEYS = Keys(
+    read={
+        "sae_source_layer": WHOLE,
+        "sae_hidden_state_source_layer": WHOLE,
+        "sae_latent_size": WHOLE,
+        "sae_k": WHOLE,
+        "sarm_use_activation": DECIDED,
+        "sarm_use_topk": DECIDED,
+        "sae_use_sequence_level": TRUTH,
+    },
+    # Of nobody's release that we know; a name that says so can only mean another function than TopK.
+    changing={"sae_activation": ("topk", "TopK"), "sarm_activation": ("topk", "TopK")},
+    harmless=key_names("sarm_train_mode sarm_rec_lambda"),
+)
 
 
 class SARMGeometry(BaseModel):
     """What the tensors of a SARM alone do not say."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     layer: int
     n_latents: int
@@ -34,34 +61,47 @@ class SARMGeometry(BaseModel):
     encoder: Literal["sae", "random_sae"] = "sae"
 
 
-def geometry_in_config(raw: Mapping[str, Any]) -> SARMGeometry | None:
+def geometry_in_config(raw: Mapping[str, Any], *, where: str = "config.json") -> SARMGeometry | None:
     """Geometry from our own keys, from `sarm_param` (December 2025 and the hub) or from flat keys; None where the config has neither.
 
-    The layer defaults to half of `num_hidden_layers`; TopK is on unless a key says otherwise, as in the released loaders.
-    Raises UsageProblem for a `sarm_param` without width or k.
+    The layer defaults to half of `num_hidden_layers`; TopK is on unless a key says otherwise, as in the released loaders. `where`
+    names the file. Warns of keys of the SAE that are not known. Raises UsageProblem for a `sarm_param` without width or k, for a value
+    of another type than its key has, and for keys that contradict each other.
     """
     if raw.get("model_type") == "sarm" and raw.get("encoder") != "linear":
         return SARMGeometry(**{key: raw[key] for key in SARMGeometry.model_fields})
-    half = int(raw.get("num_hidden_layers", 0)) // 2
-    nested = raw.get("sarm_param")
+    check_kind(raw, "sarm_param", OBJECT, where)
+    nested = raw.get("sarm_param") or {}
+    flat = {key: value for key, value in raw.items() if key.startswith(("sae_", "sarm_")) and key not in ("sarm_param", "sae_convention")}
+    check_keys(nested, KEYS, where, within="sarm_param")
     if nested:
-        absent = [key for key in ("sae_latent_size", "sae_k") if key not in nested]
+        absent = [key for key in ("sae_latent_size", "sae_k") if nested.get(key) is None]
         if absent:
-            raise UsageProblem(f"config.json: sarm_param has no {absent[0]!r}, so the SAE's geometry is unknown; add it")
-        return _geometry(
-            layer=nested.get("sae_source_layer") or half,
-            n_latents=nested["sae_latent_size"],
-            k=nested["sae_k"],
-            topk=nested.get("sarm_use_activation", nested.get("sarm_use_topk", True)),
-        )
-    if "sae_latent_size" in raw and "sae_k" in raw:
-        layer = raw.get("sae_hidden_state_source_layer", raw.get("sae_source_layer")) or half
-        return _geometry(layer=layer, n_latents=raw["sae_latent_size"], k=raw["sae_k"], topk=raw.get("sarm_use_topk", True))
-    return None
+            raise UsageProblem(f"{where}: sarm_param has no {absent[0]!r}, so the SAE's geometry is unknown; add it")
+        # Off, and yet perhaps not as it was: a key of so small a list is told whatever it says.
+        known = KEYS.read.keys() | KEYS.changing.keys() | KEYS.harmless
+        tell_unread([f"sarm_param.{key}" for key, value in nested.items() if key not in known and value in (False, 0, "")], where)
+    elif "sae_latent_size" not in raw or "sae_k" not in raw:
+        return None
+    check_keys(flat, KEYS, where)
+    return _geometry({**flat, **{f"sarm_param.{key}": value for key, value in nested.items()}}, raw, where)
 
 
-def _geometry(*, layer: int, n_latents: int, k: int, topk: bool) -> SARMGeometry:
-    return SARMGeometry(layer=layer, n_latents=n_latents, k=k, latents="topk" if topk else "pre_acts")
+def _geometry(stated: Mapping[str, Any], raw: Mapping[str, Any], where: str) -> SARMGeometry:
+    def one(*keys: str) -> Any:
+        return agreed(stated, *(f"{place}{key}" for place in ("sarm_param.", "") for key in keys), where=where)
+
+    layer, topk = one("sae_source_layer", "sae_hidden_state_source_layer"), one("sarm_use_activation", "sarm_use_topk")
+    if layer is None:
+        layer = int(raw.get("num_hidden_layers", 0)) // 2
+    elif layer < 1:
+        raise UsageProblem(f"{where}: the SAE's source layer is {layer}; it must be 1 or more, the number of blocks before its states")
+    return SARMGeometry(
+        layer=int(layer),
+        n_latents=int(one("sae_latent_size")),
+        k=int(one("sae_k")),
+        latents="pre_acts" if topk is False else "topk",
+    )
 
 
 def geometry_in_name(name: str) -> SARMGeometry:
@@ -92,7 +132,7 @@ def keep_geometry(folder: Path, source: Path) -> None:
     path = folder / "config.json"
     raw = read_object(path)
     with understood(place_of(path)):
-        stated = geometry_in_config(raw)
+        stated = geometry_in_config(raw, where=place_of(path))
     if stated is not None:
         return
     found = geometry_in_name(source.parent.name if source.name.startswith("checkpoint-") else source.name)

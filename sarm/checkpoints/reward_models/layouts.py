@@ -101,7 +101,7 @@ def _empty_model(raw: dict[str, Any], source: TensorFolder, *, attention: str, w
         return _from_ours(raw, attention=attention, what=what)
     if "sae.encoder.weight" not in source.names:
         return _scalar(raw, source, attention=attention, what=what)
-    geometry = geometry_in_config(raw)
+    geometry = geometry_in_config(raw, where=f"{what}/config.json")
     if geometry is None:
         raise UsageProblem(f"{what}: config.json has no SAE geometry; rewrite it once with sarm.import_authors_checkpoint")
     return _sarm(backbone_config(raw, what=what), geometry, attention=attention, what=what)
@@ -117,7 +117,7 @@ def import_authors_checkpoint(folder: str | Path, target: str | Path) -> None:
     raw = read_config(folder)
     name = folder.parent.name if folder.name.startswith("checkpoint-") else folder.name
     with settings_understood(folder.name):
-        geometry = geometry_in_config(raw) or geometry_in_name(name)
+        geometry = geometry_in_config(raw, where=f"{folder.name}/config.json") or geometry_in_name(name)
         config = backbone_config(raw, what=folder.name)
     with settings_understood(folder.name), without_weights():
         sarm = _sarm(config, geometry, attention="sdpa", what=folder.name)

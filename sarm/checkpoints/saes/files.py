@@ -26,7 +26,7 @@ PARAMETERS = ("pre_bias", "latent_bias", "encoder.weight", "decoder.weight")
 class SAEGeometry(BaseModel):
     """What the tensors alone do not say."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     layer: int
     hidden_size: int
@@ -118,7 +118,7 @@ def sae_of_checkpoint(folder: Path) -> tuple[TopKSAE, SAEGeometry]:
     source = TensorFolder(folder)
     there = any(name.startswith(PREFIX) for name in source.names)
     with settings_understood(folder.name):
-        found = geometry_in_config(raw)
+        found = geometry_in_config(raw, where=f"{folder.name}/config.json")
     if not there or found is None:
         lacking = "tensors named 'sae.*'" if not there else "geometry of the SAE in config.json (sarm_param)"
         raise UsageProblem(f"{folder.name}: no {lacking}; give a SARM of ours or of the authors")

@@ -74,7 +74,7 @@ def checked_fit(imported: ImportedSAE, *, hidden_size: int, layer: int, what: st
 class EncoderGeometry(BaseModel):
     """What the tensors of an imported encoder do not say; `layer` is 0 where its files did not say it either."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     layer: int
     hidden_size: int

@@ -17,12 +17,39 @@ import torch
 
 from sarm.checkpoints.config_files import read_settings
 from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook
+from sarm.checkpoints.settings_keys import DECIDED, NUMBER, OBJECT, TEXT, TRUTH, WHOLE, Keys, check_keys, check_sizes, key_names
 from sarm.checkpoints.tensors import read_tensor_file
 from sarm.job import EnvironmentProblem, UsageProblem
 from sarm.sae.sparse_encoder import Activation, Normalization
 
 WEIGHTS = ("sae_weights.safetensors", "checkpoints/pruned.safetensors", "checkpoints/final.safetensors")
 NORMALIZATION: dict[str, Normalization] = {"none": "none", "dataset-wise": "none", "token-wise": "norm-sqrt-d"}
+
+KEYS = Keys(
+    read={
+        "act_fn": TEXT,
+        "top_k": WHOLE,
+        "jump_relu_threshold": NUMBER,
+        "norm_activation": TEXT,
+        "dataset_average_activation_norm": OBJECT,
+        "use_decoder_bias": DECIDED,
+        "apply_decoder_bias_to_pre_encoder": DECIDED,
+        "sparsity_include_decoder_norm": DECIDED,
+        "use_glu_encoder": TRUTH,
+        "hook_point_in": TEXT,
+        "hook_point_out": TEXT,
+        "d_model": WHOLE,
+        "d_sae": WHOLE,
+    },
+    changing={"sae_type": ("sae",)},
+    harmless=key_names(
+        "sae_pretrained_name_or_path strict_loading use_triton_kernel tp_size ddp_size lp p",
+        "sparsity_threshold_for_triton_spmm_kernel sparsity_threshold_for_csr decoder_exactly_unit_norm bias_init_method",
+        "use_ghost_grads remove_gradient_parallel_to_decoder_directions init_decoder_norm init_encoder_norm",
+        "init_encoder_with_decoder_transpose k_warmup_steps initial_k use_batch_norm_mse l1_coefficient_warmup_steps",
+        "jumprelu_threshold_window force_unit_decoder_norm promote_act_fn_dtype",
+    ),
+)
 
 
 def read_llama_scope(folder: Path) -> ImportedSAE:
@@ -32,6 +59,7 @@ def read_llama_scope(folder: Path) -> ImportedSAE:
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise EnvironmentProblem(f"{what}: none of {', '.join(WEIGHTS)} is there; fetch the SAE again")
+    check_keys(raw, KEYS, settings)
     _refuse_unknown(raw, settings)
     tensors = read_tensor_file(path)
     known_tensors(tensors, {"encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"}, layout="Llama Scope", file=path)
@@ -48,10 +76,11 @@ def read_llama_scope(folder: Path) -> ImportedSAE:
         activation=activation,
         k=k,
         normalization=NORMALIZATION[raw.get("norm_activation", "token-wise")],
-        subtracts_bias=bool(raw.get("use_decoder_bias", True)) and bool(raw.get("apply_decoder_bias_to_pre_encoder", True)),
+        subtracts_bias=raw.get("use_decoder_bias", True) and raw.get("apply_decoder_bias_to_pre_encoder", True),
         what=settings,
         weights=f"{what}/{path.name}",
     )
+    check_sizes(raw, sizes={"d_model": sae.hidden_size, "d_sae": sae.n_latents}, where=settings)
     with torch.no_grad():
         if raw.get("norm_activation") == "dataset-wise":
             scale_in, scale_out = (sae.hidden_size**0.5 / raw["dataset_average_activation_norm"][side] for side in ("in", "out"))

@@ -15,6 +15,20 @@ from torch import Tensor
 
 from sarm.checkpoints.config_files import read_settings
 from sarm.checkpoints.saes.imported import ImportedSAE, Parts, encoder_from, known_tensors, layer_of_hook, transposed
+from sarm.checkpoints.settings_keys import (
+    DECIDED,
+    OBJECT,
+    TEXT,
+    TEXT_OR_TRUTH,
+    TRUTH,
+    WHOLE,
+    Keys,
+    agreed,
+    check_keys,
+    check_kind,
+    check_sizes,
+    key_names,
+)
 from sarm.checkpoints.tensors import read_tensor_file, write_tensor_file
 from sarm.job import UsageProblem
 from sarm.sae.model import TopKSAE
@@ -23,50 +37,96 @@ from sarm.sae.sparse_encoder import Activation, Normalization, SparseEncoder
 NORMALIZATION: dict[str, Normalization] = {"none": "none", "layer_norm": "layer-norm", "constant_norm_rescale": "norm-sqrt-d"}
 ACTIVATION: dict[str, Activation] = {"standard": "relu", "topk": "relu_topk", "jumprelu": "jumprelu"}
 SAE_LENS_VERSION = "6.54.12"
+KEYS = Keys(
+    read={
+        "architecture": TEXT,
+        "d_in": WHOLE,
+        "d_sae": WHOLE,
+        "d_out": WHOLE,
+        "apply_b_dec_to_input": DECIDED,
+        "rescale_acts_by_decoder_norm": TRUTH,
+        "normalize_activations": TEXT_OR_TRUTH,
+        "reshape_activations": TEXT,
+        "activation_fn": TEXT,
+        "activation_fn_str": TEXT,
+        "activation_fn_kwargs": OBJECT,
+        "finetuning_scaling_factor": TRUTH,
+        "hook_name": TEXT,
+        "hook_point": TEXT,
+        "metadata": OBJECT,
+    },
+    changing={},
+    # What SAEs say of their training, and what the format before 6.0 said of it among the rest.
+    harmless=key_names(
+        "k model_class_name hook_point_layer model_from_pretrained_kwargs model_kwargs seqpos_slice exclude_special_tokens",
+        "sequence_separator_token disable_concat_sequences is_dataset_tokenized use_cached_activations cached_activations_path",
+        "from_pretrained_path n_batches_in_buffer store_batch_size store_batch_size_prompts act_store_device autocast autocast_lm",
+        "autocast_sae compile_llm compile_sae verbose llm_compilation_mode sae_compilation_mode logger n_restart_cycles",
+        "dead_feature_estimation_method feature_sampling_window feature_sampling_method feature_reinit_scale resample_batches",
+        "n_eval_batches eval_batch_size_prompts output_path save_final_checkpoint resume l1_warm_up_steps lp_norm l0_coefficient",
+        "l0_warm_up_steps pre_act_loss_coefficient aux_loss_coefficient use_ghost_grads noise_scale mse_loss_normalization",
+        "scale_sparsity_penalty_by_decoder_norm use_sparse_activations normalize_sae_decoder decoder_orthogonal_init",
+        "decoder_heuristic_init decoder_heuristic_init_norm decoder_init_norm init_encoder_as_decoder_transpose b_dec_init_method",
+        "tokens_per_buffer finetuning_method finetuning_tokens jumprelu_init_threshold jumprelu_bandwidth",
+        "jumprelu_sparsity_loss_mode jumprelu_tanh_scale topk_threshold_lr log_activations_store_to_wandb",
+        "log_optimizer_state_to_wandb eval_every_n_wandb_logs",
+    ),
+)
+# Of a TopK that is an activation function; what follows it is ReLU unless it says so.
+DETAILS = Keys(read={"k": WHOLE}, changing={"postact_fn": ("relu", "ReLU")}, harmless=frozenset())
 
 
 def read_sae_lens(folder: Path) -> ImportedSAE:
     """An SAE saved by `sae.save_model`. Raises UsageProblem for what cannot be converted exactly."""
     what = folder.name
     raw = read_settings(folder / "cfg.json")
+    check_keys(raw, KEYS, f"{what}/cfg.json")
     file = folder / "sae_weights.safetensors"
     tensors = read_tensor_file(file)
-    architecture, k = _architecture(raw)
+    architecture, k = _architecture(raw, f"{what}/cfg.json")
     if architecture not in ACTIVATION:
         raise UsageProblem(f"{what}/cfg.json: architecture {architecture!r} is not one of {', '.join(ACTIVATION)}; it cannot be converted")
     _refuse_lost_scales(raw, tensors, what)
     names = {"W_enc", "W_dec", "b_enc", "b_dec", *(("threshold",) if architecture == "jumprelu" else ())}
     known_tensors(tensors, names, layout="SAELens", file=file)
-    parts = Parts(
-        encoder=transposed(tensors.get("W_enc")),
-        decoder=transposed(tensors.get("W_dec")),
-        pre_bias=tensors.get("b_dec"),
-        latent_bias=tensors.get("b_enc"),
-        threshold=tensors.get("threshold"),
-    )
     sae = encoder_from(
-        parts,
+        _parts(tensors),
         activation=ACTIVATION[architecture],
         k=k,
         normalization=NORMALIZATION[_normalization(raw)],
-        subtracts_bias=bool(raw.get("apply_b_dec_to_input", True)),
+        subtracts_bias=raw.get("apply_b_dec_to_input", True),
         what=f"{what}/cfg.json",
         weights=f"{what}/{file.name}",
     )
+    sizes = {"d_in": sae.hidden_size, "d_out": sae.hidden_size, "d_sae": sae.n_latents}
+    check_sizes(raw, sizes=sizes, where=f"{what}/cfg.json")
     if architecture == "topk" and raw.get("rescale_acts_by_decoder_norm"):
         sae.fold_decoder_norms()
     hook = str((raw.get("metadata") or {}).get("hook_name") or raw.get("hook_name") or raw.get("hook_point") or "")
     return ImportedSAE(sae=sae, layer=layer_of_hook(hook, f"{what}/cfg.json"), layout="SAELens")
 
 
-def _architecture(raw: Mapping[str, Any]) -> tuple[str, int]:
-    architecture = str(raw.get("architecture", "standard"))
-    if architecture == "topk":
-        return architecture, int(raw.get("k") or raw.get("activation_fn_kwargs", {}).get("k", 0))
+def _parts(tensors: Mapping[str, Tensor]) -> Parts:
+    return Parts(
+        encoder=transposed(tensors.get("W_enc")),
+        decoder=transposed(tensors.get("W_dec")),
+        pre_bias=tensors.get("b_dec"),
+        latent_bias=tensors.get("b_enc"),
+        threshold=tensors.get("threshold"),
+    )
+
+
+def _architecture(raw: Mapping[str, Any], where: str) -> tuple[str, int]:
+    architecture = str(raw.get("architecture") or "standard")
+    function = str(agreed(raw, "activation_fn_str", "activation_fn", where=where) or "relu")
+    details = raw.get("activation_fn_kwargs") or {}
     # The format before 6.0: TopK was an activation function of the standard architecture, and was read as ReLU more than once.
-    function = str(raw.get("activation_fn_str") or raw.get("activation_fn") or "relu")
-    if architecture == "standard" and function == "topk":
-        return "topk", int((raw.get("activation_fn_kwargs") or {}).get("k", 0))
+    if architecture == "topk" or (architecture == "standard" and function == "topk"):
+        check_kind(raw, "k", WHOLE, where)
+        check_keys(details, DETAILS, where, within="activation_fn_kwargs")
+        stated = {"k": raw.get("k") or None, "activation_fn_kwargs.k": details.get("k") or None}
+        k = agreed(stated, *stated, where=where)
+        return "topk", int(k) if isinstance(k, int | float) else 0
     return (architecture if function == "relu" else f"{architecture} with {function}"), 0
 
 
