@@ -126,7 +126,8 @@ TABLE2 = Experiment(
             control=True,
             label="Random frozen encoder, TopK (matched)",
             reward={**NO_SAE_OBJECTIVE, "latents": "topk"},
-            note="differs from SARM-4B only in that the encoder was never trained",
+            note="differs from SARM-4B only in that the encoder was never trained "
+            "(under protocol authors also in TopK and in that it stays frozen)",
         ),
         Row(
             name="token-level",
