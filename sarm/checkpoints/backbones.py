@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ TOKENIZER_FILES = (
     "vocab.txt",
 )
 
-
+# The language-model head.
+HEAD = "lm_head.weight"
 SENTENCEPIECE_FILE = "tokenizer.model"
 # The first byte of its protocol buffer; a file of tiktoken is lines of base64.
 SENTENCEPIECE_START = b"\n"
@@ -45,7 +47,7 @@ def load_config(folder: Path) -> PretrainedConfig:
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         extra = " (its auto_map asks for remote code, which is never run)" if "auto_map" in raw else ""
         raise UsageProblem(f"{folder.name}: model_type {kind!r} is not known to transformers{extra}")
-    with settings_understood(folder.name):
+    with settings_understood(folder.name, raw):
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
@@ -108,17 +110,30 @@ def load_truncated_backbone(
 
     Raises UsageProblem for a layer beyond the model or for missing and wrongly shaped tensors.
     """
+    config, raw = load_config(folder), read_settings(folder / "config.json")
     model = empty_backbone(
-        load_config(folder), layer, dtype=dtype, attention=attention, keep_final_norm=keep_final_norm, what=folder.name
+        config, layer, dtype=dtype, attention=attention, keep_final_norm=keep_final_norm, what=folder.name, raw=raw
     )
     source = TensorFolder(folder)
-    prefix = next((start for start in ("model.", "", "model.language_model.") if f"{start}embed_tokens.weight" in source.names), None)
-    if prefix is None:
-        raise UsageProblem(f"{folder.name}: no tensor 'model.embed_tokens.weight'; is this a decoder in Hugging Face layout?")
-    names = {name: prefix + name for name in model.state_dict()}
+    prefix, embeddings = _embeddings(source, tied=bool(config.tie_word_embeddings), what=folder.name)
+    names = {name: prefix + name for name in model.state_dict()} | {"embed_tokens.weight": embeddings}
     fill(model, source, names, what=folder.name, device=device)
     _refuse_unread(source, set(names.values()), prefix=prefix, model=model, what=folder.name)
     return model.eval()
+
+
+def _embeddings(source: TensorFolder, *, tied: bool, what: str) -> tuple[str, str]:
+    """The prefix of a decoder's tensors, and the name under which its embeddings stand.
+
+    Where the head is `tied` to them, the two are one tensor, and safetensors' `save_model` keeps the first name by the alphabet.
+    Raises UsageProblem for tensors that are those of no decoder.
+    """
+    for prefix in ("model.", "", "model.language_model."):
+        if f"{prefix}embed_tokens.weight" in source.names:
+            return prefix, f"{prefix}embed_tokens.weight"
+        if tied and HEAD in source.names and any(name.startswith(f"{prefix}layers.") for name in source.names):
+            return prefix, HEAD
+    raise UsageProblem(f"{what}: no tensor 'model.embed_tokens.weight'; is this a decoder in Hugging Face layout?")
 
 
 def _refuse_unread(source: TensorFolder, read: set[str], *, prefix: str, model: PreTrainedModel, what: str) -> None:
@@ -139,10 +154,20 @@ def _refuse_unread(source: TensorFolder, read: set[str], *, prefix: str, model: 
 
 
 def empty_backbone(
-    config: PretrainedConfig, layer: int, *, dtype: torch.dtype, what: str, attention: str = "sdpa", keep_final_norm: bool = False
+    config: PretrainedConfig,
+    layer: int,
+    *,
+    dtype: torch.dtype,
+    what: str,
+    raw: Mapping[str, Any] | None = None,
+    attention: str = "sdpa",
+    keep_final_norm: bool = False,
 ) -> PreTrainedModel:
-    """A truncated backbone whose weights have no storage and will be of `dtype`. Raises UsageProblem for a layer beyond the model."""
-    with settings_understood(what), without_weights():
+    """A truncated backbone whose weights have no storage and will be of `dtype`; `raw` is what its file holds, for messages.
+
+    Raises UsageProblem for a layer beyond the model, and for a value that nobody knows.
+    """
+    with settings_understood(what, config.to_dict() if raw is None else raw), without_weights():
         try:
             model = truncated_backbone(config, layer, keep_final_norm=keep_final_norm, attention=attention)
         except ValueError as error:

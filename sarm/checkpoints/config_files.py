@@ -51,9 +51,12 @@ def refuse_endless_labels(raw: Mapping[str, Any], where: str) -> None:
 
 
 @contextmanager
-def settings_understood(what: str) -> Iterator[None]:
-    """While a model is made from its `config.json`: what is absent or of another type is refused in one line that names file and reason."""
-    with understood(f"{what}/config.json", cure="mend it or fetch it again", also=(StrictDataclassError, RuntimeError, AssertionError)):
+def settings_understood(what: str, raw: Mapping[str, Any]) -> Iterator[None]:
+    """While a model is made from its `config.json`, which holds `raw`: what is absent, of another type or not known to transformers is
+    refused in one line that names file and reason.
+    """
+    cure, also = "mend it or fetch it again", (StrictDataclassError, RuntimeError, AssertionError)
+    with understood(f"{what}/config.json", cure=cure, also=also, values=raw):
         yield
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from sarm.data.chat_templates import ChatTemplate
 from sarm.data.preferences import DataError, Message
-from sarm.data.tokens import BosPolicy, EncodedConversation, Overlong, TokenizerProblem, chat_template, rendered
+from sarm.data.tokens import BosPolicy, EncodedConversation, Overlong, chat_template, rendered, template_of
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,7 @@ class HarnessTokenizer:
     bos: BosPolicy = "double-first-masked"
 
     def __post_init__(self) -> None:
-        if not getattr(self.tokenizer, "chat_template", None):
-            name = Path(getattr(self.tokenizer, "name_or_path", "tokenizer")).name
-            raise TokenizerProblem(f"{name}: no chat template; set tokenizer.chat_template of this model in the profile")
+        template_of(self.tokenizer, cure="set tokenizer.chat_template of this model in the profile")
 
     @property
     def pad_id(self) -> int:

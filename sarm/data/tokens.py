@@ -21,6 +21,8 @@ Overlong = Literal["left", "right", "tokenizer", "drop", "error"]
 RowPooling = Literal["end_of_turn", "last_token"]
 RefusedTurns = Literal["error", "drop"]
 
+# Of several templates that have names, the one that transformers takes where none is asked for.
+DEFAULT_TEMPLATE = "default"
 DATE_PATTERN = "%d %b %Y"
 DATE_CALL = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<pattern>.*?)(?P=quote)\s*\)""")
 
@@ -71,8 +73,7 @@ class ConversationTokenizer:
     advice: Advice = IN_PROFILE
 
     def __post_init__(self) -> None:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise TokenizerProblem(f"{self.name}: no chat template; {self.advice.chat_template}")
+        template_of(self.tokenizer, cure=self.advice.chat_template)
         if self.end_of_turn and self.end_of_turn not in self.tokenizer.get_vocab():
             raise TokenizerProblem(f"{self.name}: the tokenizer has no token {self.end_of_turn!r} to end a turn; {self.advice.end_of_turn}")
 
@@ -257,6 +258,28 @@ def chat_template(tokenizer: Any, date_string: str, *, cure: str = IN_PROFILE.ch
     return ChatTemplate(name, dated_template(tokenizer, date_string, cure=cure), variables, cure)
 
 
+def template_of(tokenizer: Any, *, cure: str = IN_PROFILE.chat_template) -> str:
+    """The tokenizer's own template: of several that have names, the one called `default`.
+
+    Raises TokenizerProblem where there is none, where none of several is the default, and where it is no text.
+    """
+    name = Path(getattr(tokenizer, "name_or_path", "tokenizer")).name
+    template = getattr(tokenizer, "chat_template", None)
+    if not template:
+        raise TokenizerProblem(f"{name}: no chat template; {cure}")
+    if isinstance(template, dict):
+        if DEFAULT_TEMPLATE not in template:
+            names = ", ".join(repr(str(one)) for one in sorted(template, key=str))
+            raise TokenizerProblem(
+                f"{name}: chat_template holds templates of the names {names} and none named {DEFAULT_TEMPLATE!r}; "
+                f"rename the one that is meant, or {cure}"
+            )
+        template = template[DEFAULT_TEMPLATE]
+    if not isinstance(template, str):
+        raise TokenizerProblem(f"{name}: chat_template = {str(template)[:60]} is no text; {cure}")
+    return template
+
+
 def dated_template(tokenizer: Any, date_string: str, *, cure: str = IN_PROFILE.chat_template) -> str:
     """The tokenizer's template with the pinned date in place of each call that asks for today's. Raises TokenizerProblem."""
 
@@ -267,7 +290,7 @@ def dated_template(tokenizer: Any, date_string: str, *, cure: str = IN_PROFILE.c
             raise TokenizerProblem(f"date_string = {date_string!r} is not a date like '26 Jul 2024'; correct it") from error
         return json.dumps(date.strftime(call["pattern"]))
 
-    template: str = DATE_CALL.sub(pinned, tokenizer.get_chat_template())
+    template = DATE_CALL.sub(pinned, template_of(tokenizer, cure=cure))
     if "strftime_now(" in template:
         raise TokenizerProblem(f"the chat template's call of strftime_now cannot be pinned; {cure} that does without")
     return template

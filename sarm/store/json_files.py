@@ -6,7 +6,7 @@ A file that is damaged is refused in one line with its folder, its name and the 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,23 +59,51 @@ def read_facts(path: Path, *keys: str) -> dict[str, Any]:
 
 @contextmanager
 def understood(
-    where: str, *, cure: str = FETCH_AGAIN, problem: type[JobError] = UsageProblem, also: tuple[type[Exception], ...] = ()
+    where: str,
+    *,
+    cure: str = FETCH_AGAIN,
+    problem: type[JobError] = UsageProblem,
+    also: tuple[type[Exception], ...] = (),
+    values: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
     """While values of a file are read that somebody else wrote: one that is absent or of another type is `problem`, in one line.
 
-    `where` names the file, `also` what a library raises for such a value. What is refused inside with a better word passes.
+    `where` names the file, `also` what a library raises for such a value, `values` is what the file holds: a library looks its values up
+    in tables of its own, and what such a table lacks is no key of the file. What is refused inside with a better word passes.
     """
     try:
         yield
     except JobError:
         raise
     except KeyError as error:
-        raise problem(f"{where}: has no key {error}; {cure}") from error
+        raise problem(f"{where}: {_what_lacks(error, values or {})}; {cure}") from error
     except Exception as error:
         if not isinstance(error, (*MISREAD, *also)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise problem(f"{where}: a value cannot be understood ({reason}); {cure}") from error
+
+
+def _what_lacks(error: KeyError, values: Mapping[str, Any]) -> str:
+    """What a KeyError says of a file: a key that it has not, a value that a library's table has not, or a sentence of the library."""
+    name = error.args[0] if error.args else ""
+    place = place_of_value(values, name)
+    if place is not None:
+        return f"{place} = {name!r} is not known here"
+    if isinstance(name, str) and " " in name:
+        return f"a value cannot be understood ({' '.join(name.split())})"
+    return f"has no key {error}"
+
+
+def place_of_value(values: Mapping[str, Any], value: object) -> str | None:
+    """The key of a text in nested objects, written with dots; None where no key has it, or where it is itself the name of a key."""
+    if not isinstance(value, str) or value in values:
+        return None
+    for key, found in values.items():
+        inside = place_of_value(found, value) if isinstance(found, Mapping) else None
+        if found == value or inside is not None:
+            return key if inside is None else f"{key}.{inside}"
+    return None
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def backbone_config(raw: dict[str, Any], *, what: str) -> PretrainedConfig:
     fields = {key: value for key, value in raw.items() if key not in ("model_type", "auto_map", "architecture")}
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise UsageProblem(f"{what}: model_type {model_type!r} is not known to transformers; remote code is never run")
-    with settings_understood(what):
+    with settings_understood(what, raw):
         return AutoConfig.for_model(model_type, **fields)
 
 
@@ -84,14 +84,14 @@ def _loaded(folder: Path, *, dtype: torch.dtype, attention: str, device: Place) 
     raw = read_config(folder)
     source = TensorFolder(folder)
     if raw.get("model_type") == SPARSE_MODEL_TYPE:
-        with settings_understood(folder.name):
+        with settings_understood(folder.name, raw):
             config = backbone_config(raw["backbone"], what=folder.name)
         return load_sparse_reward_model(folder, config=config, source=source, dtype=dtype, attention=attention, device=device)
     layout = None if raw.get("model_type") in OUR_TYPES or "sae.encoder.weight" in source.names else published_layout(folder, source)
     if layout:
         config = backbone_config(raw, what=folder.name)
         return load_published(folder, layout, raw=raw, config=config, source=source, dtype=dtype, attention=attention, device=device)
-    with settings_understood(folder.name), without_weights():
+    with settings_understood(folder.name, raw), without_weights():
         model = _empty_model(raw, source, attention=attention, what=folder.name)
     return _filled(model, source, dtype=dtype, what=folder.name, device=device)
 
@@ -116,10 +116,10 @@ def import_authors_checkpoint(folder: str | Path, target: str | Path) -> None:
     folder, target = Path(folder), Path(target)
     raw = read_config(folder)
     name = folder.parent.name if folder.name.startswith("checkpoint-") else folder.name
-    with settings_understood(folder.name):
+    with settings_understood(folder.name, raw):
         geometry = geometry_in_config(raw, where=f"{folder.name}/config.json") or geometry_in_name(name)
         config = backbone_config(raw, what=folder.name)
-    with settings_understood(folder.name), without_weights():
+    with settings_understood(folder.name, raw), without_weights():
         sarm = _sarm(config, geometry, attention="sdpa", what=folder.name)
     model = _filled(sarm, TensorFolder(folder), dtype=torch.float32, what=folder.name, device=CPU)
     save_reward_model(target, model, encoder="sae", tokenizer=folder)

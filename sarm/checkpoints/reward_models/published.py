@@ -64,7 +64,7 @@ def load_published(
     """
     what = folder.name
     text = config.get_text_config()
-    backbone = empty_backbone(config, text.num_hidden_layers, dtype=dtype, attention=attention, keep_final_norm=True, what=what)
+    backbone = empty_backbone(config, text.num_hidden_layers, dtype=dtype, attention=attention, keep_final_norm=True, what=what, raw=raw)
     refuse_quantized_names(source.names, lambda name: place_in(source, name, what))
     prefix = "model." if "model.embed_tokens.weight" in source.names else ""
     names = {name: prefix + name for name in backbone.state_dict()}
@@ -74,7 +74,7 @@ def load_published(
         "value_head": lambda: build_grm(backbone, heads, hidden_size=text.hidden_size),
         "ldl": lambda: build_ldl(raw, backbone, heads, hidden_size=text.hidden_size),
     }
-    with settings_understood(what):
+    with settings_understood(what, raw):
         model = builders[layout]()
     heads.finish(known_of(backbone))
     fill(model, source, {f"model.{ours}": theirs for ours, theirs in names.items()}, what=what, device=device)

@@ -117,7 +117,7 @@ def sae_of_checkpoint(folder: Path) -> tuple[TopKSAE, SAEGeometry]:
     raw = read_model_settings(folder)
     source = TensorFolder(folder)
     there = any(name.startswith(PREFIX) for name in source.names)
-    with settings_understood(folder.name):
+    with settings_understood(folder.name, raw):
         found = geometry_in_config(raw, where=f"{folder.name}/config.json")
     if not there or found is None:
         lacking = "tensors named 'sae.*'" if not there else "geometry of the SAE in config.json (sarm_param)"

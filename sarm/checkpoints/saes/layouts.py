@@ -62,6 +62,6 @@ def _inside_reward_model(folder: Path) -> FoundSAE:
     tensors: dict[str, Tensor] = {}
     source = TensorFolder(folder)
     source.read([(name.removeprefix("sae."), name) for name in sorted(source.names) if name.startswith("sae.")], tensors.__setitem__)
-    with settings_understood(folder.name):
+    with settings_understood(folder.name, raw):
         sae = encoder_from(parts_of(tensors), **raw["sae_convention"], what=folder.name)
         return FoundSAE(sae, int(raw["layer"]), "checkpoint")

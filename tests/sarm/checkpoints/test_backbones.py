@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from authors_checkpoints import random_sarm, save_authors
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from tensor_damage import drop, reshape
 from tiny import causal_lm, edit_json, edit_tensors, llama_config, save_backbone
 from transformers import Gemma2Config, PretrainedConfig, Qwen2Config
@@ -121,3 +121,47 @@ def test_config_of_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
         load_reward_model(folder)
     edit_json(folder / "config.json", model_type=None)
     assert isinstance(load_reward_model(folder), SARM), "the architecture's name says Llama"
+
+
+ROPE = {"factor": 2.0, "rope_theta": 10000.0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"hidden_act": "foo"}, "hidden_act = 'foo' is not known here"),
+        ({"rope_scaling": {"type": "su", **ROPE}}, r"rope_scaling\.type = 'su' is not known here"),
+        ({"rope_scaling": {"rope_type": "su", **ROPE}}, r"rope_scaling\.rope_type = 'su' is not known here"),
+        ({"rope_parameters": {"rope_type": "su", **ROPE}}, r"rope_parameters\.rope_type = 'su' is not known here"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, r"a value cannot be understood \(Missing required keys"),
+    ],
+)
+def test_a_value_that_the_library_does_not_know_is_named_with_its_key(tmp_path: Path, keys: dict[str, Any], named: str) -> None:
+    folder = save_backbone(tmp_path / "m")
+    edit_json(folder / "config.json", rope_parameters=None)
+    edit_json(folder / "config.json", **keys)
+    with pytest.raises(UsageProblem, match=rf"^m/config\.json: {named}.*; mend it or fetch it again$"):
+        load_truncated_backbone(folder, layer=1, dtype=torch.float32)
+
+
+def test_a_sarms_value_that_the_library_does_not_know_is_named(tmp_path: Path) -> None:
+    folder = save_authors(tmp_path / "run", random_sarm(), {"sarm_param": {"sae_source_layer": 2, "sae_latent_size": 24, "sae_k": 4}})
+    edit_json(folder / "config.json", hidden_act="foo")
+    with pytest.raises(UsageProblem, match=r"^run/config\.json: hidden_act = 'foo' is not known here"):
+        load_reward_model(folder)
+
+
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_tied_embeddings_are_read_from_the_head_that_alone_was_saved(tmp_path: Path, prefix: str) -> None:
+    model = causal_lm(llama_config(tie_word_embeddings=True))
+    model.config.save_pretrained(tmp_path)
+    save_model(model, str(tmp_path / "model.safetensors"))
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert "lm_head.weight" in tensors and "model.embed_tokens.weight" not in tensors
+    save_file({name.replace("model.", prefix, 1): tensor for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    found = load_truncated_backbone(tmp_path, layer=1, dtype=torch.float32)
+    assert torch.equal(found.embed_tokens.weight, model.model.embed_tokens.weight)
+    for tied in (False, None):
+        edit_json(tmp_path / "config.json", tie_word_embeddings=tied)
+        with pytest.raises(UsageProblem, match=r"no tensor 'model\.embed_tokens\.weight'; is this a decoder"):
+            load_truncated_backbone(tmp_path, layer=1, dtype=torch.float32)

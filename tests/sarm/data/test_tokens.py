@@ -14,6 +14,7 @@ from tiny import save_word_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sarm.checkpoints.backbones import load_tokenizer
+from sarm.data.harness import HarnessTokenizer
 from sarm.data.preferences import DataError, Message
 from sarm.data.tokens import (
     ConversationTokenizer,
@@ -274,3 +275,45 @@ def test_no_rows_make_no_batches() -> None:
 def test_llama3_files_name_the_special_tokens() -> None:
     settings = json.loads((LLAMA3 / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert (llama3().eos_token_id, llama3().pad_token) == (128009, settings["pad_token"])
+
+
+TURNS = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}{{ eos_token }}{% endfor %}"
+NAMED: dict[str, tuple[Any, dict[str, str]]] = {
+    "a list without default": ([{"name": "rlhf", "template": TURNS}, {"name": "tool_use", "template": TURNS}], {}),
+    "a list of one": ([{"name": "rlhf", "template": TURNS}], {}),
+    "a folder alone": (None, {"rlhf": TURNS}),
+}
+
+
+def with_template(folder: Path, template: Any, additional: dict[str, str]) -> Any:
+    """A word tokenizer whose folder holds a template of any type, and more in files of their own."""
+    save_word_tokenizer(folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    path = folder / "tokenizer_config.json"
+    raw = {key: value for key, value in json.loads(path.read_text()).items() if key != "chat_template"}
+    path.write_text(json.dumps(raw if template is None else {**raw, "chat_template": template}))
+    for name, text in additional.items():
+        (folder / "additional_chat_templates").mkdir(exist_ok=True)
+        (folder / "additional_chat_templates" / f"{name}.jinja").write_text(text)
+    return load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("opened", [ConversationTokenizer, HarnessTokenizer])
+@pytest.mark.parametrize("form", NAMED)
+def test_templates_of_which_none_is_the_default_are_named(form: str, opened: Any, tmp_path: Path) -> None:
+    with pytest.raises(TokenizerProblem, match=r"^named: chat_template holds .*'rlhf'.* none named 'default'; rename .*, or "):
+        opened(with_template(tmp_path / "named", *NAMED[form]))
+
+
+@pytest.mark.parametrize("value", [5, True, {"default": 5}])
+@pytest.mark.parametrize("opened", [ConversationTokenizer, HarnessTokenizer])
+def test_template_that_is_no_text_is_refused(value: Any, opened: Any, tmp_path: Path) -> None:
+    with pytest.raises(TokenizerProblem, match=r"^odd: chat_template = (5|True) is no text; "):
+        opened(with_template(tmp_path / "odd", value, {}))
+
+
+def test_the_default_of_several_templates_is_taken(tmp_path: Path) -> None:
+    named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": TURNS}]
+    several = ConversationTokenizer(with_template(tmp_path / "several", named, {}))
+    alone = ConversationTokenizer(with_template(tmp_path / "alone", TURNS, {}))
+    assert encode(several) == encode(alone)
