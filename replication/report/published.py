@@ -211,7 +211,7 @@ def load_published(name: str, folder: Path | None = None) -> PublishedTable:
 def read_published(file: Path, model: type[Model]) -> Model:
     """A file of published data as a model. Raises PublishedError with file and key."""
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
         return model.model_validate(data)
     except FileNotFoundError as error:
         raise PublishedError(f"{file}: no such file") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,23 @@ OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE
 # Ends of lines to other tools (Python's splitlines, JavaScript): written as escapes, which mean the same to every reader of JSON.
 LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 START_BYTES = 4096
+# How files of other formats begin, what they are called, and what to do with one.
+UNPACK = "unpack it first"
+AS_LINES = "write its rows as JSON lines, one object a line"
+BINARY: tuple[tuple[bytes, str, str], ...] = (
+    (b"\x1f\x8b", "gzip", UNPACK),
+    (b"BZh", "bzip2", UNPACK),
+    (b"\xfd7zXZ\0", "xz", UNPACK),
+    (b"\x28\xb5\x2f\xfd", "Zstandard", UNPACK),
+    (b"PK\x03\x04", "a zip archive", UNPACK),
+    (b"PAR1", "Parquet", f"{AS_LINES}, or, among a profile's data, name it .parquet"),
+    (b"ARROW1", "an Arrow file", AS_LINES),
+    (b"\xff\xff\xff\xff", "an Arrow stream", AS_LINES),
+    (b"SQLite format 3\0", "an SQLite database", AS_LINES),
+    (b"\x89HDF\r\n\x1a\n", "HDF5", AS_LINES),
+)
+# What stands above a column of a table in text.
+COLUMN = re.compile(rb"\"?[A-Za-z_][\w .-]*\"?")
 
 
 class LinesError(UsageProblem):
@@ -46,7 +64,8 @@ class Log(NamedTuple):
 def read_lines(path: Path) -> Iterator[Line]:
     """The rows of a file: one JSON value a line, blank lines left out, or one JSON list in the whole file. UTF-8, with or without its mark.
 
-    Raises LinesError for another encoding, NUL bytes, what is no JSON, half a surrogate pair, a key that stands twice in one object.
+    Raises LinesError for another format, which it names, another encoding, NUL bytes, what is no JSON, half a surrogate pair, and a key
+    that stands twice in one object.
     """
     if _is_list(path):
         rows = _value(path, 1, path.read_bytes().removeprefix(codecs.BOM_UTF8))
@@ -120,6 +139,9 @@ def _pieces(content: bytes) -> Iterator[bytes]:
 def _is_list(path: Path) -> bool:
     with path.open("rb") as content:
         start = content.read(START_BYTES)
+    for magic, name, cure in BINARY:
+        if start.startswith(magic):
+            raise LinesError(f"{path}: is {name}, not JSON lines; {cure}")
     if start.startswith(OTHER_ENCODINGS):
         raise LinesError(f"{path}:1: is not UTF-8 (it begins with the mark of UTF-16 or UTF-32); save it as UTF-8")
     return start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
@@ -136,11 +158,19 @@ def _value(path: Path, number: int, content: bytes) -> Any:
     except UnicodeEncodeError as error:
         raise LinesError(f"{where}: holds half of a surrogate pair, which is no text; mend the row or remove it") from error
     except json.JSONDecodeError as error:
+        if number == 1 and (path.suffix.lower() in (".csv", ".tsv") or _heads_a_table(content)):
+            raise LinesError(f"{path}:1: looks like CSV, not JSON lines; {AS_LINES}") from error
         place = f"{path}:{number + error.lineno - 1}"
         raise LinesError(f"{place}: is no JSON ({error.msg}, column {error.colno}); mend the row or remove it") from error
     except (ValueError, RecursionError) as error:
         raise LinesError(f"{where}: {str(error) or 'is nested too deeply'}; mend the row or remove it") from error
     return value
+
+
+def _heads_a_table(line: bytes) -> bool:
+    """Whether a line is several names with one of the usual marks between them."""
+    pieces = [line[:START_BYTES].strip().split(mark) for mark in (b",", b";", b"\t")]
+    return any(len(names) > 1 and all(COLUMN.fullmatch(name.strip()) for name in names) for names in pieces)
 
 
 def parsed(content: bytes) -> Any:

@@ -107,4 +107,4 @@ def _profile_name(text: str) -> str:
     path = Path(text)
     if path.suffix != ".toml" or not path.is_file():
         return text
-    return str(tomllib.loads(path.read_text(encoding="utf-8")).get("name", text))
+    return str(tomllib.loads(path.read_text(encoding="utf-8-sig")).get("name", text))

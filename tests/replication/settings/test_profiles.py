@@ -91,6 +91,14 @@ def test_an_unknown_profile_a_missing_file_and_broken_toml_have_one_line_each(tm
     assert "not a TOML file" in problems_of(str(broken))[0]
 
 
+def test_a_profile_with_a_byte_order_mark_is_the_one_without(tmp_path: Path) -> None:
+    marked, plain = tmp_path / "marked.toml", tmp_path / "plain.toml"
+    plain.write_text(MINI.read_text(encoding="utf-8"), encoding="utf-8")
+    marked.write_text(MINI.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert marked.read_bytes() != plain.read_bytes()
+    assert load_profile(str(marked), environment={}) == load_profile(str(plain), environment={})
+
+
 def test_an_unset_variable_is_named() -> None:
     assert any("environment variable SARM_DATA is not set" in line for line in problems_of(str(EXAMPLES / "real-small.toml")))
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from folders import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarm.store.json_lines import LinesError, append_line, as_line, read_lines, read_log, write_lines
+from sarm.store.json_lines import LinesError, append_line, as_line, read_json, read_lines, read_log, write_lines
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from("\u2028\u2029\u0085\r\x0b\x0c\x1c\n\0\ufeff"), max_size=20)
 VALUES = st.recursive(
@@ -84,6 +89,54 @@ def test_what_cannot_be_understood_is_refused_with_its_line(tmp_path: Path, cont
     with pytest.raises(LinesError) as caught:
         values(path)
     assert str(caught.value).startswith(f"{path}{said}") and "\n" not in str(caught.value)
+
+
+def parquet(path: Path) -> None:
+    pyarrow.parquet.write_table(TABLE, path)
+
+
+def arrow(path: Path, writer: Callable[..., Any]) -> None:
+    with writer(str(path), TABLE.schema) as out:
+        out.write_table(TABLE)
+
+
+TABLE = pyarrow.table({"a": [1, 2]})
+OTHER_FORMATS: dict[str, Callable[[Path], Any]] = {
+    "gzip": lambda path: path.write_bytes(gzip.compress(b'{"a": 1}\n')),
+    "bzip2": lambda path: path.write_bytes(bz2.compress(b'{"a": 1}\n')),
+    "xz": lambda path: path.write_bytes(lzma.compress(b'{"a": 1}\n')),
+    "Parquet": parquet,
+    "an Arrow file": lambda path: arrow(path, pyarrow.RecordBatchFileWriter),
+    "an Arrow stream": lambda path: arrow(path, pyarrow.RecordBatchStreamWriter),
+}
+
+
+@pytest.mark.parametrize("read", [values, read_json])
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_a_file_of_another_format_is_called_by_its_name(tmp_path: Path, name: str, read: Callable[[Path], Any]) -> None:
+    path = tmp_path / "rows.jsonl"
+    OTHER_FORMATS[name](path)
+    with pytest.raises(LinesError, match=rf"rows\.jsonl: is {name}, not JSON lines; (unpack it first|write its rows as JSON lines)"):
+        read(path)
+
+
+@pytest.mark.parametrize(("file", "content"), [
+    ("rows.jsonl", "prompt,chosen,rejected\nx,y,z\n"),
+    ("rows.jsonl", '"prompt","chosen"\r\n"x","y"\r\n'),
+    ("rows.jsonl", "\ufeffprompt\tchosen text\nx\ty\n"),
+    ("rows.csv", "1,2\n3,4\n"),
+    ("rows.TSV", "one\n2\n"),
+], ids=["names", "quoted", "tabs and mark", "numbers", "one column"])  # fmt: skip
+def test_csv_is_told_apart_from_torn_json(tmp_path: Path, file: str, content: str) -> None:
+    (tmp_path / file).write_text(content, encoding="utf-8", newline="")
+    with pytest.raises(LinesError, match=rf"{file}:1: looks like CSV, not JSON lines; write its rows as JSON lines, one object a line$"):
+        values(tmp_path / file)
+
+
+def test_torn_json_is_not_called_csv(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a, b", "chosen"\n')
+    with pytest.raises(LinesError, match=r":1: is no JSON"):
+        values(tmp_path / "rows.jsonl")
 
 
 def test_lines_inside_a_log_that_are_none_are_told_and_the_others_kept(tmp_path: Path) -> None:
