@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from replication.report.results.model import SCHEMA_VERSION, ResultFile, RewardF
 from replication.report.results.score_files import read_rewards
 from sarm.data.preferences import DataError, ScoredPreference, read_jsonl
 from sarm.store.checksums import sha256_of
+from sarm.store.json_lines import parsed
 from sarm.store.manifest import is_inside
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -34,18 +36,18 @@ class ResultsError(ValueError):
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file. Raises ResultsError."""
+    """The JSON object of a file, UTF-8 with or without its mark. Raises ResultsError, also where a key stands twice."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parsed(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except FileNotFoundError as error:
         raise ResultsError(f"{path}: no such file", exit_code=USAGE) from error
     except IsADirectoryError as error:
         raise ResultsError(f"{path}: is a folder; name a results file in it", exit_code=USAGE) from error
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror or error})", exit_code=USAGE) from error
-    # A number of thousands of digits is a plain ValueError, nesting without an end a RecursionError.
+    # A key that stands twice or a number of thousands of digits is a plain ValueError, nesting without an end a RecursionError.
     except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: not JSON ({error})") from error
+        raise ResultsError(f"{path}: not JSON ({error}); save it again as it was written") from error
     if not isinstance(data, dict):
         raise ResultsError(f"{path}: a results file is one JSON object")
     return data

@@ -200,6 +200,9 @@ def test_what_only_the_reference_has_is_missing_unless_another_row_is_asked_for(
     ("text", "said", "code"),
     [
         ("{", "not JSON", 6),
+        (json.dumps(OFFICIAL)[:-1] + ', "Math": 0.9}', "the key 'Math' stands twice", 6),
+        ('{"schema_version": "1.0", "schema_version": "1.1"}', "the key 'schema_version' stands twice", 6),
+        ('{"tables": [{"name": "a", "name": "b"}]}', "the key 'name' stands twice", 6),
         ("[]", "one JSON object", 6),
         ("{}", "neither results", 6),
         (json.dumps(OFFICIAL | {"Math": "high"}), "Math: 'high' is no fraction", 2),
@@ -306,6 +309,12 @@ def test_what_one_run_did_not_note_and_what_other_runs_are_is_not_compared(tmp_p
     for mine, theirs, seeds in (((ours,), (models(("sarm-1b", "5", "5")),), (1,)), ((), (), (0,))):
         found = against_models(tmp_path, mine, theirs, seeds=seeds)
         assert len(found.rows) == 2 and found.notes == ()
+
+
+def test_a_results_file_may_begin_with_the_mark_of_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    plain, marked = (path.write_text(mark + json.dumps(OFFICIAL), encoding="utf-8") and load_results(path) for mark in ("", "\ufeff"))
+    assert plain == marked
 
 
 def test_a_results_file_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
