@@ -82,7 +82,7 @@ def score(
 
     refuse_other_suffix(out)
     with readable(rewards) as path:
-        scores, repeated = score_file(path, benchmark)
+        scores, repeated, notes = score_file(path, benchmark)
     if as_json:
         content = {
             "benchmark": benchmark,
@@ -90,6 +90,7 @@ def score(
             "missing": dict(scores.missing),
             "unknown": dict(scores.unknown),
             "repeated_ids": repeated,
+            "notes": list(notes),
         }
         typer.echo(json.dumps(content, indent=2))
     elif out is None:
@@ -103,6 +104,8 @@ def score(
         typer.echo(f"warning: {count} items of {label!r} belong to no known subset and are left out", err=True)
     if repeated:
         typer.echo(f"note: {repeated} items have an id that another item of their subset has; each is scored by itself", err=True)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
     if not scores.metrics:
         raise typer.Exit(MISSING_RESULTS)
 

@@ -27,7 +27,7 @@ def compare_items(
     fail_on: Sequence[str], command: str,
 ) -> int:  # fmt: skip
     """Print the comparison; gives the exit code. Raises UsageProblems, ResultsError and DataError."""
-    from replication.report.results.score_files import benchmark_of, read_rewards  # noqa: PLC0415 - not needed by --help
+    from replication.report.results.score_files import benchmark_of, read_noted  # noqa: PLC0415 - not needed by --help
     from replication.report.verdicts.diff_formats import add_to_step_summary  # noqa: PLC0415 - as above
     from replication.report.verdicts.item_formats import items_text  # noqa: PLC0415 - as above
     from replication.report.verdicts.items import items_diff, items_exit_code  # noqa: PLC0415 - as above
@@ -43,9 +43,12 @@ def compare_items(
         path, where = _in_store(experiment, row, benchmark, chosen=chosen, store=ArtifactStore(store), command=command)
     else:
         path, where = _in_results(results, row, benchmark) if results.name.endswith(RESULTS) else (results, str(results))
-    ours, theirs = read_rewards(path, benchmark), read_rewards(Path(against), benchmark)
+    (ours, of_ours), (theirs, of_theirs) = read_noted(path, benchmark), read_noted(Path(against), benchmark)
     names = {"experiment": experiment.name, "row": row, "ours": where, "against": against}
     found = items_diff(ours, theirs, benchmark=benchmark, names=names)  # type: ignore[arg-type]
+    for name, notes in ((where, of_ours), (against, of_theirs)):
+        for note in notes:
+            typer.echo(f"note: {name}: {note}", err=True)
     typer.echo(items_text(found, form, everything=everything), nl=False)  # type: ignore[arg-type]
     if form == "github":
         add_to_step_summary(items_text(found, "md", everything=everything))

@@ -153,7 +153,10 @@ def test_score_gives_metrics_of_a_file(tmp_path: Path) -> None:
     path.write_text(json.dumps(line) + "\n", encoding="utf-8")
     done = replicate("score", str(path), "--benchmark", "rewardbench2", "--json")
     content = json.loads(done.stdout)
-    assert content["metrics"]["Safety"]["value"] == 1.0 and "Overall" in content["missing"]
+    assert content["metrics"]["Safety"]["value"] == 1.0 and "Overall" in content["missing"] and content["notes"] == []
+    path.write_text(json.dumps(line | {"rejected_rewards": [0.0]}) + "\n", encoding="utf-8")
+    done = replicate("score", str(path), "--benchmark", "rewardbench2")
+    assert done.returncode == 0 and "note: 1 items of Safety have 1 right and 1 wrong completions" in done.stderr
 
 
 def test_verify_finds_a_changed_file(tmp_path: Path) -> None:

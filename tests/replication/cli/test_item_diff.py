@@ -67,9 +67,12 @@ def test_ours_from_the_store_against_an_official_file(built: Path, rewards: tupl
 def test_ours_from_results_and_from_a_file_of_rewards(rewards: tuple[str, Path, Path], tmp_path: Path) -> None:
     row, source, results = rewards
     theirs = official(tmp_path, source)
+    denied = json.loads(Path(theirs).read_text()) | {"results": [2.0] * 24}
+    Path(theirs).write_text(json.dumps(denied))
     for ours in (results, source):
         done = replicate("diff", "table1", "--row", row, "--items", "--results", str(ours), "--against", theirs)
         assert done.returncode == 0 and f"ours: {source}" in done.stdout, done.stderr
+        assert f"note: {theirs}: " in done.stderr and "items state by `results` another credit" in done.stderr
     short = tmp_path / "short.jsonl"
     short.write_text("".join(source.read_text().splitlines(keepends=True)[:-1]))
     done = replicate("diff", "table1", "--row", row, "--items", "--results", str(short), "--against", theirs)

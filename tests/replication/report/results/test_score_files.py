@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,93 @@ def test_a_broken_item_is_refused_in_one_line_with_file_line_and_key(
         score_file(path, benchmark)
     assert str(caught.value).startswith(f"{path}:2: ")
     assert "\n" not in str(caught.value)
+
+
+SIDED = {"id": "0", "subset": "Math", "chosen_rewards": [2.0], "rejected_rewards": [1.0, 0.5, 0.25]}
+STYLED = {"score_chosen": [2.0], "score_rejected": [1.0, 0.5, 0.25]}
+SAME_TWICE: dict[str, Row] = {
+    "sides and scores": {**SIDED, **flat()},
+    "sides and scores without a count": {**SIDED, "scores": [2.0, 1.0, 0.5, 0.25]},
+    "sides and nested rewards": {**SIDED, "num_correct": 1, "rewards": [[2], [1], [0.5], [0.25]]},
+    "two kinds of sides": {**SIDED, **STYLED},
+    "scores and rewards": flat(rewards=[2, 1, 0.5, 0.25]),
+    "the other form is null": {**SIDED, "scores": None, "num_correct": None},
+    "counts are NaN, as data frames have them": {**SIDED, "num_correct": float("nan"), "total_completions": float("nan")},
+    "the other form is of texts": {**SIDED, "scores": ["good", "bad"]},
+    "the other form is of objects": flat(rewards=[{"helpful": 3}, {"helpful": 1}]),
+    "the first form is of objects": flat(scores=[{"helpful": 3}, {"helpful": 1}], rewards=[2.0, 1.0, 0.5, 0.25]),
+    "the other form is one number": {**SIDED, "rewards": 0.5},
+}
+
+
+@pytest.mark.parametrize("row", SAME_TWICE.values(), ids=SAME_TWICE)
+def test_rewards_may_be_said_twice_alike(tmp_path: Path, row: Row) -> None:
+    (item,) = read_rewards(written(tmp_path, row), "rewardbench2")
+    assert (item.chosen_rewards, item.rejected_rewards) == ((2.0,), (1.0, 0.5, 0.25))
+
+
+SAID_OTHERWISE: dict[str, tuple[Row, ScoredBenchmark, str]] = {
+    "sides and scores": ({**SIDED, **flat(scores=[1.0, 2.0, 0.5, 0.25])}, "rewardbench2", "scores: says other rewards than chosen_rewards"),
+    "sides and scores of another count": ({**SIDED, **flat(num_correct=2)}, "rewardbench2", "scores: says other rewards"),
+    "sides and rewards without a count": ({**SIDED, "rewards": [0.0, 1.0]}, "rewardbench2", "rewards: says other rewards"),
+    "two kinds of sides": ({**SIDED, **STYLED, "score_chosen": [0.0]}, "rewardbench2", "score_chosen: says other rewards"),
+    "scores and rewards": (flat(rewards=[0.0, 1.0, 1.0, 1.0]), "rewardbench2", "rewards: says other rewards than scores"),
+    "half a form": ({**SIDED, "score_rejected": [1.0, 0.5, 0.25]}, "rewardbench2", "score_chosen: is missing"),
+    "a null in the other form": ({**SIDED, "scores": [2.0, 1.0, 0.5, None]}, "rewardbench2", "scores.3: is null"),
+    "a null in the first form": ({**SIDED, "chosen_rewards": [None], "scores": [2.0, 1.0]}, "rewardbench2", "chosen_rewards.0: is null"),
+    "of RM-Bench": ({**styled(), "rewards": [3.0, 3.0, 3.0, 1.0, 2.0, 5.0]}, "rmbench", "rewards: says other rewards than score_chosen"),
+    "sides and a count": ({**SIDED, "num_correct": 2}, "rewardbench2", "num_correct: is 2 but there are 1"),
+    "sides and a total": ({**SIDED, "total_completions": 5}, "rewardbench2", "total_completions: is 5 but there are 4"),
+}
+
+
+@pytest.mark.parametrize(("row", "benchmark", "said"), SAID_OTHERWISE.values(), ids=SAID_OTHERWISE)
+def test_neither_of_two_forms_is_taken_where_they_say_different_rewards(
+    tmp_path: Path, row: Row, benchmark: ScoredBenchmark, said: str
+) -> None:
+    with pytest.raises(DataError, match=f":1: {said}") as caught:
+        score_file(written(tmp_path, row), benchmark)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["reference:1", "Ref:1", "REF:1", "tie:1", "tied:", ":1", "tied:x", "tied:-1", "tied:²", "tied:1:2", 1])
+def test_a_ties_row_is_ref_or_tied_and_nothing_that_would_be_scored_as_one(tmp_path: Path, name: object) -> None:
+    with pytest.raises(DataError, match=r":1: id: .* is not 'ref:N' or 'tied:N'"):
+        score_file(written(tmp_path, flat(id=name, subset="Ties")), "rewardbench2")
+
+
+@pytest.mark.parametrize(("stated", "note"), [
+    ((0.0, 1.0, 0.5), "1 items state by `results` another credit than their rewards give; first line 1, Math '0': 0.0, its rewards give 1"),
+    ((1, True, 1.0), r"1 items state .* give \(1 of them exact ties, which .*\); first line 3, Focus '2': 1.0, its rewards give 0.5"),
+    ((1.0, 0.333333, 10**400), "2 items state .*; first line 2, Math '1': 0.333333, its rewards give 1"),
+    ((1.0, 1.0, 0.5), ""), ((1, True, 0.5004), ""), ((None, float("nan"), "right"), ""), (({}, [], 0.5), ""),
+], ids=["wrong", "by older scripts", "two", "right", "whole and rounded", "nothing", "no credits"])  # fmt: skip
+@pytest.mark.parametrize("columns", [True, False], ids=["columns", "lines"])
+def test_results_that_the_rewards_deny_are_told(tmp_path: Path, stated: tuple[object, ...], note: str, columns: bool) -> None:
+    rows = [flat(), flat(id="1"), flat(id="2", subset="Focus", scores=[1.0, 1.0, 0.0, 0.0]), flat(id="ref:0", subset="Ties")]
+    results = [*stated, 0.25]
+    path = written(tmp_path, *(row | {"results": said} for row, said in zip(rows, results, strict=True)))
+    if columns:
+        path.write_text(json.dumps({**official(rows), "results": results}), encoding="utf-8")
+    found = score_file(path, "rewardbench2")
+    assert found.scores.metrics["Math"].correct == 2.0
+    assert len(found.notes) == bool(note) and all(re.match(note, one) for one in found.notes)
+
+
+def test_completions_that_the_benchmark_has_not_are_counted_and_told(tmp_path: Path) -> None:
+    rows = [flat(id=str(at), scores=[2.0, 1.0]) for at in range(3)]
+    rows += [flat(id="3"), flat(id="4", num_correct=2), flat(id="a", subset="other", scores=[1.0, 0.0]), flat(id="ref:0", subset="Ties")]
+    found = score_file(written(tmp_path, *rows), "rewardbench2")
+    why = "the benchmark has 1 and 3, so this is not its number"
+    assert found.notes == (
+        f"3 items of Math have 1 right and 1 wrong completions; {why}", f"1 items of Math have 2 right and 2 wrong completions; {why}",
+    )  # fmt: skip
+    assert score_file(written(tmp_path, styled()), "rmbench").notes == ()
+
+
+def test_rows_that_differ_in_results_alone_are_one_row_twice(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=":2: id: '0' of Math is already at line 1"):
+        score_file(written(tmp_path, flat(results=1.0), flat(results=None)), "rewardbench2")
 
 
 def test_a_row_that_is_there_twice_is_refused_and_an_id_alone_is_told(tmp_path: Path) -> None:
