@@ -26,16 +26,22 @@ def answer_in(content: bytes, question: Question) -> Answer | None:
         choice = raw["choices"][0]
         message = choice["message"]
         text, part = _text(message)
+        finish = _ending(choice.get("finish_reason"))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
         return None
-    finish = choice.get("finish_reason")
-    finish = _line(finish) if isinstance(finish, str) else ""
     if part:
         finish = f"part of type {_line(part)}"
     elif not text.strip() and finish.lower() in ENDED:
         finish = THOUGHTS_ONLY if any(message.get(name) for name in BESIDE) else WORDLESS if message.get("content") is None else finish
     model = raw.get("model")
     return Answer(text, _usage(raw.get("usage"), question, text), finish=finish, model=_line(model) if isinstance(model, str) else "")
+
+
+def _ending(told: object) -> str:
+    """How a server says that an answer ended, empty where it says nothing; what is no text is told as it stands and never an end."""
+    if told is None:
+        return ""
+    return _line(told if isinstance(told, str) else f"finish_reason {json.dumps(told)}")
 
 
 def _text(message: Mapping[str, Any]) -> tuple[str, str]:

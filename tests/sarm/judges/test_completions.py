@@ -40,6 +40,22 @@ def test_a_text_is_taken_as_it_is_with_how_it_ended_and_who_said_it() -> None:
         assert not read("[[A]]", finish=finish).ended
 
 
+@pytest.mark.parametrize("told", [{"type": "length"}, {"type": "stop"}, ["length"], ["stop"], [], {}, 0, 1, False, True, 1.5])
+def test_an_end_that_is_neither_a_text_nor_null_is_none_and_told(told: Any) -> None:
+    raw = json.loads(completion("Rating: 8"))
+    raw["choices"][0]["finish_reason"] = told
+    answer = answer_in(json.dumps(raw).encode(), QUESTION)
+    assert answer is not None and not answer.ended and answer.text == "Rating: 8"
+    assert answer.finish == f"finish_reason {json.dumps(told)}"
+    raw["choices"][0]["finish_reason"] = {"type": "length " * 1000}
+    long = answer_in(json.dumps(raw).encode(), QUESTION)
+    assert long is not None and len(long.finish) <= 200
+    for none in (None, ""):
+        raw["choices"][0]["finish_reason"] = none
+        believed = answer_in(json.dumps(raw).encode(), QUESTION)
+        assert believed is not None and believed.ended and believed.finish == ""
+
+
 def test_parts_of_text_are_joined_thoughts_left_out_and_others_told() -> None:
     parts = [
         {"type": "thinking", "thinking": [{"type": "text", "text": "3?"}]},
