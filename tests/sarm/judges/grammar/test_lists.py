@@ -76,6 +76,55 @@ def test_a_list_may_have_a_line_for_each_number(label: str, chosen: list[int], f
     assert read(label.rstrip() + "\n" + "\n".join(form.format(number) for number in chosen)) == set(chosen)
 
 
+@given(
+    LABELS.filter(lambda one: not one.endswith("\n")),
+    CHOSEN,
+    st.sampled_from(
+        ["{}", "[{}]", "({})", "Text {}", "{} (dogs)", "{}. dogs", "{} - dogs", "{} because of dogs", "- {}", "* Text {}", "{}.", "{},"]
+    ),
+    st.sampled_from(["\n", "\n\n", "\n---\n"]),
+)
+def test_a_list_that_begins_behind_its_label_may_go_on_below(label: str, chosen: list[int], form: str, between: str) -> None:
+    found = read(label + between.join(form.format(number) for number in chosen))
+    # One that ends with a comma, and only that, is cut.
+    assert found == (None if form == "{}," and len(chosen) == 1 else set(chosen))
+
+
+@given(
+    LABELS,
+    st.sampled_from(["1", "1, 3", "[1]", "Text 1", "1 (dogs)", "1. dogs", "none"]),
+    st.sampled_from(
+        [
+            "Also 4",
+            "and 4",
+            "4 might match",
+            "Text 4 might match",
+            "Text 4 is active too",
+            "- 4?",
+            "4 or 5",
+            "[4]?",
+            "2 others name dogs",
+            "(4 is close)",
+            "and\n4",
+            "(all of dogs)\n4\n(all of cats)",
+            "It talks of dogs\nText 4\nIt talks of cats",
+            "(dogs)\n4 (cats)",
+            "9-4",
+        ]
+    ),
+)
+def test_a_list_of_which_a_part_cannot_be_read_is_not_read(label: str, first: str, more: str) -> None:
+    assert read(f"{label}{first}\n{more}") is None
+
+
+@pytest.mark.parametrize("first", ["1", "1, 3", "[1], [3]", "none"])
+def test_numbered_remarks_below_a_list_are_no_part_of_it(first: str) -> None:
+    assert read(f"Matches: {first}\n1. Talks of dogs.\n2. Talks of cars.\n3. Talks of cats.") is None
+    listed = {int(one) for one in re.findall("[0-9]", first)}
+    assert read(f"Matches: {first}\nReasons:\n1. Talks of dogs.\n2. Talks of cars.") == listed
+    assert read("Matches: 1, 3\n1: names dogs\n3: names cats") == {1, 3}
+
+
 @given(LABELS, st.integers(1, COUNT), st.integers(1, COUNT), st.sampled_from(["{}-{}", "{} - {}", "{}\u2013{}", "{} to {}", "[{}-{}]"]))
 def test_a_range_stands_for_all_between_its_ends(label: str, low: int, high: int, form: str) -> None:
     assert read(label + form.format(low, high)) == (set(range(low, high + 1)) if low <= high else None)
