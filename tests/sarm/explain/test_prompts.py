@@ -60,6 +60,32 @@ def test_checked_answers_have_a_score_of_the_rubric(text: str, expected: tuple[s
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("Explanation:\n- dogs\n- cats\nScore: 2", ("- dogs - cats", 2)),
+        ("Explanation: dogs\nand cats\nScore: 2", ("dogs and cats", 2)),
+        ("Explanation:\n\n- dogs\n\n- cats\n\n**Score:** 2", ("- dogs - cats", 2)),
+        ("Explanation:\n1. dogs\n2. cats\nScore (1-5): 2", ("1. dogs 2. cats", 2)),
+        ("Explanation: it fires on:\n* dogs: pets\n* cats: pets\n## Score\n2", ("it fires on: * dogs: pets * cats: pets", 2)),
+        ("Explanation:\nPattern: animals\nContext: farms\nScore: 2", ("Pattern: animals Context: farms", 2)),
+        ("**Explanation: dogs\nand cats**\n**Score: 3**", ("dogs and cats", 3)),
+        ("> Explanation: dogs\n> and cats\n> Score: 3", ("dogs and cats", 3)),
+        ("Explanation: dogs\r\nand cats\r\nScore: 2", ("dogs and cats", 2)),
+        ("Explanation: dogs.\n\nAnd cats.\n---\nScore: 3", ("dogs. And cats.", 3)),
+        ("Explanation: dogs\nand cats Score: 5", ("dogs and cats", 5)),
+        ("Explanation: dogs\nConfidence: 4\nmore\nScore: 3", ("dogs", 3)),
+        ("Explanation: dogs\nand cats\n**Score**\n3", ("dogs and cats", 3)),
+        ("Explanation: dogs\nand cats\nScore 3", ("dogs and cats", 3)),
+        ("Explanation: dogs\nand cats\nConfidence score: 5", ("dogs and cats", None)),
+        ("Score: 4\nExplanation: dogs\nand cats\n\nI hope that this helps!", ("dogs and cats", 4)),
+        ("Score: 4\nExplanation:\n- dogs\n\n- cats\n\nBye", ("- dogs - cats", 4)),
+    ],
+)
+def test_an_explanation_has_all_its_lines(text: str, expected: tuple[str | None, int | None]) -> None:
+    assert parse_checked(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("Matches: 1, 3", {0, 2}),
         ("Sure.\n**Matches:** [2,4]", {1, 3}),
         ("Matches: none", set()),
