@@ -24,7 +24,7 @@ LETTERS = "ABCD"
 CANDIDATES = len(LETTERS)
 UNREAD = -1.0
 # Which grammar reads, told beside what was read: judgements that name none were read by one that took the ends of scales for ratings.
-GRAMMAR = 2
+GRAMMAR = 3
 # What an item is worth whose answer cannot be read: as if all four were level.
 LEVEL_CREDIT = 0.25
 

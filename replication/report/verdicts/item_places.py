@@ -31,6 +31,7 @@ class Place(NamedTuple):
 
 
 Placed = dict[Place, ScoredPreference]
+_Item = tuple[Place, ScoredPreference]
 
 
 class Matched(NamedTuple):
@@ -49,7 +50,8 @@ def match_items(ours: Sequence[ScoredPreference], theirs: Sequence[ScoredPrefere
 
     An id that stands in the two files a different number of times, in one more than once, is no identity: 179 of the 188 official
     files of RewardBench 2 call the first ten items of Factuality 30 to 39 (allenai/reward-bench, issue 273). Such a subset is matched
-    by its order where all other ids stand at equal places (`by_order`); else these items (`unsure` of ours) count for each file alone.
+    by its order where all other ids stand at equal places, and are half of it or more (`by_order`); else these items (`unsure` of ours)
+    count for each file alone.
     """
     named = all(item.subset for item in (*ours, *theirs))
     mine, others = (_placed(items, benchmark, named=named) for items in (ours, theirs))
@@ -57,7 +59,7 @@ def match_items(ours: Sequence[ScoredPreference], theirs: Sequence[ScoredPrefere
     for subset in dict.fromkeys(place.subset for place in mine):
         here, there = ([place for place in found if place.subset == subset] for found in (mine, others))
         doubtful = _no_identities(here, there)
-        if doubtful and _same_order(here, there, doubtful):
+        if doubtful and _same_order([(place, mine[place]) for place in here], [(place, others[place]) for place in there], doubtful):
             moved = dict(zip(there, here, strict=True))
             others = {moved.get(place, place): item for place, item in others.items()}
             by_order.append(subset)
@@ -69,7 +71,7 @@ def match_items(ours: Sequence[ScoredPreference], theirs: Sequence[ScoredPrefere
         only_ours=tuple(place for place in mine if place not in others or place in unsure),
         only_theirs=tuple(place for place in others if place not in mine or place in unsure),
         by_order=tuple(by_order),
-        unsure=sum(place in mine for place in unsure),
+        unsure=sum(place in mine and place._replace(number=1) in others for place in unsure),
         our_places=tuple(mine),
     )
 
@@ -79,12 +81,24 @@ def _no_identities(here: Sequence[Place], there: Sequence[Place]) -> set[str]:
     return {name for name in mine.keys() | others.keys() if mine[name] != others[name] and max(mine[name], others[name]) > 1}
 
 
-def _same_order(here: Sequence[Place], there: Sequence[Place], doubtful: set[str]) -> bool:
-    """Whether the ids that do tell an item all stand at equal places, as far as both files have them, and some do."""
-    known = {place.id for place in here} & {place.id for place in there} - doubtful
-    rows = list(zip(here, there, strict=False))
-    told = [(mine, other) for mine, other in rows if mine.id in known or other.id in known]
-    return len(here) == len(there) and bool(told) and all(mine.id == other.id for mine, other in told)
+def _same_order(here: Sequence[_Item], there: Sequence[_Item], doubtful: set[str]) -> bool:
+    """Whether two files have a subset in one order: half of the ids or more tell an item and stand at equal places, and at all other
+    places one id is doubtful and both items have as many completions.
+    """
+    if len(here) != len(there):
+        return False
+    known = {place.id for place, _ in here} & {place.id for place, _ in there} - doubtful
+    equal = 0
+    for (mine, ours), (other, theirs) in zip(here, there, strict=True):
+        if mine.id == other.id and mine.id in known:
+            equal += 1
+        elif {mine.id, other.id} & known or not {mine.id, other.id} & doubtful or _counts(ours) != _counts(theirs):
+            return False
+    return 2 * equal >= len(here)
+
+
+def _counts(item: ScoredPreference) -> tuple[int, int]:
+    return len(item.chosen_rewards), len(item.rejected_rewards)
 
 
 def _placed(items: Sequence[ScoredPreference], benchmark: ScoredBenchmark, *, named: bool) -> Placed:

@@ -96,6 +96,11 @@ def items_diff(
     """
     matched = match_items(ours, theirs, benchmark=benchmark)
     pairs = [_Pair(*one) for one in matched.pairs]
+    if not pairs and matched.unsure:
+        raise ResultsError(
+            f"{names['against']}: every id that {names['ours']} has too stands in the two files a different number of times, so no item is "
+            "known to be the same; no comparison"
+        )
     if not pairs:
         raise ResultsError(f"{names['against']}: has no item of {names['ours']} by subset and id, so it is of other data; no comparison")
     for pair in pairs:

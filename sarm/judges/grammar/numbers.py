@@ -25,6 +25,11 @@ _LEAD = frozenset(("overall", "so", "thus", "therefore", "final", "finally", "ve
 # An answer that is nothing else.
 _SOLE = re.compile(r"^(?:the |my )?(?:final )?answer(?: is|:)$", re.IGNORECASE)
 _ABBREVIATION = re.compile(r"(?:[0-9]|\b(?:no|nr|fig|eq|sec|ch|ex|vs|vol|art|pp?|approx|e\.g|i\.e|cf|st))\.$", re.IGNORECASE)
+# A later line that begins by taking back what was said, and names a number.
+_TAKEN_BACK = re.compile(
+    r"^\W*(?:actually|correction|corrected|wait|hold on|revis(?:ed|ion|ing)|on (?:second thoughts?|reflection|reconsideration))\b.*[0-9]",
+    re.IGNORECASE,
+)
 _CLOSING = re.compile(r"[ .!\])}]*$")
 
 
@@ -38,7 +43,8 @@ class Ending(NamedTuple):
 def named_value(answer: str, label: Label, scale: Scale, *, alone: bool) -> float | None:
     """The value that an answer names last under a label; with `alone` also one that stands, or is said, at its end.
 
-    None where there is none, where the last one cannot be read, or where a number alone at the end contradicts a label.
+    None where there is none, where the last one cannot be read or a later line takes it back, or where a number alone at the end
+    contradicts a label.
     """
     said = spoken(answer)
     lines = scaled(joined(plain(said)), scale) if said is not None else []
@@ -49,9 +55,11 @@ def named_value(answer: str, label: Label, scale: Scale, *, alone: bool) -> floa
     if not statements:
         return ending.value if ending else None
     last = statements[-1]
-    if ending is None or last.line == len(lines) - 1 or ending.value == last.value:
-        return last.value
-    return ending.value if ending.said else None
+    if ending is not None and ending.said and last.line < len(lines) - 1:
+        return ending.value
+    if any(_TAKEN_BACK.match(line.text) for line in lines[last.line + 1 :]):
+        return None
+    return last.value if ending is None or last.line == len(lines) - 1 or ending.value == last.value else None
 
 
 def _ending(lines: Sequence[Line], scale: Scale) -> Ending | None:

@@ -229,19 +229,6 @@ def test_two_files_of_one_name_give_two_names(tmp_path: Path) -> None:
     assert counts["read_by_file"] == {"harmless/part": 1, "helpful/part": 1} and counts["repeated_ids"] == 0
 
 
-@pytest.mark.parametrize("names", [
-    ("train-00000-of-00001.jsonl", "test-00000-of-00001.jsonl"),
-    ("train/part.jsonl", "validation/part.jsonl"),
-    ("pairs.train.jsonl", "pairs.dev.jsonl"),
-    ("helpful/train.jsonl", "helpful/test.jsonl"),
-    ("data_eval.jsonl", "data_train.jsonl"),
-])  # fmt: skip
-def test_a_folder_with_several_splits_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
-    with pytest.raises(UsageProblem, match="holds several splits: ") as caught:
-        prepared(tmp_path, {name: [PAIR] for name in names})
-    assert all(name in str(caught.value) for name in names)
-
-
 @pytest.mark.parametrize("names", [("train-00000.jsonl", "train-00001.jsonl"), ("a.jsonl", "b.jsonl"), ("contest.jsonl", "trained.jsonl")])
 def test_a_folder_with_one_split_is_read_whole(tmp_path: Path, names: tuple[str, str]) -> None:
     counts, pairs = prepared(tmp_path, {names[0]: [PAIR], names[1]: [{**PAIR, "prompt": "when?"}]})

@@ -104,8 +104,20 @@ def test_ids_that_repeat_in_one_file_alone_match_nothing_by_themselves() -> None
 
 
 def test_ids_that_all_repeat_differently_leave_nothing_to_compare() -> None:
-    with pytest.raises(ResultsError, match="no item of score/x by subset and id"):
+    with pytest.raises(ResultsError, match="every id that score/x has too stands in the two files a different number of times"):
         compared(numbered([0, 0, 0]), numbered([0, 0]))
+
+
+def test_an_order_is_believed_only_where_most_ids_confirm_it_and_nothing_denies_it() -> None:
+    """One id that agrees by chance, two that are unlike at one place, or another number of completions, and the odd ids match nothing."""
+    ours = numbered(list(range(30)))
+    longer = numbered([7, *range(1, 30)])
+    longer[0] = longer[0].model_copy(update={"rejected_rewards": (0.5, -1.0)})
+    renamed = numbered([7, *range(1, 30)])
+    renamed[1] = renamed[1].model_copy(update={"id": "new"})
+    for theirs, known in ((numbered([7] * 29 + [29]), 1), (longer, 28), (renamed, 27)):
+        found = compared(ours, theirs)
+        assert found.by_order == () and found.unsure == 1 and found.subsets[-1].items == found.subsets[-1].identical == known
 
 
 def test_another_order_of_the_file_changes_nothing_where_ids_are_unique() -> None:

@@ -19,6 +19,7 @@ from sarm.explain.contexts import Origin
 from sarm.explain.planted import PlantedConcepts, best_concept, label_matrix, rubric_score
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
 from sarm.jobs.latents.explain import choose_subjects, decoder_similarity, explain_latents, load_source
+from sarm.judges.verdicts import GRAMMAR
 from sarm.store.checksums import sha256_of
 
 
@@ -186,7 +187,7 @@ def test_a_latent_beyond_the_context_is_unread_and_a_thinking_explainer_s_though
     row = explained(tmp_path / "thought", made, server, positive=1, negative=0)[0]
     assert row["score"] == 5 and row["detection"]["unanswered"] == 0
     summary = json.loads((tmp_path / "thought" / "output" / "summary.json").read_text())
-    assert summary["unread"] == 0 and summary["answered_by"][0]["address"] == server.url and summary["grammar"] == 2
+    assert summary["unread"] == 0 and summary["answered_by"][0]["address"] == server.url and summary["grammar"] == GRAMMAR
 
 
 def test_a_stop_request_is_heeded_between_questions(made: dict[str, Path], server: ChatServer, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tiny import read_rows
 from sarm.data.preferences import ScoredPreference
 from sarm.job import JobContext, UsageProblem
 from sarm.jobs.score.judge import judge_benchmark
+from sarm.judges.verdicts import GRAMMAR
 from sarm.metrics.rewardbench2 import rewardbench2_scores
 
 
@@ -85,7 +86,7 @@ def test_an_answer_that_was_cut_or_only_thought_is_unread(server: ChatServer, tm
     server.answer = cut
     rows, rewards, facts = outcome(tmp_path, server)
     assert {row["verdict"] for row in rows[:3]} == {None} and rows[3]["ratings"] == [-1.0, -1.0]
-    assert facts["unread"] == 9 and facts["unread_because"] == {"length": 3, "thoughts only": 6} and facts["grammar"] == 2
+    assert facts["unread"] == 9 and facts["unread_because"] == {"length": 3, "thoughts only": 6} and facts["grammar"] == GRAMMAR
     assert rewardbench2_scores(rewards).metrics["Math"].value == 0.25
 
 

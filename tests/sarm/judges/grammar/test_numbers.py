@@ -360,3 +360,10 @@ def test_reading_takes_time_in_proportion_to_the_answer(atom: str) -> None:
 def test_a_number_that_is_taken_back_in_its_line_is_not_read(label: str, later: str) -> None:
     assert read(f"{label}8{later}") in (UNREAD, 6)
     assert read(f"{label}8; confidence: 9") == 8
+
+
+@pytest.mark.parametrize("later", ["Actually, 6.", "Wait, 6.", "Correction: 6", "On reflection, a 6.", "Revised to 6."])
+def test_a_number_that_a_later_line_takes_back_is_not_read(later: str) -> None:
+    assert read(f"Rating: 8\n\n{later}") in (UNREAD, 6)
+    assert read(f"{later}\n\nRating: 8") == 8
+    assert read("Rating: 8\n\nActually, it is a good answer.") == 8
