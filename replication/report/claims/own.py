@@ -135,9 +135,12 @@ def _tail(found: PairedDifference, *, beyond: float) -> float:
     return normal_tail((found.estimate - beyond) / found.standard_error)
 
 
-def _two_sided(found: PairedDifference) -> float:
-    """The p value of no difference, which is what a 95 % interval that leaves out 0 says at 0.05."""
-    return min(1.0, 2 * min(_tail(found, beyond=0.0), _tail(found._replace(estimate=-found.estimate), beyond=0.0)))
+def _above_nothing(found: PairedDifference) -> float:
+    """The p value of a difference above 0, doubled: at 0.05 it says what the lower end of the 95 % interval does.
+
+    Not that of any difference: one to the wrong side is no evidence for a claim, and must not come first among all claims.
+    """
+    return min(1.0, 2 * _tail(found, beyond=0.0))
 
 
 def _effect(label: str, found: PairedDifference, *, above: float | None = None, below: float | None = None) -> Effect:
@@ -160,7 +163,7 @@ def _difference(claim: Claim, sample: Sample) -> OwnFound:
         found = sample.difference(claim.ours, control, alpha=sample.alpha)
         outcomes.append(outcome_of_interval(found.estimate, found.low, found.high, least=claim.least))
         parts.append(f"{_text(f'over {control}', found)}, without Ties {sample.without_ties(claim.ours, control):+.2f}")
-        p_values.append(_two_sided(found))
+        p_values.append(_above_nothing(found))
         effects.append(_effect(f"over {control}", found, above=claim.least))
     detail = f"{'; '.join(parts)}; at least {claim.least:g} points count"
     return OwnFound(_worst(outcomes), detail, max(p_values), effects=tuple(effects))

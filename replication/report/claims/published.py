@@ -190,7 +190,7 @@ def _difference(claim: Claim, numbers: Numbers) -> Found:
     outcome = outcome_of_interval(effect, effect - half, effect + half, least=claim.least)
     detail = f"difference {effect:+.1f} [{effect - half:+.1f}, {effect + half:+.1f}] points, items unpaired, one run each"
     effects = (_effect(f"over {claim.against}", effect, half=half, above=claim.least),)
-    return Found(outcome, detail, 2 * normal_tail(abs(effect) / error), power_unpaired=unpaired, power_paired=paired, effects=effects)
+    return Found(outcome, detail, min(1.0, 2 * normal_tail(effect / error)), power_unpaired=unpaired, power_paired=paired, effects=effects)
 
 
 def _candidates(numbers: Numbers, row: str) -> tuple[float, ...]:

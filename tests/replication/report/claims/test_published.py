@@ -140,8 +140,10 @@ def test_the_p_value_of_a_difference_says_at_five_percent_what_its_interval_does
         assert found.p_value is not None
         if abs(found.p_value - 0.05) > 0.015:
             said.append(found.p_value < 0.05)
-            assert said[-1] == (effect.low > 0 or effect.high < 0), found
+            assert said[-1] == (effect.low > 0), found
     assert 5 < sum(said) < len(said) - 5
+    # To the wrong side it is evidence of nothing that is claimed, however far.
+    assert judged(claim_of(), arms(a=-9.0, b=0.0)).p_value == 1.0
 
 
 def test_a_claim_must_hold_against_each_of_its_controls() -> None:
