@@ -14,7 +14,7 @@ from replication.frozen import Frozen
 from replication.report.results.reading import ResultsError
 from replication.report.results.score_files import ScoredBenchmark, repeated_ids
 from replication.report.statistics import rank_correlation
-from replication.report.verdicts.item_places import Place, match_items
+from replication.report.verdicts.item_places import Matched, Place, match_items
 from sarm.data.preferences import DataError, ScoredPreference
 from sarm.metrics.credits import BenchmarkScores, ScoringError
 from sarm.metrics.rewardbench2 import rewardbench2_scores
@@ -95,16 +95,7 @@ def items_diff(
     Raises ResultsError (6) where no item is in both, or an item has another number of completions; DataError for rewards without a metric.
     """
     matched = match_items(ours, theirs, benchmark=benchmark)
-    pairs = [_Pair(*one) for one in matched.pairs]
-    if not pairs and matched.unsure:
-        raise ResultsError(
-            f"{names['against']}: every id that {names['ours']} has too stands in the two files a different number of times, so no item is "
-            "known to be the same; no comparison"
-        )
-    if not pairs:
-        raise ResultsError(f"{names['against']}: has no item of {names['ours']} by subset and id, so it is of other data; no comparison")
-    for pair in pairs:
-        _refuse_other_completions(pair, names["against"])
+    pairs = _pairs(matched, names)
     apart = [pair for pair in pairs if outcomes(pair.ours, benchmark) != outcomes(pair.theirs, benchmark)]
     different = sorted(apart, key=_worst(pairs, benchmark))
     subsets = [subset for subset in dict.fromkeys(place.subset for place in matched.our_places) if subset]
@@ -125,6 +116,21 @@ def items_diff(
         by_order=matched.by_order,
         unsure=matched.unsure,
     )  # fmt: skip
+
+
+def _pairs(matched: Matched, names: Mapping[Literal["experiment", "row", "ours", "against"], str]) -> list[_Pair]:
+    """The matched items; ResultsError (6) where there is none, or one has another number of completions."""
+    pairs = [_Pair(*one) for one in matched.pairs]
+    if not pairs and matched.unsure:
+        raise ResultsError(
+            f"{names['against']}: every id that {names['ours']} has too stands in the two files a different number of times, so no item is "
+            "known to be the same; no comparison"
+        )
+    if not pairs:
+        raise ResultsError(f"{names['against']}: has no item of {names['ours']} by subset and id, so it is of other data; no comparison")
+    for pair in pairs:
+        _refuse_other_completions(pair, names["against"])
+    return pairs
 
 
 def outcomes(item: ScoredPreference, benchmark: ScoredBenchmark) -> tuple[Outcome, ...]:
