@@ -17,7 +17,7 @@ from replication.cli.options.declared import DEFAULT_STORE, MISSING_RESULTS, Exp
 from replication.cli.options.groups import Without
 from replication.recipes.explorations import ModelFolder, Shape, exploration_jobs, file_exploration, folder_exploration
 from replication.recipes.jobs import BROUGHT_IN
-from replication.recipes.requested import experiment_named, settings_for
+from replication.recipes.requested import Chosen, experiment_named, settings_for
 from replication.recipes.setting import Setting
 from replication.settings.profiles import BenchmarkName
 from replication.usage_problems import UsageProblems
@@ -90,7 +90,7 @@ def explore(
         found = [_known(artifacts, which.artifact)]
     else:
         jobs = _jobs(row, which, asked, artifacts)
-        _run(jobs, artifacts, train=f"replicate {which.experiment} --rows {row} --profile {asked.profile}")
+        _run(jobs, artifacts, train=_chosen(row, asked).command(which.experiment, artifacts.root))
         found = [artifacts.manifest(job) for job in jobs]
     for manifest in found:
         _tell(artifacts, manifest)
@@ -117,11 +117,14 @@ def _jobs(row: str, which: WhichOptions, asked: ExperimentOptions, artifacts: Ar
 def _setting(row: str, experiment: str, asked: ExperimentOptions, artifacts: ArtifactStore) -> Setting:
     from replication.plan import steps  # noqa: PLC0415 - not needed by --help
 
-    chosen = asked.chosen.model_copy(update={"rows": row})
-    (setting,) = settings_for([experiment_named(experiment)], chosen, artifacts, os.environ)
+    (setting,) = settings_for([experiment_named(experiment)], _chosen(row, asked), artifacts, os.environ)
     if row:
         steps.refuse_unpinned([setting])
     return setting
+
+
+def _chosen(row: str, asked: ExperimentOptions) -> Chosen:
+    return asked.chosen.model_copy(update={"rows": row})
 
 
 def _run(jobs: Sequence[Job], artifacts: ArtifactStore, *, train: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,8 +58,7 @@ def render(
 
     artifacts = ArtifactStore(store)
     (setting,) = settings_for([experiment_named(experiment)], asked.chosen, artifacts, os.environ)
-    origin = ["--from", asked.source] if asked.source != "train" else []
-    command = shlex.join(["replicate", experiment, "--profile", asked.profile, *origin])
+    command = asked.chosen.command(experiment, store)
     report = pipeline.report(recipe(setting), artifacts, command=command)
     if output_format == "text":
         closing.show([report], full=full)

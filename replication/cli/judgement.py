@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -67,7 +66,7 @@ def diff(
     named = _fail_on(fail_on)
     wanted = experiment_named(experiment)
     if items:
-        command = _run_command(wanted.name, asked.chosen)
+        command = asked.chosen.command(wanted.name, store)
         code = compare_items(
             wanted, row=row, against=against, results=results, chosen=asked.chosen, store=store, form=output_format, everything=everything,
             fail_on=named, command=command,
@@ -112,16 +111,7 @@ def _of_store(experiment: Experiment, chosen: Chosen, store: Path) -> Report:
 
     artifacts = ArtifactStore(store)
     (setting,) = settings_for([experiment], chosen, artifacts, os.environ)
-    return pipeline.report(recipe(setting), artifacts, command=_run_command(experiment.name, chosen))
-
-
-def _run_command(experiment: str, chosen: Chosen) -> str:
-    """The command that would fill the gaps."""
-    given = [("--protocol", chosen.protocol, "paper"), ("--seeds", chosen.seeds, "0"), ("--rows", chosen.rows, "")]
-    given.append(("--from", chosen.source, "train"))
-    options = [part for name, value, default in given if value != default for part in (name, value)]
-    options += [part for one in chosen.assignments for part in ("--set", one)]
-    return shlex.join(["replicate", experiment, "--profile", chosen.profile, *options])
+    return pipeline.report(recipe(setting), artifacts, command=chosen.command(experiment.name, store))
 
 
 def claims(
@@ -165,7 +155,7 @@ def own_results(*, profile: str, seeds: str, store: Path) -> tuple[dict[str, tup
     claimed = ClaimsInStore(file, artifacts)
     chosen = Chosen(profile=profile, protocol=PAPER.name, seeds=seeds)
     missing = [
-        f"not in the store: {', '.join(lacking)}; run: {_run_command(name, chosen)}"
+        f"not in the store: {', '.join(lacking)}; run: {chosen.command(name, store)}"
         for name, lacking in claimed.missing(protocols[PAPER.name]).items()
     ]
     return claimed.results(protocols, analogue=analogue), missing

@@ -147,11 +147,8 @@ def refuse_unpinned(settings: Sequence[Setting]) -> None:
     for setting in settings:
         unpinned = [repository for repository, _ in unpinned_revisions(setting)]
         if unpinned:
-            name = setting.profile.name
-            fix = f"replicate fetch {setting.experiment.name} --profile {setting.profile_option}"
-            if setting.source == "released":
-                fix += " --from released" + (f" --rows '{setting.rows}'" if setting.rows else "")
-            raise EnvironmentProblem(f"profile {name}: revisions are not pinned ({', '.join(unpinned)}); run: {fix}")
+            named = f"profile {setting.profile.name}: revisions are not pinned ({', '.join(unpinned)})"
+            raise EnvironmentProblem(f"{named}; run: {setting.fetch}")
 
 
 def brought_in(steps: Sequence[Step]) -> list[Job]:

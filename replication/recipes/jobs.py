@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -100,9 +99,7 @@ def validated_config(config: type[Config], where: str, fields: Mapping[str, Any]
 def backbone_job(setting: Setting, slot: Slot, backbone: Backbone) -> Job:
     """The job that brings in or makes a slot's backbone. Raises EnvironmentProblem where its sizes are not known before it is fetched."""
     if backbone.shape is None and isinstance(backbone.source, HubBackbone):
-        rows = f" --rows {shlex.quote(setting.rows)}" if setting.rows else ""
-        command = f"replicate fetch {setting.experiment.name} --profile {shlex.quote(setting.profile_option)}{rows}"
-        raise EnvironmentProblem(f"profile {setting.profile.name}, backbones.{slot}: {unknown_sizes(backbone.source, command)}")
+        raise EnvironmentProblem(f"profile {setting.profile.name}, backbones.{slot}: {unknown_sizes(backbone.source, setting.fetch)}")
     return weights_job(setting, slot, backbone)
 
 

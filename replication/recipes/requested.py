@@ -11,7 +11,7 @@ from replication.data_folders import AUTHORS_REWARDS
 from replication.frozen import Frozen
 from replication.lock_files import read_pins
 from replication.recipes.jobs import hub_weights
-from replication.recipes.setting import Setting, Source
+from replication.recipes.setting import DEFAULT_STORE, Setting, Source, command_line
 from replication.settings.experiments import EXPERIMENTS, Experiment
 from replication.settings.model_locations import split_locations, with_locations, with_pins
 from replication.settings.model_sizes import Fetched
@@ -37,6 +37,19 @@ class Chosen(Frozen):
     assignments: tuple[str, ...] = ()
     source: Source = "train"
     steering: HeadEdit | None = None
+
+    def options(self, store: Path) -> tuple[tuple[str, str], ...]:
+        """The options that ask for the same again, `(name, value)` each: the profile, and the others where they are not their defaults."""
+        usual = type(self)()
+        given = [("--profile", self.profile, ""), ("--protocol", self.protocol, usual.protocol), ("--rows", self.rows, usual.rows)]
+        given += [("--seeds", self.seeds, usual.seeds), ("--from", self.source, usual.source)]
+        sets = [("--set", one) for one in self.assignments]
+        place = [("--store", str(store))] if store != DEFAULT_STORE else []
+        return (*((name, value) for name, value, default in given if value != default), *sets, *place)
+
+    def command(self, command: str, store: Path) -> str:
+        """What to type to run a command with the same options."""
+        return command_line(command, self.options(store))
 
 
 def experiments_named(names: Sequence[str]) -> list[Experiment]:
@@ -73,7 +86,7 @@ def settings_for(
             overrides=overrides,
             digest=digest,
             authors=authors_rewards(environment),
-            asked=chosen.profile,
+            options=chosen.options(store.root),
             source=chosen.source,
             stored=store.has,
             steering=chosen.steering,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,12 @@ from sarm.job import Job
 from sarm.store.checksums import fingerprint
 
 Source = Literal["train", "released"]
+DEFAULT_STORE = Path("artifacts")
+
+
+def command_line(command: str, options: Sequence[tuple[str, str]], *, without: Sequence[str] = ()) -> str:
+    """What to type to run a command with these options, `(name, value)` each; `without` names those that the command does not take."""
+    return shlex.join(["replicate", *command.split(), *(part for name, value in options if name not in without for part in (name, value))])
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Setting:
     `digest` gives the SHA-256 of a local file or folder. `endpoint` (settings of a chat endpoint, a JSON file) and `answers`
     (recorded ones) are files for explanations and judgements, `spending` is the folder in which the jobs of a run keep what they spent at
     the endpoint; `authors` holds the rewards behind the paper's Figure 3; empty for none.
-    `asked` is what the user gave as --profile, for messages; empty where that is the profile's name.
+    `options` are the options to type, `(name, value)` each, for the same setting again in another command; empty where nobody typed any.
     `source`: train our own models, or score released checkpoints. `judging` says which judges are asked, `stored` whether an artifact is
     there: answers once paid for are shown without being asked for. `steering` is the edit of a
     steering file, for Figure 3 in place of its rule's.
@@ -47,7 +54,7 @@ class Setting:
     answers: str = ""
     authors: str = ""
     source: Source = "train"
-    asked: str = ""
+    options: tuple[tuple[str, str], ...] = ()
     judging: Judging = NOBODY
     stored: Callable[[Job], bool] = lambda job: False
     steering: HeadEdit | None = None
@@ -68,7 +75,16 @@ class Setting:
     @property
     def profile_option(self) -> str:
         """What to type after --profile to get this profile again."""
-        return self.asked or self.profile.name
+        return dict(self.options).get("--profile", self.profile.name)
+
+    def command(self, command: str, *, without: Sequence[str] = ()) -> str:
+        """What to type to run another command with this setting; `fetch` takes no `--seeds`."""
+        return command_line(command, self.options or (("--profile", self.profile.name),), without=without)
+
+    @property
+    def fetch(self) -> str:
+        """What to type to bring in what it needs from elsewhere."""
+        return self.command(f"fetch {self.experiment.name}", without=("--seeds",))
 
     def sourced(self, section: str, row: Mapping[str, Any] | None = None) -> dict[str, Choice]:
         """The values of a section (`sae`, `reward`, `scoring`, ...), each with where it comes from; `row` holds what a row fixes."""

@@ -11,10 +11,9 @@ from typing import Annotated, Literal
 import typer
 
 from replication.recipes.requested import Chosen, scoring_assignments
-from replication.recipes.setting import Source
+from replication.recipes.setting import DEFAULT_STORE, Source
 from replication.settings.protocols import PROTOCOLS
 
-DEFAULT_STORE = Path("artifacts")
 RENDERED = Path("tables") / "rendered"
 MISSING_RESULTS = 5
 

@@ -160,8 +160,7 @@ def _refuse_missing(stage: Stage, task: Task, setting: Setting, store: ArtifactS
             continue
         where = f"{needed.label or needed.kind} ({needed.kind}/{needed.short_key}) is not in the store {store.root}"
         if needed.kind in BROUGHT_IN:
-            fetch = f"replicate fetch {stage.experiment} --profile {setting.profile_option}"
-            raise EnvironmentProblem(f"{where}; run on the login node: {fetch}")
+            raise EnvironmentProblem(f"{where}; run on the login node: {setting.fetch}")
         raise MissingArtifact(f"{where}; run first: {_maker(needed, stage, setting)}")
 
 
@@ -172,7 +171,7 @@ def _maker(needed: Job, stage: Stage, setting: Setting) -> str:
         (whole,) = [setting] if other.rows == stage.rows else [_with_rows(setting, other.rows)]
         if needed in _jobs(other, whole):
             return f"sbatch slurm/{other.name}.sh"
-    return f"replicate {stage.experiment} --profile {setting.profile_option}"
+    return setting.command(stage.experiment)
 
 
 def _with_rows(setting: Setting, rows: str) -> Setting:

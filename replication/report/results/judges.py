@@ -42,8 +42,8 @@ def not_asked(recipe: Recipe) -> str:
     if not silent:
         return ""
     names = ", ".join(judged.row.name for judged in silent)
-    experiment = recipe.setting.experiment.name
-    return f"judges that were not asked: {names}; an endpoint answers: replicate {experiment} --judge {silent[0].row.name} --api-base URL"
+    command = recipe.setting.command(recipe.setting.experiment.name)
+    return f"judges that were not asked: {names}; an endpoint answers: {command} --judge {silent[0].row.name} --api-base URL"
 
 
 def _lines(judged: Judged, store: ArtifactStore, command: str) -> list[JudgeLine]:

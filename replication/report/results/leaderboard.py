@@ -53,7 +53,8 @@ def ranking(report: Report, *, folder: Path | None = None) -> tuple[Place, ...]:
     entries = [(row.model or row.label, False, numbers.overall(row.name), numbers.error(row.name), 1) for row in board.rows]
     entries += _own(report, board.n["Overall"], ties_groups=numbers.ties_groups)
     if not any(ours for _, ours, *_ in entries):
-        problem = f"{report.experiment}: no Overall of ours over all {board.n['Overall']:,} items; run: replicate {report.experiment}"
+        lacking = f"{report.experiment}: no Overall of ours over all {board.n['Overall']:,} items"
+        problem = f"{lacking}; run: {report.command or f'replicate {report.experiment}'}"
         raise RankingError(problem, exit_code=5)
     half = normal_quantile(0.975)
     scores = [overall for _, _, overall, _, _ in entries]

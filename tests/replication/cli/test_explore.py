@@ -86,7 +86,8 @@ def test_a_model_that_was_not_trained_is_told_with_the_command_that_trains_it(tm
     done = replicate("explore", "sarm-4b", "--store", str(tmp_path))
     assert done.returncode == 5
     assert only_line(done.stderr) == (
-        "replicate: not in the store: reward model sarm-4b, seed 0; run: replicate table1 --rows sarm-4b --profile mini"
+        "replicate: not in the store: reward model sarm-4b, seed 0; run: "
+        f"replicate table1 --profile mini --rows sarm-4b --store {tmp_path}"
     )
 
 

@@ -21,7 +21,7 @@ from replication.pipeline import folder
 from replication.plan.steps import ordered, plan, refuse_unpinned
 from replication.recipes.jobs import scoring_choices
 from replication.recipes.jobs_needed import recipe, selected_rows, unpinned_revisions
-from replication.recipes.requested import scoring_assignments
+from replication.recipes.requested import Chosen, scoring_assignments, settings_for
 from replication.recipes.setting import Setting
 from replication.report.cells import Report, Row
 from replication.report.results.accuracies import collect
@@ -164,10 +164,11 @@ def test_a_part_of_the_benchmark_is_never_comparable_and_a_batch_size_is(tmp_pat
 
 
 def test_unpinned_revisions_of_what_is_asked_for_are_refused_with_the_command(tmp_path: Path) -> None:
-    setting = replace(mini(source="released"), profile=load_profile("paper", environment={}), rows="armorm*")
+    chosen = Chosen(profile="paper", rows="armorm*", source="released")
+    (setting,) = settings_for([EXPERIMENTS["table1"]], chosen, ArtifactStore(tmp_path), {})
     assert ("RLHFlow/ArmoRM-Llama3-8B-v0.1", "model") in unpinned_revisions(setting)
     assert not any("Schrieffer" in repository or "meta-llama" in repository for repository, _ in unpinned_revisions(setting))
-    with pytest.raises(EnvironmentProblem, match=r"not pinned .*replicate fetch table1 --profile paper --from released --rows 'armorm\*'"):
+    with pytest.raises(EnvironmentProblem, match=r"not pinned .*replicate fetch table1 --profile paper --rows 'armorm\*' --from released"):
         refuse_unpinned([setting])
 
 

@@ -93,7 +93,8 @@ def test_a_model_that_is_not_fetched_ends_with_code_7_and_the_command_that_fetch
     with pytest.raises(EnvironmentProblem) as caught:
         recipe(setting)
     assert caught.value.exit_code == 7
-    assert str(caught.value).endswith(f"run: replicate fetch table1 --profile {tmp_path / 'own.toml'} --rows small")
+    command = f"replicate fetch table1 --profile {tmp_path / 'own.toml'} --rows small --store {tmp_path / 'store'}"
+    assert str(caught.value).endswith(f"run: {command}")
     assert "backbones.small: owner/model is not fetched" in str(caught.value)
     # What the command begins with is the job whose artifact the sizes are read from.
     (job,) = unsized_weights(setting)
