@@ -95,7 +95,7 @@ def _needs(step: Step, machine: Machine) -> str:
 def offline_problems(plan: Plan) -> list[JobError]:
     """What would have to be fetched from the hub although the network is not to be used."""
     missing = [job for job in brought_in(plan.steps) if getattr(job.config, "origin", "") in ("hub", "url")]
-    names = " ".join(dict.fromkeys(one.setting.experiment.name for one in plan.recipes))
+    names = " ".join(dict.fromkeys(one.setting.experiment.whole for one in plan.recipes))
     fix = f"run where there is a network: {plan.recipes[0].setting.command(f'fetch {names}', without=('--seeds',))}"
     return [EnvironmentProblem(f"{job.label} ({job.kind}/{job.short_key}) is not in the store; {fix}") for job in missing]
 

@@ -77,6 +77,11 @@ class Setting:
         """What to type after --profile to get this profile again."""
         return dict(self.options).get("--profile", self.profile.name)
 
+    @property
+    def run(self) -> str:
+        """What to type to run it."""
+        return self.command(self.experiment.typed)
+
     def command(self, command: str, *, without: Sequence[str] = ()) -> str:
         """What to type to run another command with this setting; `fetch` takes no `--seeds`."""
         return command_line(command, self.options or (("--profile", self.profile.name),), without=without)
@@ -84,7 +89,7 @@ class Setting:
     @property
     def fetch(self) -> str:
         """What to type to bring in what it needs from elsewhere."""
-        return self.command(f"fetch {self.experiment.name}", without=("--seeds",))
+        return self.command(f"fetch {self.experiment.whole}", without=("--seeds",))
 
     def sourced(self, section: str, row: Mapping[str, Any] | None = None) -> dict[str, Choice]:
         """The values of a section (`sae`, `reward`, `scoring`, ...), each with where it comes from; `row` holds what a row fixes."""

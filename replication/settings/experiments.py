@@ -74,6 +74,19 @@ class Experiment(Frozen):
         default=False, description="Whether its report counts near-duplicates between training pairs and the prompts of each benchmark."
     )
 
+    words: str = Field(default="", description="What names it after `replicate`, where that is not its name.")
+    part_of: str = Field(default="", description="The experiment of the registry of which it is a part; empty for one that stands there.")
+
+    @property
+    def typed(self) -> str:
+        """What names it after `replicate`."""
+        return self.words or self.name
+
+    @property
+    def whole(self) -> str:
+        """The name by which the commands that run nothing know it, or that of which it is a part."""
+        return self.part_of or self.name
+
     def row(self, name: str) -> Row | None:
         """The row of that name, or None: then it is published only."""
         return next((row for row in self.rows if row.name == name), None)
@@ -285,13 +298,19 @@ def ablation_names() -> tuple[str, ...]:
 def ablation(name: str) -> Experiment:
     """Table 2 cut down to one ablation beside the full model."""
     rows = tuple(row for row in TABLE2.rows if row.ablation == name or row.name == SARM_4B.name)
-    return TABLE2.model_copy(update={"name": f"ablation-{name}", "title": f"Ablation: {name}", "rows": rows})
+    return _part(TABLE2, f"ablation-{name}", f"Ablation: {name}", rows, words=f"ablation --name {name}")
 
 
 def sweep(axis: Axis, values: tuple[int, ...]) -> Experiment:
     """Table 3 cut down to one axis, and to those values (in the paper's units) where any are given."""
     rows = tuple(row for row in TABLE3.rows if row.axis == axis and (not values or int(row.name.rpartition("-")[2]) in values))
-    return TABLE3.model_copy(update={"name": f"sweep-{axis}", "title": f"Sweep: {axis}", "rows": rows})
+    some = f" --values {','.join(map(str, values))}" if values else ""
+    return _part(TABLE3, f"sweep-{axis}", f"Sweep: {axis}", rows, words=f"sweep --axis {axis}{some}")
+
+
+def _part(experiment: Experiment, name: str, title: str, rows: tuple[Row, ...], *, words: str) -> Experiment:
+    changed = {"name": name, "title": title, "rows": rows, "words": words, "part_of": experiment.name}
+    return experiment.model_copy(update=changed)
 
 
 def sweep_values(axis: Axis) -> tuple[int, ...]:

@@ -171,7 +171,7 @@ def _maker(needed: Job, stage: Stage, setting: Setting) -> str:
         (whole,) = [setting] if other.rows == stage.rows else [_with_rows(setting, other.rows)]
         if needed in _jobs(other, whole):
             return f"sbatch slurm/{other.name}.sh"
-    return setting.command(stage.experiment)
+    return setting.run
 
 
 def _with_rows(setting: Setting, rows: str) -> Setting:

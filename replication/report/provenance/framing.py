@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 
 from replication.recipes.jobs import scoring_choices
 from replication.recipes.jobs_needed import Recipe
-from replication.recipes.setting import Setting
+from replication.recipes.setting import Setting, command_line
 from replication.report.cells import Listing, Provenance, Report, Table
 from replication.report.provenance.comparable import why_not_comparable
 from replication.report.provenance.data_counts import data_counts
@@ -47,20 +45,9 @@ def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = ()
 
 
 def command_of(setting: Setting) -> str:
-    """The command of a setting, as a shell takes it; what the defaults of the command line are is left out."""
-    kind, _, part = setting.experiment.name.partition("-")
-    named = {"ablation": ["ablation", "--name", part], "sweep": ["sweep", "--axis", part]}.get(kind, [setting.experiment.name])
-    given = [("--profile", setting.profile.name, "mini"), ("--protocol", setting.protocol.name, "paper"), ("--rows", setting.rows, "")]
-    given += [("--seeds", ",".join(map(str, setting.seeds)), "0"), ("--from", setting.source, "train")]
-    options = [one for name, value, default in given if value != default for one in (name, value)]
-    for section, values in setting.overrides.items():
-        options += [one for name, value in values.items() for one in ("--set", f"{section}.{name}={_typed(value)}")]
-    return shlex.join(["replicate", *named, *options])
-
-
-def _typed(value: object) -> str:
-    """A value as `--set` reads it: TOML where that is more than text."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    """The command of a setting, as a shell takes it; without what the command line does anyway, and without the place of the store."""
+    usual = ("--profile", "mini")
+    return command_line(setting.experiment.typed, [one for one in setting.options if one != usual], without=("--store",))
 
 
 def _conditions(recipe: Recipe) -> tuple[str, ...]:

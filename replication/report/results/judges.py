@@ -42,8 +42,7 @@ def not_asked(recipe: Recipe) -> str:
     if not silent:
         return ""
     names = ", ".join(judged.row.name for judged in silent)
-    command = recipe.setting.command(recipe.setting.experiment.name)
-    return f"judges that were not asked: {names}; an endpoint answers: {command} --judge {silent[0].row.name} --api-base URL"
+    return f"judges that were not asked: {names}; an endpoint answers: {recipe.setting.run} --judge {silent[0].row.name} --api-base URL"
 
 
 def _lines(judged: Judged, store: ArtifactStore, command: str) -> list[JudgeLine]:

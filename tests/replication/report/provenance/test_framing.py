@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from replication.recipes.setting import Setting
+from replication.cli.running.runs import COMMANDS
+from replication.recipes.requested import Chosen, settings_for
 from replication.report.provenance.framing import command_of
 from replication.settings.experiments import EXPERIMENTS, Experiment, ablation, ablation_names, sweep
-from replication.settings.profile_files import load_profile
-from replication.settings.protocols import PROTOCOLS
-
-
-def setting(experiment: Experiment, **changed: object) -> Setting:
-    facts = {"profile": load_profile("mini", environment={}), "protocol": PROTOCOLS["paper"]} | changed
-    return Setting(experiment=experiment, **facts)  # type: ignore[arg-type]
+from sarm.store.artifacts import ArtifactStore
 
 
 @pytest.mark.parametrize(
-    ("given", "command"),
+    ("experiment", "chosen", "command"),
     [
-        (setting(EXPERIMENTS["table1"]), "replicate table1"),
+        (EXPERIMENTS["table1"], Chosen(), "replicate table1"),
         (
-            setting(EXPERIMENTS["table2"], protocol=PROTOCOLS["authors"], seeds=(0, 1), rows="sarm-*"),
+            EXPERIMENTS["table2"],
+            Chosen(protocol="authors", seeds="0,1", rows="sarm-*"),
             "replicate table2 --protocol authors --rows 'sarm-*' --seeds 0,1",
         ),
-        (setting(sweep("k", ())), "replicate sweep --axis k"),
-        (setting(ablation(ablation_names()[0])), f"replicate ablation --name {ablation_names()[0]}"),
+        (sweep("k", ()), Chosen(), "replicate sweep --axis k"),
+        (sweep("k", (48, 96)), Chosen(seeds="1"), "replicate sweep --axis k --values 48,96 --seeds 1"),
+        (ablation(ablation_names()[0]), Chosen(), f"replicate ablation --name {ablation_names()[0]}"),
         (
-            setting(EXPERIMENTS["table1"], source="released", overrides={"scoring": {"limit": 3, "dtype": "float32"}}),
+            EXPERIMENTS["table1"],
+            Chosen(source="released", assignments=("scoring.limit=3", "scoring.dtype=float32")),
             "replicate table1 --from released --set scoring.limit=3 --set scoring.dtype=float32",
         ),
     ],
 )
-def test_the_command_of_a_setting(given: Setting, command: str) -> None:
-    assert command_of(given) == command
+def test_the_command_of_a_setting(experiment: Experiment, chosen: Chosen, command: str, tmp_path: Path) -> None:
+    (setting,) = settings_for([experiment], chosen, ArtifactStore(tmp_path), {})
+    assert command_of(setting) == command
+
+
+@pytest.mark.parametrize("part", [ablation(ablation_names()[0]), sweep("k", (48,))], ids=lambda one: one.name)
+def test_what_is_named_for_a_part_of_a_table_are_commands_that_there_are(part: Experiment, tmp_path: Path) -> None:
+    """An ablation and a sweep stand in no registry: `replicate sweep-k` and `replicate fetch sweep-k` would be no commands."""
+    (setting,) = settings_for([part], Chosen(), ArtifactStore(tmp_path), {})
+    assert setting.fetch.split()[:3] == ["replicate", "fetch", part.whole] and part.whole in EXPERIMENTS
+    word, option, value, *_ = setting.run.removeprefix("replicate ").split()
+    assert word in COMMANDS and (option, value) in {("--name", ablation_names()[0]), ("--axis", "k")}
