@@ -19,6 +19,7 @@ import typer
 from replication.cli.item_diff import compare_items
 from replication.cli.options.declared import (
     DEFAULT_STORE,
+    MISSING_RESULTS,
     ExperimentArgument,
     ExperimentOptions,
     JsonOption,
@@ -76,6 +77,8 @@ def diff(
         raise UsageProblems(["--all has a meaning with --items alone: every cell of a table is shown anyway"])
     report = _judged(wanted, against=against, results=results, row=row, chosen=asked.chosen, store=store)
     found = diff_of(report, against, row=row)
+    if results is None and not found.rows:
+        _refuse_unmeasured(report, asked.chosen.command(wanted.name, store))
     typer.echo(diff_text(found, output_format, width=console_for(sys.stdout).width), nl=False)
     if output_format == "github":
         add_to_step_summary(diff_text(found, "md"))
@@ -95,6 +98,15 @@ def _judged(experiment: Experiment, *, against: str, results: Path | None, row: 
     if results is not None and report.experiment != experiment.name:
         raise IntegrityProblem(f"{results}: holds {report.experiment}, not {experiment.name}")
     return report
+
+
+def _refuse_unmeasured(report: Report, command: str) -> None:
+    """Raises ResultsError (5) for a report that has no cells and of which nothing was measured."""
+    from replication import pipeline  # noqa: PLC0415 - rendering is not needed by --help
+    from replication.report.results.reading import ResultsError  # noqa: PLC0415 - as above
+
+    if not pipeline.measured(report):
+        raise ResultsError(f"nothing of {report.experiment} was measured yet; run: {command}", exit_code=MISSING_RESULTS)
 
 
 def _fail_on(text: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from replication.usage_problems import UsageProblems
 from sarm.config.weights import SAEExportConfig
 from sarm.job import EnvironmentProblem, IntegrityProblem, Job
 from sarm.store.archive import export_archive, import_archive
-from sarm.store.artifacts import ArtifactStore
+from sarm.store.artifacts import ArtifactStore, MissingArtifact
 from sarm.store.garbage import collect_garbage
 from sarm.store.json_files import read_facts
 
@@ -90,7 +90,15 @@ def verify(
     problems = [*artifacts.problems(deep), *lock_problems(artifacts)]
     if problems:
         raise IntegrityProblem("\n".join(problems))
+    _refuse_empty(artifacts)
     typer.echo(f"{len(artifacts.entries())} artifacts are what their manifests say")
+
+
+def _refuse_empty(artifacts: ArtifactStore) -> None:
+    """Raises MissingArtifact (5) for a store in which nothing is: a mistyped folder is not one in which all is well."""
+    if not artifacts.entries():
+        there = "has no artifacts" if artifacts.root.is_dir() else "has no artifacts: there is no such folder"
+        raise MissingArtifact(f"{artifacts.root} {there}; name the store with --store (or SARM_STORE)")
 
 
 def doctor(
@@ -169,6 +177,7 @@ def export_artifacts(
 ) -> None:
     """Pack artifacts into one archive."""
     artifacts = ArtifactStore(store)
+    _refuse_empty(artifacts)
     wanted = [one.key for one in artifacts.entries() if not keys or any(one.key.startswith(key) for key in keys)]
     idle = [key for key in keys or [] if not any(one.startswith(key) for one in wanted)]
     if idle:

@@ -44,7 +44,7 @@ class Chosen(Frozen):
         given = [("--profile", self.profile, ""), ("--protocol", self.protocol, usual.protocol), ("--rows", self.rows, usual.rows)]
         given += [("--seeds", self.seeds, usual.seeds), ("--from", self.source, usual.source)]
         sets = [("--set", one) for one in self.assignments]
-        place = [("--store", str(store))] if store != DEFAULT_STORE else []
+        place = [("--store", str(store))] if store.absolute() != DEFAULT_STORE.absolute() else []
         return (*((name, value) for name, value, default in given if value != default), *sets, *place)
 
     def command(self, command: str, store: Path) -> str:

@@ -83,7 +83,7 @@ def diff_of(report: Report, against: str, *, folder: Path | None = None, row: st
         facts, notes = model_differences(report, other)
         more = (*facts, *_absent(report, other))
     cells, more = (tuple(one for one in rows if not row or one.row == row) for rows in (_rows(judged), more))
-    no_verdict = "" if against in ("paper", *REFERENCES) else _nothing_compared(cells, more)
+    no_verdict = _nothing_published(cells) if against in ("paper", *REFERENCES) else _nothing_compared(cells, more)
     return Diff(
         experiment=report.experiment, profile=report.profile, against=against, rows=(*cells, *more), notes=(*judged.notes, *notes),
         no_verdict=no_verdict,
@@ -105,6 +105,11 @@ def _absent(report: Report, other: Report) -> tuple[DiffRow, ...]:
         for cell in row.cells
         if cell.ours is not None and (table.name, row.name, cell.column) not in ours
     )
+
+
+def _nothing_published(cells: Sequence[DiffRow]) -> str:
+    """The same of published numbers: some figures have none, nor have rows that are published alone a number of ours."""
+    return "" if cells else "nothing could be compared: no number of ours stands beside a published one"
 
 
 def _nothing_compared(cells: Sequence[DiffRow], more: Sequence[DiffRow]) -> str:

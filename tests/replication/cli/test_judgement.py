@@ -142,6 +142,10 @@ def test_other_formats(tmp_path: Path, form: str) -> None:
         (("diff", "table1", "--fail-on", "difers"), 2, "did you mean 'differs'"),
         (("diff", "table1", "--results", "/none.json"), 2, "no such file"),
         (("diff", "table1", "--row", "sarm-9b"), 2, "no such row"),
+        *(((name, one), 5, f"nothing of {one} was measured yet; run: replicate {one}")
+          for name, one in (("diff", "figure3"), ("diff", "features"), ("diff", "table4"))),
+        (("verify",), 5, "has no artifacts"),
+        (("store", "export", "archive.tar.gz"), 5, "has no artifacts"),
         (("leaderboard",), 6, "not ranked: miniature"),
         (("report", "--rendered", "/none"), 5, "nothing was rendered"),
         (("table1", "--from", "scores"), 2, "--scores FOLDER"),
@@ -189,8 +193,8 @@ def test_claims_at_mini_scale_are_analogues_for_each_protocol(built: Path) -> No
     assert [one["protocol"] for one in content["own"]["C3"]] == ["paper, aaai", "authors"]
     lacking = [line.partition("; run: ") for line in content["missing"]]
     assert {(what, command) for what, _, command in lacking} == {
-        ("not in the store: its results for claim C6", "replicate figure3 --profile mini"),
-        ("not in the store: its results for claim C7", "replicate features --profile mini"),
+        ("not in the store: its results for claim C6", f"replicate figure3 --profile mini --store {built / 'store'}"),
+        ("not in the store: its results for claim C7", f"replicate features --profile mini --store {built / 'store'}"),
     }
 
 

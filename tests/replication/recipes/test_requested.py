@@ -67,6 +67,11 @@ def test_a_setting_names_the_command_that_fetches_for_it_and_leaves_out_what_fet
     assert understood(setting.command("table1"), ExperimentOptions) == (ALL_AT_ONCE, tmp_path)
 
 
+def test_the_store_that_is_used_anyway_is_not_named() -> None:
+    (setting,) = settings_for([EXPERIMENTS["table1"]], Chosen(), ArtifactStore(DEFAULT_STORE), {})
+    assert setting.run == "replicate table1 --profile mini"
+
+
 def test_no_message_puts_such_a_command_together_by_itself() -> None:
     """A profile that `init` has just written, and the scripts that a cluster fills in, have no options yet."""
     own = {"cli/init.py", "own_profile/profile_text.py", "launch/slurm/committed_scripts.py"}

@@ -158,6 +158,12 @@ def test_another_scale_or_other_seeds_are_not_comparable_and_do_not_pass(tmp_pat
     assert found.no_verdict.startswith("nothing could be compared: the reference ") and exit_code(found) == exit_code(found, ()) == 6
 
 
+@pytest.mark.parametrize("against", ["paper", "leaderboard"])
+def test_an_experiment_without_cells_does_not_pass_as_one_without_differences(against: str) -> None:
+    found = diff_of(mini(50.0, 50.0).model_copy(update={"tables": ()}), against)
+    assert found.no_verdict.startswith("nothing could be compared: no number of ours") and exit_code(found, ()) == 6
+
+
 def test_a_row_of_which_nothing_was_compared_does_not_pass_beside_others_that_were(tmp_path: Path) -> None:
     whole = mini(50.0, 50.0)
     ours = whole.tables[0].rows[0].model_copy(update={"name": "sarm-2b"})
