@@ -77,8 +77,6 @@ def diff(
         raise UsageProblems(["--all has a meaning with --items alone: every cell of a table is shown anyway"])
     report = _judged(wanted, against=against, results=results, row=row, chosen=asked.chosen, store=store)
     found = diff_of(report, against, row=row)
-    if results is None and not found.rows:
-        _refuse_unmeasured(report, asked.chosen.command(wanted.name, store))
     typer.echo(diff_text(found, output_format, width=console_for(sys.stdout).width), nl=False)
     if output_format == "github":
         add_to_step_summary(diff_text(found, "md"))
@@ -97,11 +95,13 @@ def _judged(experiment: Experiment, *, against: str, results: Path | None, row: 
     report = _of_store(experiment, chosen, store) if results is None else load_results(results, row=row)
     if results is not None and report.experiment != experiment.name:
         raise IntegrityProblem(f"{results}: holds {report.experiment}, not {experiment.name}")
+    if results is None and not report.tables:
+        _refuse_unmeasured(report, chosen.command(experiment.name, store))
     return report
 
 
 def _refuse_unmeasured(report: Report, command: str) -> None:
-    """Raises ResultsError (5) for a report that has no cells and of which nothing was measured."""
+    """Raises ResultsError (5) for a report of which nothing was measured; where it has cells, they say so."""
     from replication import pipeline  # noqa: PLC0415 - rendering is not needed by --help
     from replication.report.results.reading import ResultsError  # noqa: PLC0415 - as above
 

@@ -1,7 +1,7 @@
 """Unfinished work: who owns it, whether the owner lives, and how another process takes it over.
 
 `<area>/<kind>/<key12>/` is the slot of a key; it holds one folder, named by its owner's token, with `output`, `checkpoint`,
-`log.txt`, `request.json` and `heartbeat`. A slot is entered by renaming a prepared folder onto it, which fails when it is
+`log.txt`, `request.json`, `spent.json` and `heartbeat`. A slot is entered by renaming a prepared folder onto it, which fails when it is
 occupied, and taken from a dead owner by renaming the token folder, which succeeds for one process only and makes the old
 owner's paths vanish. No file lock is involved.
 """
@@ -83,6 +83,11 @@ class Staging:
     def log(self) -> Path:
         """The job's log file."""
         return self.folder / "log.txt"
+
+    @property
+    def spent(self) -> Path:
+        """Where what its runs took until now is noted."""
+        return self.folder / "spent.json"
 
     @property
     def held(self) -> bool:

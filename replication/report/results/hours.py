@@ -36,7 +36,7 @@ def collect_hours(recipe: Recipe, store: ArtifactStore, *, command: str) -> Repo
         notes=(
             "The paper does not say for which of its models the hours are, nor whether SAE training includes the forward passes.",
             "SAEs that share a pass over the text each count an equal part of it.",
-            "Of a job that was stopped and went on, the hours are those since it went on last.",
+            "Of a job that was stopped and went on, the hours are those of all its runs; in an artifact from before 2026-11-29 the last.",
             "Peak memory is of the first process, on its GPU where it had one, else on the host.",
             *_backbones(recipe, store),
         ),

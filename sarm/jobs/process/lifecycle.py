@@ -15,7 +15,7 @@ from typing import TextIO
 from sarm.job import EnvironmentProblem, Interrupted, JobConfig, JobContext, JobError, JobRequest, UsageProblem, unsuited
 from sarm.jobs.process.device_errors import DeviceLost, device_problem
 from sarm.jobs.process.events import Events, captured
-from sarm.jobs.process.measure import Meter
+from sarm.jobs.process.measure import Meter, Spent
 from sarm.jobs.process.ranks import Leader, run_work
 from sarm.jobs.process.registry import Registry
 from sarm.jobs.process.tensorboard import mirror_metrics
@@ -191,21 +191,23 @@ class JobProcess:
             return
         for staging in stagings:
             self.events.emit("start", staging.request, log=str(staging.log), together=len(stagings))
+        spent = Spent([staging.spent for staging in stagings])
         with captured([staging.log for staging in stagings], self.stderr) as log:
             try:
                 meter = Meter()
                 self._call([(staging.request, self._config(staging), self._context(staging, log)) for staging in stagings])
                 facts = meter.facts()
-                # Shared work counts once in the sum over artifacts.
-                facts = replace(facts, seconds=facts.seconds / len(stagings))
             except Exception as error:
                 log(f"{type(error).__name__}: {error}")
                 # What was foreseen tells all in its line; a traceback would push what the job said before out of the lines that are shown.
                 for staging in () if isinstance(error, JobError) else stagings:
                     _append(staging.log, traceback.format_exc())
                 raise self._as_problem(error, stagings) from error
+            finally:
+                spent.end()
         for staging in stagings:
-            manifest = commit(self.store, staging, facts)
+            started, seconds = spent.of(staging.spent)
+            manifest = commit(self.store, staging, replace(facts, started=started, seconds=seconds))
             done.add(manifest.key)
             self.events.emit("done", staging.request, seconds=manifest.seconds, peak_memory_bytes=manifest.peak_memory_bytes)
             if self.tensorboard:

@@ -278,6 +278,9 @@ def test_a_stop_gives_75_and_the_same_command_continues(store: ArtifactStore, tm
         assert list(events_of(child))[-1]["event"] == "interrupted"
     assert store.state(SLOW).status == "interrupted" and not store.state(SLOW).running
     assert Run(store, [SLOW]).code == 0 and content(store.path(SLOW)) == expected
+    # Two steps of a tenth of a second before the stop, none of them in the run that ended it.
+    manifest = store.manifest(SLOW)
+    assert manifest.seconds >= 0.2 and manifest.started <= manifest.ended
 
 
 def test_a_second_sigint_kills(store: ArtifactStore, tmp_path: Path) -> None:
