@@ -1,4 +1,7 @@
-"""Micro-batches of pairs and their losses, summed so that the split into micro-batches does not matter."""
+"""Micro-batches of pairs and their losses, summed so that the split into micro-batches does not matter.
+
+Gradients of a bfloat16 model are added up in bfloat16, where it does (docs/deviations.md).
+"""
 
 from __future__ import annotations
 
