@@ -138,6 +138,9 @@ def _detection(claim: Claim, recipe: Recipe, store: ArtifactStore) -> OwnFound |
     if not known or len(known) < len(arms):
         return None
     found = difference(known, beyond=claim.least)
+    if not found.bounded:
+        detail = f"detection {found.estimate:+.2f} points over a frozen random encoder; of one latent, which tells no interval"
+        return OwnFound("INCONCLUSIVE", detail, found.p_value, found.seeds)
     outcome: Outcome = "INCONCLUSIVE"
     if found.low > claim.least:
         outcome = "SUPPORTED"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from replication.report.claims.definitions import Claim, ClaimResult, Effect, Outcome
 from replication.report.claims.paired_items import Credits, differences
 from replication.report.claims.published import outcome_of_interval
-from replication.report.statistics import PairedDifference, holm, normal_tail, two_way_bootstrap
+from replication.report.statistics import PairedDifference, holm, tail, two_way_bootstrap
 
 # One entry a row of ours; of each, the credits of every seed.
 Arms = Mapping[str, Sequence[Credits]]
@@ -128,19 +128,12 @@ def _evaluate(claim: Claim, sample: Sample) -> OwnFound:
     return tests[claim.kind](claim, sample)
 
 
-def _tail(found: PairedDifference, *, beyond: float) -> float:
-    """The one-sided p value of a difference above `beyond` points."""
-    if found.standard_error == 0:
-        return 0.0 if found.estimate > beyond else 1.0
-    return normal_tail((found.estimate - beyond) / found.standard_error)
-
-
 def _above_nothing(found: PairedDifference) -> float:
     """The p value of a difference above 0, doubled: at 0.05 it says what the lower end of the 95 % interval does.
 
     Not that of any difference: one to the wrong side is no evidence for a claim, and must not come first among all claims.
     """
-    return min(1.0, 2 * _tail(found, beyond=0.0))
+    return min(1.0, 2 * tail(found, beyond=0.0))
 
 
 def _effect(label: str, found: PairedDifference, *, above: float | None = None, below: float | None = None) -> Effect:
@@ -178,7 +171,7 @@ def _non_inferior(claim: Claim, sample: Sample) -> OwnFound:
         inside, outside = found.low > -claim.margin, found.high < -claim.margin
         outcomes.append("SUPPORTED" if inside else "CONTRADICTED" if outside else "INCONCLUSIVE")
         parts.append(f"{_text(f'over {control}', found)}, without Ties {sample.without_ties(claim.ours, control):+.2f}")
-        p_values.append(_tail(found, beyond=-claim.margin))
+        p_values.append(tail(found, beyond=-claim.margin))
         effects.append(_effect(f"over {control}", found, above=-claim.margin))
     return OwnFound(_worst(outcomes), f"{'; '.join(parts)}; margin -{claim.margin:g}, {ONE_SIDED}", max(p_values), effects=tuple(effects))
 
@@ -191,7 +184,7 @@ def _steps(claim: Claim, sample: Sample) -> OwnFound:
         above, below = found.low > claim.least, found.high < claim.least
         outcomes.append("SUPPORTED" if above else "CONTRADICTED" if below else "INCONCLUSIVE")
         parts.append(_text(f"{lower} to {upper}", found))
-        p_values.append(_tail(found, beyond=claim.least))
+        p_values.append(tail(found, beyond=claim.least))
         effects.append(_effect(f"{lower} to {upper}", found, above=claim.least))
     detail = f"{'; '.join(parts)}; each to exceed {claim.least:g}, {ONE_SIDED}"
     return OwnFound(_worst(outcomes), detail, max(p_values), effects=tuple(effects))
@@ -207,7 +200,7 @@ def _plateau(claim: Claim, sample: Sample) -> OwnFound:
         outcomes.append("SUPPORTED" if inside else "CONTRADICTED" if outside else "INCONCLUSIVE")
         parts.append(_text(row, found))
         turned = found._replace(estimate=-found.estimate)
-        p_values.append(max(_tail(found, beyond=-claim.margin), _tail(turned, beyond=-claim.margin)))
+        p_values.append(max(tail(found, beyond=-claim.margin), tail(turned, beyond=-claim.margin)))
         effects.append(_effect(f"{row} from {claim.ours}", found, above=-claim.margin, below=claim.margin))
     detail = f"from {claim.ours}: {'; '.join(parts)}; margin {claim.margin:g}, {ONE_SIDED}"
     return OwnFound(_worst(outcomes), detail, max(p_values), effects=tuple(effects))
@@ -227,5 +220,5 @@ def _range(claim: Claim, sample: Sample) -> OwnFound:
     effects = (Effect(label=f"largest difference of {len(claim.controls)} rows", estimate=spread, low=low, high=bound, below=claim.margin),)
     # That every pair lies within the margin: the worst pair's larger tail, by Bonferroni as the bound.
     ends = [tail for one in found for tail in (one, one._replace(estimate=-one.estimate))]
-    p_value = min(1.0, len(pairs) * max(_tail(end, beyond=-claim.margin) for end in ends))
+    p_value = min(1.0, len(pairs) * max(tail(end, beyond=-claim.margin) for end in ends))
     return OwnFound(outcome, detail, p_value, effects=effects)

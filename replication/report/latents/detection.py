@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev, variance
 from typing import Any, NamedTuple
 
+from replication.report.statistics import PairedDifference, t_quantile, tail
+
 CONTROL = "control-"
-RESAMPLES = 10_000
 
 
 class Accuracies(NamedTuple):
@@ -30,6 +33,11 @@ class Difference(NamedTuple):
     p_value: float
     seeds: int
 
+    @property
+    def bounded(self) -> bool:
+        """Whether its interval has ends."""
+        return math.isfinite(self.high)
+
 
 def accuracies(rows: Sequence[Mapping[str, Any]]) -> Accuracies | None:
     """The two arms of one `explanations.jsonl`, without latents that were listed by hand; None where an arm has no detection score."""
@@ -40,28 +48,26 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> Accuracies | None:
     return Accuracies(tuple(arms[0]), tuple(arms[1])) if arms[0] and arms[1] else None
 
 
-def difference(per_seed: Sequence[Accuracies], *, beyond: float = 0.0, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
-    """Bootstrap over seeds and, within each arm of a seed, over latents, which are drawn anew each time that a seed is.
+def difference(per_seed: Sequence[Accuracies], *, beyond: float = 0.0) -> Difference:
+    """The mean over seeds, each with latents of its own: the interval of t over seeds, or that over latents where it is wider.
 
-    Raises ValueError for no seed.
-    The p value is the share of resamples at or below `beyond` (points), one added to both counts, so that it is never 0.
+    The variance between seeds holds that of their latents too, but a few seeds may happen to lie closer than their latents allow. Of one
+    seed the interval is that of its latents; where an arm has a single one nothing is known of it, and the interval has no ends
+    (infinite). The p value is that of a difference above `beyond` (points), the larger of both. Raises ValueError for no seed.
     """
     if not per_seed:
         raise ValueError("no seed has detection scores of both encoders")
-    # Loaded here: a plan must not wait for numpy.
-    import numpy as np  # noqa: PLC0415
+    seeds, means = len(per_seed), [100 * one.difference for one in per_seed]
+    errors = [(math.sqrt(math.fsum(_of_latents(one) for one in per_seed)) / seeds, math.inf)]
+    if seeds > 1:
+        # Without a second latent what several seeds say is all there is.
+        errors = [one for one in errors if math.isfinite(one[0])] + [(stdev(means) / math.sqrt(seeds), seeds - 1.0)]
+    found = [PairedDifference(fmean(means), error, 0.0, 0.0, freedom) for error, freedom in errors]
+    half = max(t_quantile(0.975, one.freedom) * one.standard_error for one in found)
+    p_value = max(tail(one, beyond=beyond) for one in found)
+    return Difference(fmean(means), fmean(means) - half, fmean(means) + half, p_value, seeds)
 
-    rng = np.random.default_rng(seed)
 
-    def means(values: Sequence[float]) -> Any:
-        array = np.array(values)
-        return array[rng.integers(len(array), size=(resamples, len(array)))].mean(axis=1)
-
-    total = np.zeros(resamples)
-    for _ in per_seed:
-        drawn = np.stack([means(one.ours) - means(one.control) for one in per_seed])
-        total += 100 / len(per_seed) * drawn[rng.integers(len(per_seed), size=resamples), np.arange(resamples)]
-    low, high = np.quantile(total, [0.025, 0.975])
-    p_value = (1 + int((total <= beyond).sum())) / (1 + resamples)
-    estimate = 100 * sum(one.difference for one in per_seed) / len(per_seed)
-    return Difference(estimate, float(low), float(high), p_value, len(per_seed))
+def _of_latents(one: Accuracies) -> float:
+    """The variance that the latents of a seed give its difference, points squared; infinite where an arm has a single one."""
+    return math.fsum(variance(arm) / len(arm) if len(arm) > 1 else math.inf for arm in one) * 100**2

@@ -85,11 +85,13 @@ def _difference(found: Mapping[int, Accuracies]) -> Listing:
         columns=columns,
         rows=tuple(rows),
         numeric=columns[1:],
-        notes=("Balanced accuracy, mean over explained latents; 95 % intervals by bootstrap over seeds and latents.",),
+        notes=("Balanced accuracy, mean over explained latents; 95 % intervals over seeds and latents (of one seed, over its latents).",),
     )
 
 
 def _points(one: Difference) -> str:
+    if not one.bounded:
+        return f"{one.estimate:+.2f} (of one latent: no interval)"
     return f"{one.estimate:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -12,10 +14,13 @@ from replication.report.statistics import (
     compare_with_one_draw,
     holm,
     mcnemar_exact,
+    normal_tail,
     paired_bootstrap,
     power_to_differ,
     prediction_interval,
     seeds_that_decide,
+    t_tail,
+    tail,
     two_way_bootstrap,
     wilson,
 )
@@ -88,18 +93,34 @@ def test_the_paired_bootstrap_covers_in_about_95_percent() -> None:
     assert 0.90 <= inside / runs <= 0.985
 
 
-def test_the_two_way_bootstrap_covers_the_truth_over_seeds_and_items() -> None:
-    # A difference that moves from seed to seed by one point: items alone would promise too much.
-    random, inside, alone, runs = np.random.default_rng(11), 0, 0, 150
+@pytest.mark.parametrize(("seeds", "over_seeds", "over_items"), [(3, 2.0, 0.05), (3, 0.2, 0.4), (5, 2.0, 0.05)])
+def test_the_two_way_bootstrap_covers_the_truth_over_few_seeds_and_items(seeds: int, over_seeds: float, over_items: float) -> None:
+    """Whichever of them moves the difference: of three seeds the bare percentiles held it in 80 to 86 of 100 where seeds do.
+
+    In 1,500 runs of 600 resamples the interval held it in 91.3, 94.9 and 94.0 of 100, and the tail was wrong in 7.1, 5.4 and 5.2; from
+    these the bounds are two and a half standard errors of 400 runs away.
+    """
+    random, inside, alone, wrongly, runs = np.random.default_rng(11), 0, 0, 0, 400
     for run in range(runs):
-        seeds = 3.0 + random.normal(0, 1.0, size=8)
-        items = {name: random.normal(0, 0.2, size=size) for name, size in (("Math", 183), ("Safety", 200))}
-        per_seed = [{name: (values + one / 100).tolist() for name, values in items.items()} for one in seeds]
-        found = two_way_bootstrap(per_seed, seed=run, resamples=300)
-        one = two_way_bootstrap(per_seed[:1], seed=run, resamples=300)
+        items = {name: random.normal(0, over_items, size=size) for name, size in (("Math", 83), ("Safety", 100))}
+        moved = 3.0 + random.normal(0, over_seeds, size=seeds)
+        per_seed = [{name: (values + one / 100).tolist() for name, values in items.items()} for one in moved]
+        found = two_way_bootstrap(per_seed, seed=run, resamples=200)
+        one = two_way_bootstrap(per_seed[:1], seed=run, resamples=50)
         inside += found.low <= 3.0 <= found.high
         alone += one.low <= 3.0 <= one.high
-    assert 0.89 <= inside / runs <= 0.99 and alone < inside
+        wrongly += tail(found, beyond=3.0) < 0.05
+    assert inside / runs >= 0.88 and wrongly / runs <= 0.104
+    # And it does not buy this with any width: what items alone promise is kept where seeds do not matter.
+    assert (alone < inside) if over_seeds > over_items else inside / runs <= 0.99
+
+
+def test_the_tail_and_the_interval_of_few_seeds_say_the_same() -> None:
+    per_seed = [{"Math": [0.0, 1.0, 0.5, 0.0]}, {"Math": [0.5, 1.0, 0.5, 0.0]}, {"Math": [0.0, 1.0, 1.0, 0.5]}]
+    found = two_way_bootstrap(per_seed, seed=0, resamples=500)
+    assert 2 <= found.freedom < math.inf and found.low < found.estimate < found.high
+    assert t_tail((found.estimate - found.low) / found.standard_error, found.freedom) == pytest.approx(0.025)
+    assert t_tail(1.96, math.inf) == pytest.approx(normal_tail(1.96)) == pytest.approx(0.025, abs=1e-4)
 
 
 def test_a_bootstrap_over_seeds_needs_the_same_items_in_each() -> None:

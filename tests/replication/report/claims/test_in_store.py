@@ -79,7 +79,7 @@ def test_explanations_are_held_against_the_frozen_random_encoder(tmp_path: Path)
     assert found.outcome == "SUPPORTED" and found.detail.startswith("detection +25.00 [") and "3 seeds" in found.detail
     one, store = explained_store(tmp_path / "one", seeds=(0,))
     (single,) = ClaimsInStore(only("C7"), store).results({"paper": {"features": one}}, analogue=False)["C7"]
-    assert single.outcome == "DIRECTION ONLY" and "3 are needed" in single.detail
+    assert single.outcome == "INCONCLUSIVE" and "of one latent, which tells no interval; 1 seed" in single.detail and not single.effects
 
 
 def test_a_claim_that_flips_between_protocols_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

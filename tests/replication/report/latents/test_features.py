@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
-from statistics import pstdev
+from random import Random
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -45,20 +46,38 @@ def test_detection_is_compared_between_the_two_encoders() -> None:
 
 def test_the_interval_of_the_difference_holds_the_truth_and_shrinks_to_it() -> None:
     same = difference([Accuracies((0.8,) * 5, (0.7,) * 5)] * 3)
-    assert (same.estimate, same.low, same.high) == pytest.approx((10.0, 10.0, 10.0)) and same.seeds == 3
-    assert same.p_value == pytest.approx(1 / 10_001) and difference([Accuracies((0.8,), (0.7,))], beyond=11).p_value == 1.0
+    assert (same.estimate, same.low, same.high) == pytest.approx((10.0, 10.0, 10.0)) and same.seeds == 3 and same.p_value == 0.0
     spread = difference([Accuracies((0.5, 1.0), (0.7, 0.7)), Accuracies((0.6, 0.6), (0.7, 0.7))])
     assert spread.estimate == pytest.approx(-2.5) and spread.low < -9 and spread.high > 4
-    assert difference([Accuracies((0.5, 1.0), (0.7, 0.7))]) == difference([Accuracies((0.5, 1.0), (0.7, 0.7))])
     with pytest.raises(ValueError, match="no seed"):
         difference([])
 
 
-def test_latents_are_drawn_anew_each_time_that_a_seed_is() -> None:
-    """Of five seeds with the same latents nothing but the latents varies: a standard error of their spread by 5 x 40 of them."""
+def test_one_latent_tells_nothing_of_others_unless_other_seeds_have_some() -> None:
+    alone = difference([Accuracies((0.8,), (0.7, 0.6))])
+    assert (alone.low, alone.high, alone.p_value) == (-inf, inf, 0.5) and alone.estimate == pytest.approx(15.0)
+    several = difference([Accuracies((0.8,), (0.7,)), Accuracies((0.9,), (0.7,)), Accuracies((0.7,), (0.7,))])
+    half = 4.303 * 10 / sqrt(3)
+    assert (several.low, several.high) == pytest.approx((10 - half, 10 + half), abs=0.01)
+
+
+def test_seeds_that_happen_to_agree_do_not_hide_how_far_latents_lie_apart() -> None:
     spread = tuple(0.5 + 0.01 * number for number in range(40))
     found = difference([Accuracies(spread, (0.7, 0.7))] * 5)
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * 100 * pstdev(spread) / sqrt(5 * 40), rel=0.05)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * 100 * stdev(spread) / sqrt(5 * 40), rel=1e-4)
+
+
+@pytest.mark.parametrize("over_seeds", [0.0, 0.1])
+def test_the_interval_covers_the_truth_whether_seeds_or_latents_move_it(over_seeds: float) -> None:
+    """In 2,000 runs three seeds held it in 98.7 and 94.9 of 100; a bootstrap of seeds and latents in 85 where seeds move it."""
+    random, inside, runs = Random(3), 0, 600
+    for _ in range(runs):
+        moved = [random.gauss(0.05, over_seeds) for _ in range(3)]
+        arms = [Accuracies(tuple(random.gauss(0.7 + one, 0.15) for _ in range(20)), tuple(random.gauss(0.7, 0.15) for _ in range(20)))
+                for one in moved]  # fmt: skip
+        found = difference(arms)
+        inside += found.low <= 5.0 <= found.high
+    assert 0.925 <= inside / runs <= 0.995
 
 
 def test_the_report_shows_detection_over_seeds_and_polarity_of_each_group(tmp_path: Path) -> None:
