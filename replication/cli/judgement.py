@@ -7,6 +7,7 @@ was asked for or holds wrong values, 6 for files that cannot be trusted and for 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ from replication.cli.options.declared import (
     SeedsOption,
     StoreOption,
 )
+from replication.cli.options.idle import refuse_idle
 from replication.recipes.requested import Chosen, experiment_named, experiments_named, settings_for
 from replication.terminal.console import console_for
 from replication.usage_problems import UsageProblems, nearest
@@ -46,6 +48,7 @@ ResultsOption = Annotated[Path | None, typer.Option("--results", help="A results
 
 
 def diff(
+    context: typer.Context,
     *,
     experiment: ExperimentArgument,
     against: Annotated[str, typer.Option("--against", help="paper, leaderboard, release, or another results file.")] = "paper",
@@ -66,6 +69,7 @@ def diff(
 
     named = _fail_on(fail_on)
     wanted = experiment_named(experiment)
+    _refuse_idle(context, results, cells=not items)
     if items:
         command = asked.chosen.command(wanted.name, store)
         code = compare_items(
@@ -73,8 +77,6 @@ def diff(
             fail_on=named, command=command,
         )  # fmt: skip
         raise typer.Exit(code)
-    if everything:
-        raise UsageProblems(["--all has a meaning with --items alone: every cell of a table is shown anyway"])
     report = _judged(wanted, against=against, results=results, row=row, chosen=asked.chosen, store=store)
     found = diff_of(report, against, row=row)
     typer.echo(diff_text(found, output_format, width=console_for(sys.stdout).width), nl=False)
@@ -107,6 +109,14 @@ def _refuse_unmeasured(report: Report, command: str) -> None:
 
     if not pipeline.measured(report):
         raise ResultsError(f"nothing of {report.experiment} was measured yet; run: {command}", exit_code=MISSING_RESULTS)
+
+
+def _refuse_idle(context: typer.Context, results: Path | None, *, cells: bool = False) -> None:
+    """Raises UsageProblems for options that say which rewards of the store are meant, where a file is read, and for --all of cells."""
+    if cells:
+        refuse_idle(context, "without --items: every cell of a table is shown anyway", only=["everything"])
+    if results is not None:
+        refuse_idle(context, "with --results: the file says what it is", only=[one.name for one in dataclasses.fields(ExperimentOptions)])
 
 
 def _fail_on(text: str) -> tuple[str, ...]:
@@ -202,6 +212,7 @@ def _claims_text(
 
 
 def leaderboard(
+    context: typer.Context,
     *,
     results: ResultsOption = None,
     row: Annotated[str, typer.Option("--row", help="The row that a RewardBench 2 file is.")] = "",
@@ -213,6 +224,7 @@ def leaderboard(
     from replication.report.results.leaderboard import ranking, ranking_text  # noqa: PLC0415 - as above
     from replication.report.verdicts.diff import load_results  # noqa: PLC0415 - statistics are not needed by --help
 
+    _refuse_idle(context, results)
     report = _of_store(experiment_named("table1"), asked.chosen, store) if results is None else load_results(results, row=row)
     places = ranking(report)
     if as_json:

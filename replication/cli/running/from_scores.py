@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from replication.cli.options.declared import MISSING_RESULTS
+from replication.cli.options.idle import refuse_idle, typed
 from replication.data_folders import AUTHORS_REWARDS
 from replication.recipes.requested import ALL, authors_rewards
 from replication.usage_problems import UsageProblems
 from sarm.job import IntegrityProblem
+
+# What it reads; which scale the files are of is checked against the first three.
+READ = ("profile", "protocol", "seeds", "source", "scores", "out", "full", "name", "axis", "values")
 
 if TYPE_CHECKING:
     from replication.report.results.model import ResultFile
@@ -26,7 +30,7 @@ def rebuild_tables(context: typer.Context, experiments: Sequence[Experiment], *,
 
     Raises UsageProblems for options that do not go together, ResultsError and DataError for files that cannot be trusted.
     """
-    _refuse_idle_options(context)
+    refuse_idle(context, "with --from scores: nothing is run", but=READ)
     steered = [experiment for experiment in experiments if experiment.product == "steering"]
     experiments = [experiment for experiment in experiments if experiment not in steered]
     if experiments and scores is None:
@@ -79,26 +83,13 @@ def _rebuild(context: typer.Context, experiments: Sequence[Experiment], *, score
         typer.echo(f"tables: {', '.join(str(file) for file in files)}", err=True)
 
 
-def _given(context: typer.Context, name: str) -> bool:
-    """Whether an option of the current command was typed."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _refuse_idle_options(context: typer.Context) -> None:
-    idle = {"rows": "--rows", "assignments": "--set", "fresh": "--fresh", "keep_going": "--keep-going", "launcher": "--launcher"}
-    wrong = [option for name, option in idle.items() if _given(context, name)]
-    if wrong:
-        raise UsageProblems([f"{option} has no meaning with --from scores: nothing is run" for option in wrong])
-
-
 def _refuse_other_scale(context: typer.Context, stored: ResultFile, path: Path) -> None:
     """The files say what they are; an option that says otherwise is a mistake. Raises IntegrityProblem."""
-    typed = {name: str(context.params[name]) for name in ("profile", "protocol", "seeds")}
-    asked = typed | {"profile": _profile_name(typed["profile"])}
+    given = {name: str(context.params[name]) for name in ("profile", "protocol", "seeds")}
+    asked = given | {"profile": _profile_name(given["profile"])}
     known = {"profile": stored.profile, "protocol": stored.protocol, "seeds": ",".join(map(str, stored.seeds))}
     for name, value in known.items():
-        if _given(context, name) and asked[name] != value:
+        if typed(context, name) and asked[name] != value:
             raise IntegrityProblem(f"{path}: holds {name} {value}, not {asked[name]}; leave --{name} out or name another folder")
 
 

@@ -85,7 +85,7 @@ def test_ours_from_results_and_from_a_file_of_rewards(rewards: tuple[str, Path, 
     (("--items", "--row", "ROW", "--against", "THEIRS", "--format", "junit"), (2, "has no form for items")),
     (("--items", "--row", "nobody", "--against", "THEIRS"), (2, "scores no such row")),
     (("--items", "--row", "ROW", "--against", "THEIRS", "--store", "/nonexistent/store"), (5, "has no rewards of rewardbench2")),
-    (("--all",), (2, "--all has a meaning with --items alone")),
+    (("--all",), (2, "--all has no meaning without --items")),
     (("--items", "--row", "ROW", "--against", "BROKEN"), (2, "row: holds no rewards")),
     (("--items", "--row", "ROW", "--against", "OTHER"), (6, "no item of")),
 ])  # fmt: skip

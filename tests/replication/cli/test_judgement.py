@@ -152,6 +152,11 @@ def test_other_formats(tmp_path: Path, form: str) -> None:
         (("table1", "--scores", "/none"), 2, "only with --from scores"),
         (("table1", "--from", "scores", "--scores", "/none"), 5, "no such results file"),
         (("table1", "--from", "scores", "--scores", "/none", "--set", "a.b=1", "--fresh"), 2, "--fresh has no meaning"),
+        (("table1", "--from", "scores", "--limit", "3", "--workers", "2"), 2, "--workers has no meaning with --from scores"),
+        (("table1", "--from", "scores", "--judge", "gpt-4o"), 2, "--judge has no meaning with --from scores"),
+        (("all", "--from", "scores", "--yes"), 2, "--yes has no meaning with --from scores"),
+        (("diff", "table1", "--results", "/none.json", "--seeds", "0"), 2, "--seeds has no meaning with --results: the file"),
+        (("leaderboard", "--results", "/none.json", "--set", "a.b=1"), 2, "--set has no meaning with --results"),
         (("claims", "--seeds", "x"), 2, "whole numbers"),
     ],
 )
