@@ -5,6 +5,7 @@ Exit codes as of every command; 5 where the model is not in the store yet.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import typer
 
 from replication.cli.options.declared import DEFAULT_STORE, MISSING_RESULTS, ExperimentOptions, StoreOption, typed_command
 from replication.cli.options.groups import Without
+from replication.cli.options.idle import refuse_idle
 from replication.recipes.explorations import ModelFolder, Shape, exploration_jobs, file_exploration, folder_exploration
 from replication.recipes.jobs import BROUGHT_IN
 from replication.recipes.requested import Chosen, experiment_named, settings_for
@@ -67,6 +69,7 @@ class WhichOptions:
 
 
 def explore(
+    context: typer.Context,
     *,
     row: Annotated[str, typer.Argument(help="Rows with latents: as --rows of the other commands.")] = "",
     which: WhichOptions,
@@ -85,6 +88,7 @@ def explore(
         problems.append("--explanations is read only with --folder: the report takes what the store has")
     if problems:
         raise UsageProblems(problems)
+    _refuse_idle(context, which)
     artifacts = ArtifactStore(store)
     if which.artifact:
         found = [_known(artifacts, which.artifact)]
@@ -96,6 +100,19 @@ def explore(
         _tell(artifacts, manifest)
     if folder is not None:
         _write_folders(artifacts, found, folder, explanations)
+
+
+def _refuse_idle(context: typer.Context, which: WhichOptions) -> None:
+    """Raises UsageProblems for options that nothing reads for a model named in this way."""
+    if which.artifact:
+        refuse_idle(context, "with --artifact: it was explored before", but=("artifact", "folder", "explanations"))
+    elif which.model is None:
+        refuse_idle(context, "with a ROW: its profile says it", only=("shape", "end_of_turn", "pooling", "gpus"))
+    elif which.benchmark not in ("", *NAMES):
+        idle = ("experiment", *(one.name for one in dataclasses.fields(ExperimentOptions)))
+        refuse_idle(context, "where --model is explored on a file", only=idle)
+    else:
+        refuse_idle(context, "with --model on a benchmark of the profile", only=("shape", "experiment", "seeds"))
 
 
 def _jobs(row: str, which: WhichOptions, asked: ExperimentOptions, artifacts: ArtifactStore) -> list[Job]:

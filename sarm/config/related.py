@@ -65,7 +65,8 @@ class SparseRMConfig(JobConfig):
     )
     per_side: int = Field(default=128, ge=1, description="K: directions for chosen, and as many for rejected (the paper's best is 128).")
     states: Literal["prepared", "raw"] = Field(
-        default="prepared", description="Projected as the SAE sees them, in whose space the decoder's columns lie (ours), or as they are."
+        default="prepared", description="Projected as the SAE sees them, in whose space the decoder's columns lie (ours), or as they are; "
+        "latents (`inputs = activations`) are always those of prepared states."
     )
     head: Literal["mlp", "linear"] = Field(default="mlp", description="One hidden layer with ReLU, or none; some texts say linear.")
     width: int = Field(default=512, ge=1, description="Hidden units of the MLP (the paper's 512).")

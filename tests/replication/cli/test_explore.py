@@ -74,6 +74,10 @@ def only_line(text: str) -> str:
         (("--artifact", "abc", "--folder", "x", "--explanations", "/none"), "--explanations /none holds no explanations.jsonl"),
         (("nothing",), "--rows nothing: no such row in table1"),
         (("scalar-full", "--experiment", "table2"), "scalar-full: no SAE, so no latents to explore; rows of table2"),
+        (("sarm-4b", "--gpus", "1"), "--gpus has no meaning with a ROW"),
+        (("--artifact", "abc", "--seeds", "1"), "--seeds has no meaning with --artifact"),
+        (("--model", str(ROOT), "--benchmark", str(ROOT / "README.md"), "--profile", "paper"), "--profile has no meaning where --model is"),
+        (("--model", str(ROOT), "--shape", "rmbench"), "--shape has no meaning with --model on a benchmark of the profile"),
         (("--artifact", "abc"), "--artifact abc: 0 of the explored models have a key that begins so; there are: none; run: "),
     ],
 )
