@@ -37,6 +37,9 @@ class Claim(Frozen):
     experiment: str = Field(default="", description="Experiment of ours whose results bear on it; empty where none does.")
     ours: str = Field(default="", description="Row of ours that is claimed to be better, or the middle of a plateau.")
     controls: tuple[str, ...] = Field(default=(), description="Rows of ours that it is compared with; it must hold against each.")
+    apart: tuple[str, ...] = Field(
+        default=(), description="Values of the training in which the rows may differ for this to be the claim; empty where any may."
+    )
     margin: float = Field(default=0.0, ge=0, description="Points; 0 where the test has none.")
     least: float = Field(default=0.0, ge=0, description="Smallest difference that counts, points; half of the reported effect.")
     seeds: int = Field(default=1, ge=1, description="Seeds that SUPPORTED needs; the paper has one run a row.")

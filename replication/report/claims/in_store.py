@@ -77,7 +77,12 @@ class ClaimsInStore:
             return _steering(recipe, self.store)
         if claim.kind == "detection":
             return _detection(claim, recipe, self.store)
-        return evaluated(claim, self._arms(recipe, keys), alpha=self.file.alpha)
+        found = evaluated(claim, self._arms(recipe, keys), alpha=self.file.alpha)
+        other = _other_changes(claim, recipe) if found is not None else ()
+        if found is None or not other:
+            return found
+        why = f"the rows differ in {', '.join(other)} too, so that this is not the claim's difference"
+        return found._replace(outcome="INCONCLUSIVE", detail=f"{found.detail}; {why}", p_value=None)
 
     def _arms(self, recipe: Recipe, keys: JobKeys) -> Arms:
         if keys not in self.arms:
@@ -90,6 +95,14 @@ class ClaimsInStore:
 def job_keys(claim: Claim, recipes: Recipes) -> JobKeys:
     """The keys of all jobs at the ends of the claim's experiment."""
     return tuple(job.key for job in recipes[claim.experiment].jobs)
+
+
+def _other_changes(claim: Claim, recipe: Recipe) -> tuple[str, ...]:
+    """In what else the claim's rows are trained differently: a protocol may give one of them what the other cannot have."""
+    models = {one.row.name: one.model.config.model_dump() for one in recipe.trainings if one.model is not None}
+    ours = models.get(claim.ours, {})
+    found = {name for control in claim.controls for name, value in models.get(control, {}).items() if ours.get(name) != value}
+    return tuple(sorted(found - set(claim.apart))) if claim.apart else ()
 
 
 def _where_they_differ(by_label: Mapping[str, ClaimResult]) -> tuple[ClaimResult, ...]:

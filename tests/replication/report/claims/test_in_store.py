@@ -13,8 +13,10 @@ from synthetic_steering import EVERYWHERE, SAFE, SILENT, steering
 from replication.plan.steps import ordered
 from replication.recipes.jobs_needed import Recipe, recipe
 from replication.recipes.setting import Setting
+from replication.report.claims import in_store
 from replication.report.claims.definitions import ClaimFile, ClaimResult, load_claims
 from replication.report.claims.in_store import ClaimsInStore
+from replication.report.claims.own import OwnFound
 from replication.report.steering import experiment
 from replication.settings.experiments import EXPERIMENTS
 from replication.settings.profile_files import load_profile
@@ -100,3 +102,20 @@ def test_the_same_jobs_are_one_result_under_both_names(tmp_path: Path) -> None:
     FakeLauncher().launch(ordered(tables["paper"]["table2"].jobs), store, lambda event: None)
     (found,) = ClaimsInStore(only("C2b"), store).results(tables, analogue=True)["C2b"]
     assert found.protocol == "paper, aaai"
+
+
+def test_a_control_that_differs_in_more_than_the_claim_says_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `authors` the pretrained encoder is trained on and has no TopK, which a random one cannot share."""
+    profile = load_profile("mini", environment={})
+    tables = {
+        name: {"table2": recipe(Setting(experiment=EXPERIMENTS["table2"], profile=profile, protocol=PROTOCOLS[name], seeds=(0, 1, 2)))}
+        for name in ("paper", "authors")
+    }
+    held = OwnFound("SUPPORTED", "over random-init-matched +9.00 [+8.00, +10.00]", 0.001, 3)
+    monkeypatch.setattr(in_store, "evaluated", lambda *_, **__: held)
+    by_protocol = {one.protocol: one for one in ClaimsInStore(only("C2b"), ArtifactStore(tmp_path)).results(tables, analogue=False)["C2b"]}
+    assert by_protocol["paper"].outcome == "SUPPORTED"
+    assert by_protocol["authors"].outcome == "INCONCLUSIVE" and by_protocol["authors"].p_value is None
+    assert "the rows differ in latents, reconstruction_weight, sae_trains too" in by_protocol["authors"].detail
+    # The authors' own control is compared as they did, whatever it differs in.
+    assert ClaimsInStore(only("C2a"), ArtifactStore(tmp_path)).results(tables, analogue=False)["C2a"][-1].outcome == "SUPPORTED"
