@@ -17,12 +17,13 @@ from sarm.store.artifacts import ArtifactStore, MissingArtifact
 
 
 class Unfinished(Frozen):
-    """Work that a process is at, or that was stopped."""
+    """Work that a process is at, that was stopped, or whose last run failed (`reason`)."""
 
     kind: str
     key: str
-    state: Literal["running", "interrupted"]
+    state: Literal["running", "interrupted", "failed"]
     checkpoint: bool
+    reason: str = ""
 
 
 class StoreStatus(Frozen):
@@ -40,8 +41,9 @@ def store_status(store: ArtifactStore, queue: Queue) -> StoreStatus:
         Unfinished(
             kind=work.folder.parent.parent.name,
             key=work.key[:KEY_LENGTH],
-            state="running" if work.running else "interrupted",
+            state="running" if work.running else "failed" if work.failure else "interrupted",
             checkpoint=bool(work.checkpoint_time),
+            reason=work.failure,
         )
         for work in store.staging.all()
     )
@@ -66,7 +68,8 @@ def status_lines(found: StoreStatus) -> list[str]:
         if one.held:
             told.append(f"    held until somebody releases it: scontrol release {one.slurm}")
     for each in found.unfinished:
-        told.append(f"{each.state:<12}{each.key}  {each.kind}, " + ("with a checkpoint" if each.checkpoint else "no checkpoint yet"))
+        kept = "with a checkpoint" if each.checkpoint else "no checkpoint yet"
+        told.append(f"{each.state:<12}{each.key}  {each.kind}, {kept}" + (f": {each.reason}" if each.reason else ""))
     if found.submitted:
         there = sum(one.artifact == "present" for one in found.submitted)
         told.append(f"{len(found.submitted)} jobs submitted to Slurm, {there} of them in the store")

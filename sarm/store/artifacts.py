@@ -97,7 +97,8 @@ class ArtifactStore:
             return ArtifactState("missing", "never built here")
         if work.running:
             return ArtifactState("interrupted", "another process works on it now", running=True)
-        reason = "stopped with a checkpoint" if work.checkpoint_time else "stopped before its first checkpoint"
+        how = "failed" if work.failure else "stopped"
+        reason = f"{how} with a checkpoint" if work.checkpoint_time else f"{how} before its first checkpoint"
         return ArtifactState("interrupted", reason)
 
     def has(self, job: Named) -> bool:

@@ -1,9 +1,9 @@
 """Unfinished work: who owns it, whether the owner lives, and how another process takes it over.
 
 `<area>/<kind>/<key12>/` is the slot of a key; it holds one folder, named by its owner's token, with `output`, `checkpoint`,
-`log.txt`, `request.json`, `spent.json` and `heartbeat`. A slot is entered by renaming a prepared folder onto it, which fails when it is
-occupied, and taken from a dead owner by renaming the token folder, which succeeds for one process only and makes the old
-owner's paths vanish. No file lock is involved.
+`log.txt`, `request.json`, `spent.json`, `heartbeat` and, of work that failed, `failure.txt`. A slot is entered by renaming a
+prepared folder onto it, which fails when it is occupied, and taken from a dead owner by renaming the token folder, which
+succeeds for one process only and makes the old owner's paths vanish. No file lock is involved.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sarm.job import KEY_LENGTH, IntegrityProblem, JobRequest
 HEARTBEAT_SECONDS = 15.0
 SILENCE_SECONDS = 120.0
 FREE = "free-"
+FAILURE = "failure.txt"
 TOKEN = re.compile(r"(?P<host>[0-9a-f]{10})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}")
 
 
@@ -90,6 +91,11 @@ class Staging:
         return self.folder / "spent.json"
 
     @property
+    def failure(self) -> Path:
+        """Where the line stands with which its last run failed; none of one that was stopped or killed."""
+        return self.folder / FAILURE
+
+    @property
     def held(self) -> bool:
         """Whether the folder is still ours: false after another process took it over."""
         return not self.heartbeat.lost.is_set() and (self.folder / "heartbeat").exists()
@@ -97,12 +103,16 @@ class Staging:
 
 @dataclass(frozen=True)
 class UnfinishedWork:
-    """A slot as seen from outside: the full key, its folder, whether its owner lives, the time of its newest checkpoint (0 without)."""
+    """A slot as seen from outside: the full key, its folder, whether its owner lives, the time of its newest checkpoint (0 without).
+
+    `failure` is the line with which its last run failed, empty for one that goes on or was stopped or killed.
+    """
 
     key: str
     folder: Path
     running: bool
     checkpoint_time: float
+    failure: str = ""
 
 
 class StagingArea:
@@ -215,7 +225,8 @@ class StagingArea:
         newest = max(folders, key=checkpoint_time)
         running = [folder for folder in folders if self.is_alive(folder)]
         folder = running[0] if running else newest
-        return UnfinishedWork(key=key_in(folder), folder=folder, running=bool(running), checkpoint_time=checkpoint_time(folder))
+        failure = "" if running else _line_in(folder / FAILURE)
+        return UnfinishedWork(key_in(folder), folder, running=bool(running), checkpoint_time=checkpoint_time(folder), failure=failure)
 
     def is_alive(self, folder: Path) -> bool:
         """Whether the owner named by a token folder lives and holds it: its process on this host, or its heartbeat from another."""
@@ -247,6 +258,13 @@ class StagingArea:
 def own_token() -> str:
     """A new token of this process."""
     return f"{host()}-{os.getpid()}-{start_time(os.getpid())}-{secrets.token_hex(4)}"
+
+
+def _line_in(path: Path) -> str:
+    try:
+        return " ".join(path.read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return ""
 
 
 def token_folders(slot: Path) -> list[Path]:

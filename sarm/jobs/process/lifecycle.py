@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
@@ -160,6 +161,7 @@ class JobProcess:
                     if failures is not None and not isinstance(problem, Interrupted):
                         for request in undone:
                             failures.add(request.key)
+                    _note_failure([one for request, one in outcomes if isinstance(one, Staging) and request in undone], problem)
                     releases.close()
                     for request in undone:
                         self._tell_failure(request, problem)
@@ -191,6 +193,7 @@ class JobProcess:
             return
         for staging in stagings:
             self.events.emit("start", staging.request, log=str(staging.log), together=len(stagings))
+        _note_failure(stagings, None)
         spent = Spent([staging.spent for staging in stagings])
         with captured([staging.log for staging in stagings], self.stderr) as log:
             try:
@@ -260,6 +263,17 @@ class JobProcess:
         self.events.emit(name, request, message=str(problem), code=problem.exit_code, log=str(self.store.log(request)))
         self.stderr.write(f"{request.label or request.kind}: {problem}\n")
         return problem.exit_code
+
+
+def _note_failure(stagings: Sequence[Staging], problem: JobError | None) -> None:
+    """Say beside unfinished work why it failed, for `replicate status`; with None that it goes on."""
+    for staging in stagings:
+        # Nothing rests on it: on a disk that cannot be written the work counts as stopped.
+        with contextlib.suppress(OSError):
+            if problem is None or isinstance(problem, Interrupted):
+                staging.failure.unlink(missing_ok=True)
+            elif staging.held:
+                staging.failure.write_text(f"{problem}\n", encoding="utf-8")
 
 
 class Failures:

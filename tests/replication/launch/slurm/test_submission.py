@@ -345,6 +345,17 @@ def test_without_submissions_slurm_is_not_asked(tmp_path: Path, monkeypatch: pyt
     assert store_status(ArtifactStore(tmp_path / "store"), Slurm()).silent == ""
 
 
+def test_work_that_failed_is_told_apart_from_work_that_was_stopped(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    for key, failure in (("a" * 64, "out of memory:\n ask for more"), ("b" * 64, "")):
+        folder = store.staging.slot("train_sae", key) / "free-0"
+        folder.mkdir(parents=True)
+        (folder / "failure.txt").write_text(failure, encoding="utf-8")
+    told = status_lines(store_status(store, Slurm()))
+    assert [line.split()[0] for line in told[:2]] == ["failed", "interrupted"]
+    assert told[0].endswith("train_sae, no checkpoint yet: out of memory: ask for more") and told[1].endswith("no checkpoint yet")
+
+
 def test_logs_are_found_by_key_and_by_slurm_id(fake: Fake) -> None:
     one = count(0)
     fake.launch(one)

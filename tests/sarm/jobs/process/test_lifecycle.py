@@ -115,6 +115,20 @@ def test_a_failure_gives_its_exit_code_one_line_and_a_log(store: ArtifactStore, 
     # What was foreseen is told in its line; only what nobody foresaw needs the way to it.
     assert ("Traceback" in log) == (trouble not in ("link", "usage"))
     assert not store.has(job) and not store.state(job).running
+    (work,) = store.staging.all()
+    assert work.key == job.key and message in work.failure and store.state(job).reason.startswith("failed ")
+
+
+def test_work_that_failed_and_goes_on_is_no_failure_any_more(store: ArtifactStore, tmp_path: Path) -> None:
+    job = JobRequest.of(SLOW)
+    folder = store.staging.slot(job.kind, job.key) / "free-0"
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "failure.txt").write_text("card lost\n", encoding="utf-8")
+    (folder / "request.json").write_text(job.model_dump_json(), encoding="utf-8")
+    assert [work.failure for work in store.staging.all()] == ["card lost"]
+    assert Run(store, [SLOW], stop_requested=iter([False, False, True, True, True]).__next__).code == 75
+    (stopped,) = store.staging.all()
+    assert (stopped.failure, store.state(SLOW).reason.partition(" ")[0]) == ("", "stopped")
 
 
 @pytest.mark.parametrize("keep_going", [False, True])
