@@ -151,9 +151,14 @@ def refuse_unpinned(settings: Sequence[Setting]) -> None:
             raise EnvironmentProblem(f"{named}; run: {setting.fetch}")
 
 
+def brought_in_steps(steps: Sequence[Step]) -> list[Step]:
+    """The steps of a plan that need the network or files from elsewhere and are not done."""
+    return [step for step in steps if step.job.kind in BROUGHT_IN and step.action != "reuse"]
+
+
 def brought_in(steps: Sequence[Step]) -> list[Job]:
-    """The jobs of a plan that need the network or files from elsewhere and are not done."""
-    return [step.job for step in steps if step.job.kind in BROUGHT_IN and step.action != "reuse"]
+    """The jobs of these steps."""
+    return [step.job for step in brought_in_steps(steps)]
 
 
 def _warnings(settings: Sequence[Setting]) -> tuple[str, ...]:

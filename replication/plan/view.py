@@ -11,7 +11,7 @@ from rich.console import Console
 from replication.plan.calibration import Compared
 from replication.plan.cost import PEAK_FLOPS, UTILISATION, Cost
 from replication.plan.refusals import memory_moment, memory_parts
-from replication.plan.steps import Plan, Step
+from replication.plan.steps import Plan, Step, brought_in_steps
 from replication.plan.totals import Amount, Work, added_cost, further_seed, stages, work_of
 from replication.settings.clusters import Cluster
 from replication.terminal.fitting import wrapped
@@ -111,9 +111,20 @@ def summary(plan: Plan) -> list[str]:
         room = f"{cost.disk_gb:.2g} GB of artifacts" + (f", {cost.checkpoint_gb:.0f} GB of checkpoints" if cost.checkpoint_gb >= 1 else "")
         lines.append(
             f"estimate: {cost.flops:.2g} FLOP, {_hours(cost, plan)}; largest process {cost.memory_gb:.2g} GB; {room}"
-            + (f"; {cost.download_gb:.0f} GB of downloads" if cost.download_gb else "")
+            + _downloads(plan)
         )
     return lines
+
+
+def _downloads(plan: Plan) -> str:
+    """What comes from the hub, as far as the profile says how large it is; empty where nothing does."""
+    coming = [step for step in brought_in_steps(plan.steps) if getattr(step.job.config, "origin", "") in ("hub", "url")]
+    unknown = sum(not step.cost.download_gb for step in coming)
+    if not coming:
+        return ""
+    size = f"{plan.cost.download_gb:{'.2g' if plan.cost.download_gb < 10 else '.0f'}} GB of downloads"
+    more = f"{unknown} download{'s' if unknown != 1 else ''} of unknown size"
+    return "; " + ", ".join([size] * (unknown < len(coming)) + [more] * bool(unknown))
 
 
 # What a job of a kind does, for one and for several; a kind that is not here is called by its name.
@@ -143,10 +154,9 @@ def announcement(plan: Plan) -> list[str]:
     counts = Counter(job.kind for job in todo)
     does = ", ".join(_does(kind, count) for kind, count in counts.items())
     room = f"{cost.disk_gb:.2g} GB of artifacts" + (f", {cost.checkpoint_gb:.0f} GB of checkpoints" if cost.checkpoint_gb >= 1 else "")
-    downloads = f"; {cost.download_gb:.0f} GB of downloads" if cost.download_gb else ""
     return [
         f"{len(todo)} jobs to run, {len(plan.steps) - len(todo)} reused: {does}",
-        f"expected: {_hours(cost, plan)}; largest process {cost.memory_gb:.2g} GB; {room}{downloads}",
+        f"expected: {_hours(cost, plan)}; largest process {cost.memory_gb:.2g} GB; {room}{_downloads(plan)}",
     ]
 
 

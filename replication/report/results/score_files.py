@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from sarm.data.preferences import DataError, ScoredPreference
+from sarm.job import printable
 from sarm.metrics.credits import BenchmarkScores, ScoringError
 from sarm.metrics.rewardbench2 import REWARDBENCH2_SUBSETS, best_of_n_credits, rewardbench2_scores
 from sarm.metrics.rmbench import RMBENCH_DOMAINS, rmbench_scores
@@ -167,18 +168,28 @@ def _lines(path: Path) -> Iterator[_Line]:
                 raise DataError(f"{path}:{number}: row: is no JSON object; write one object an item with {SHAPES}")
             yield _Line(path, number, content)
     except LinesError as error:
+        whole = _object(path)
+        if whole is not None:
+            keys = ", ".join(printable(str(key)) for key in list(whole)[:5]) or "none"
+            raise DataError(f"{path}: is one JSON object (keys: {keys}); write one object an item, one a line, with {SHAPES}") from error
         raise DataError(str(error)) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a file of rewards") from error
 
 
-def _columns(path: Path) -> list[tuple[int, dict[str, Any]]] | None:
-    """The items of a file that is one object of parallel columns; None for a file of another form."""
+def _object(path: Path) -> dict[str, Any] | None:
+    """The whole file where it is one JSON object."""
     try:
         whole = read_json(path)
     except LinesError:
         return None
-    if not isinstance(whole, dict) or not (isinstance(whole.get("id"), list) and isinstance(whole.get("scores"), list)):
+    return whole if isinstance(whole, dict) else None
+
+
+def _columns(path: Path) -> list[tuple[int, dict[str, Any]]] | None:
+    """The items of a file that is one object of parallel columns; None for a file of another form."""
+    whole = _object(path)
+    if whole is None or not (isinstance(whole.get("id"), list) and isinstance(whole.get("scores"), list)):
         return None
     columns = {name: values for name, values in whole.items() if isinstance(values, list)}
     lengths = {name: len(values) for name, values in columns.items()}

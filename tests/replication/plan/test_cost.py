@@ -21,7 +21,7 @@ from replication.plan.sizes import block_bytes, kept_bytes, layer_parameters, tr
 from replication.plan.steps import Plan, plan
 from replication.plan.totals import added_cost, further_seed, stages, work_of
 from replication.plan.training_memory import reward_memory, sae_memory
-from replication.plan.view import memory_lines, values
+from replication.plan.view import memory_lines, summary, values
 from replication.recipes.jobs_needed import recipe
 from replication.recipes.setting import Setting
 from replication.settings.clusters import load_cluster
@@ -193,6 +193,16 @@ def test_downloads_name_every_hub_source_once(tmp_path: Path) -> None:
     assert sources["meta-llama/Llama-3.2-3B-Instruct"] == pytest.approx(6.43, abs=0.005)
     told = " ".join(planned.warnings)
     assert told.count("is gated") == 2 and "meta-llama/Llama-3.1-8B-Instruct is gated" in told
+
+
+def test_downloads_of_unknown_size_are_not_told_as_none(tmp_path: Path) -> None:
+    """The paper's sources say how large they are, published models do not."""
+    paper = whole_paper(tmp_path)
+    assert " ".join(summary(paper)).endswith(f"; {paper.cost.download_gb:.0f} GB of downloads")
+    released = plan([setting("paper", rows="sarm-4b", source="released")], ArtifactStore(tmp_path))
+    (told,) = [line for line in summary(released) if "downloads" in line]
+    assert told.endswith(" GB of downloads, 1 download of unknown size") and "; 0 GB" not in told
+    assert not any("download" in line for line in summary(plan([setting("mini")], ArtifactStore(tmp_path))))
 
 
 def test_json_of_a_plan_holds_every_part_of_the_memory_and_the_cluster_s_hours(tmp_path: Path) -> None:

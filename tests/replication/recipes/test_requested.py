@@ -9,6 +9,7 @@ from typing import Annotated, get_args
 
 import pytest
 import typer
+from folders import ROOT
 from typer.testing import CliRunner
 
 from replication.cli.options.declared import DEFAULT_STORE, ExperimentOptions, PaperOptions, StoreOption
@@ -18,7 +19,6 @@ from replication.recipes.setting import Source
 from replication.settings.experiments import EXPERIMENTS
 from replication.settings.protocols import PROTOCOLS
 from sarm.store.artifacts import ArtifactStore
-from tests.support.folders import ROOT
 
 ALL_AT_ONCE = Chosen(
     profile="paper", protocol="authors", rows="sarm-*,3B", seeds="3,4", source="released",

@@ -117,6 +117,13 @@ def test_a_broken_item_is_refused_in_one_line_with_file_line_and_key(
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_is_one_object_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "whole.json"
+    path.write_text('{"items": [\n{"id": "a"}\n], "model": "m"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"whole\.json: is one JSON object \(keys: items, model\); write one object an item, one a line"):
+        score_file(path, "rewardbench2")
+
+
 SIDED = {"id": "0", "subset": "Math", "chosen_rewards": [2.0], "rejected_rewards": [1.0, 0.5, 0.25]}
 STYLED = {"score_chosen": [2.0], "score_rejected": [1.0, 0.5, 0.25]}
 SAME_TWICE: dict[str, Row] = {
