@@ -35,6 +35,12 @@ from sarm.store.checksums import fingerprint
 from sarm.store.json_files import read_facts
 from sarm.store.json_lines import read_lines
 
+# What `replicate reward` tells of a file, by key of its conditions: names with their counts.
+NOT_READ = {
+    "columns_not_read": "columns and keys of messages not read, with the rows that hold them",
+    "turns_not_written": "turns that the chat template leaves out or changes, by role",
+}
+
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write to FILE.jsonl, FILE.csv or FILE.parquet.")]
 
 
@@ -183,9 +189,10 @@ def _tell_conditions(path: Path, *, asked: str) -> None:
     if ends and ends not in (eos, asked):
         why = f"with which the chat template closes replies (eos is {eos or 'not set'})"
         typer.echo(f"note: scored at {ends}, {why}; --end-of-turn or --pooling name another token", err=True)
-    if facts.get("columns_not_read"):
-        told = ", ".join(f"{printable(' '.join(name.split()))} ({count})" for name, count in facts["columns_not_read"].items())
-        typer.echo(f"note: columns and keys of messages not read, with the rows that hold them: {told}", err=True)
+    for key, what in NOT_READ.items():
+        if facts.get(key):
+            told = ", ".join(f"{printable(' '.join(name.split()))} ({count})" for name, count in facts[key].items())
+            typer.echo(f"note: {what}: {told}", err=True)
 
 
 def compare_weights(

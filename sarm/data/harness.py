@@ -5,14 +5,15 @@ Source: allenai/reward-bench at 05a9005, scripts/run_v2.py and rewardbench/model
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from sarm.data.chat_templates import ChatTemplate
 from sarm.data.preferences import DataError, Message
-from sarm.data.tokens import BosPolicy, EncodedConversation, Overlong, chat_template, rendered, template_of
+from sarm.data.tokens import BosPolicy, EncodedConversation, Overlong, chat_template, rendered, template_of, unwritten_turns
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class HarnessTokenizer:
     tokenizer: Any
     date_string: str = "26 Jul 2024"
     bos: BosPolicy = "double-first-masked"
+    unwritten: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __post_init__(self) -> None:
         template_of(self.tokenizer, cure="set tokenizer.chat_template of this model in the profile")
@@ -48,6 +50,7 @@ class HarnessTokenizer:
         if not conversations:
             return []
         texts = [text or "" for text in rendered(self._template, conversations, names)]
+        self.unwritten.update(unwritten_turns(conversations, texts))
         rows = self.tokenizer(texts, add_special_tokens=True)["input_ids"]
         return [self._finish(ids, max_length, overlong, name) for ids, name in zip(rows, names, strict=True)]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ RefusedTurns = Literal["error", "drop"]
 
 # Of several templates that have names, the one that transformers takes where none is asked for.
 DEFAULT_TEMPLATE = "default"
+# The key of such counts among what a job says of itself.
+TURNS_NOT_WRITTEN = "turns_not_written"
 DATE_PATTERN = "%d %b %Y"
 DATE_CALL = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<pattern>.*?)(?P=quote)\s*\)""")
 
@@ -63,6 +66,7 @@ class ConversationTokenizer:
     (Gemma's eos is never written), or the one named `end_of_turn`. What a template writes after the last one (a newline in ChatML) is
     cut, so that the scored token is always the end of turn; with `last_token` nothing is cut and the row's last token is scored. Dates
     in templates are pinned by `date_string`, also where a template asks for today's. `advice` is for whoever opens the tokenizer.
+    `unwritten` counts, by role, the encoded turns that the template does not write as they are.
     """
 
     tokenizer: Any
@@ -71,6 +75,7 @@ class ConversationTokenizer:
     end_of_turn: str = ""
     pooling: RowPooling = "end_of_turn"
     advice: Advice = IN_PROFILE
+    unwritten: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __post_init__(self) -> None:
         template_of(self.tokenizer, cure=self.advice.chat_template)
@@ -164,6 +169,7 @@ class ConversationTokenizer:
         if not conversations:
             return []
         texts = rendered(self._chat_template, conversations, names, refused_turns=refused_turns)
+        self.unwritten.update(unwritten_turns(conversations, texts))
         rows = self.tokenizer([self._without_bos(text or "") for text in texts], add_special_tokens=False)["input_ids"]
         return [
             NO_IDS if text is None else self._finish(ids, max_length, overlong, name)
@@ -229,6 +235,19 @@ def rendered(
             raise DataError(f"{name}: the chat template refuses it: {text}; mend the turns, or leave such rows out") from text
         found.append(None if isinstance(text, TemplateRefusal) else text)
     return found
+
+
+def unwritten_turns(conversations: Sequence[Sequence[Message]], texts: Sequence[str | None]) -> Iterator[str]:
+    """The role of each turn whose content, but for space around it, does not stand in its conversation's text: templates leave out
+    roles that they do not know, and change what they know (thoughts of earlier turns). Not of texts that are None."""
+    for messages, text in zip(conversations, texts, strict=True):
+        if text is not None:
+            yield from (message.role for message in messages if message.content.strip() not in text)
+
+
+def not_written(counts: Counter[str]) -> dict[str, dict[str, int]]:
+    """What a job says of `unwritten`: nothing where there is none, so that what plain conversations give stays as it was."""
+    return {TURNS_NOT_WRITTEN: dict(sorted(counts.items()))} if counts else {}
 
 
 def leading_bos(tokenizer: Any) -> list[int]:

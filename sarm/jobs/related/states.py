@@ -18,7 +18,7 @@ from sarm.config.related import HarvestConfig
 from sarm.data.pairs import encode_pairs, read_pairs
 from sarm.data.preferences import DataError, Preference, read_jsonl
 from sarm.data.states import StatedItem, prompt_digest, write_states
-from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, token_budget_batches
+from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, not_written, token_budget_batches
 from sarm.engine.checkpointer import Checkpointer
 from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import JobContext, UsageProblem
@@ -65,6 +65,7 @@ def harvest_states(config: HarvestConfig, context: JobContext) -> None:
         "tokens": sum(len(row) for row in harvest.rows),
         "truncated": sum(item.truncated for item in harvest.items),
         "padding_share": round(padding, 6),
+        **not_written(tokenizer.unwritten),
     }
     (context.output / "conditions.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 

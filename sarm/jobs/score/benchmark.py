@@ -21,7 +21,7 @@ from sarm.checkpoints.spread import Spread
 from sarm.config.score import ScoringConfig
 from sarm.data.harness import HarnessTokenizer
 from sarm.data.preferences import DataError, Preference, ScoredPreference, read_jsonl
-from sarm.data.tokens import ConversationTokenizer, EncodedConversation, TokenizerProblem, token_budget_batches
+from sarm.data.tokens import ConversationTokenizer, EncodedConversation, TokenizerProblem, not_written, token_budget_batches
 from sarm.engine.devices import device_of, gpus_of, torch_dtype, use_threads
 from sarm.engine.group import ALONE, ProcessGroup, join
 from sarm.job import EnvironmentProblem, Interrupted, JobContext, UsageProblem
@@ -64,7 +64,7 @@ def score_benchmark(config: ScoringConfig, context: JobContext) -> None:
     is_model = model_facts(
         model, batches.rows, tokenizer.tokenizer, pad_id=pad_id, batch_tokens=config.batch_tokens, first_masked=masked
     )
-    conditions = {**_conditions(config, scored, rows, batches), **is_model}
+    conditions = {**_conditions(config, scored, rows, batches), **not_written(tokenizer.unwritten), **is_model}
     (context.output / "conditions.json").write_text(json.dumps(conditions, indent=1) + "\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from sarm.checkpoints.backbones import load_tokenizer
 from sarm.checkpoints.reward_models.layouts import load_reward_model
 from sarm.config.score import ConversationScoringConfig
 from sarm.data.preferences import Conversation, read_conversations
-from sarm.data.tokens import ConversationTokenizer, EncodedConversation
+from sarm.data.tokens import ConversationTokenizer, EncodedConversation, not_written
 from sarm.data.turn_ends import ON_COMMAND_LINE
 from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.job import EnvironmentProblem, JobContext
@@ -60,6 +60,7 @@ def score_conversations(config: ConversationScoringConfig, context: JobContext) 
     conditions: dict[str, Any] = {"pooling": config.pooling, "end_of_turn": ends, "eos_token": eos or ""}
     # Only where there are any: what a plain file gives stays as it was.
     conditions |= {"columns_not_read": dict(sorted(unread.items()))} if unread else {}
+    conditions |= not_written(tokenizer.unwritten)
     write_whole(context.output / "conditions.json", json.dumps(conditions, indent=1) + "\n")
 
 

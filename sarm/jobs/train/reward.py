@@ -27,7 +27,7 @@ from sarm.checkpoints.reward_models.untrained import untrained_reward_model
 from sarm.config.train import RewardTrainingConfig
 from sarm.data.pairs import EncodedPair, PairCounts, encode_pairs, in_validation, read_pairs
 from sarm.data.preferences import DataError, Preference
-from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, assistant_start
+from sarm.data.tokens import ConversationTokenizer, TokenizerProblem, assistant_start, not_written
 from sarm.engine.checkpointer import Checkpoint, Checkpointer
 from sarm.engine.devices import device_of, torch_dtype, use_threads
 from sarm.engine.group import join
@@ -342,6 +342,7 @@ def train_reward(config: RewardTrainingConfig, context: JobContext) -> None:
         "steps": len(training.steps),
         "selected_step": training.best[1] if validation else len(training.steps),
         **counted,
+        **not_written(tokenizer.unwritten),
     }
     (context.output / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 

@@ -12,7 +12,7 @@ from sarm.config.related import HarvestConfig
 from sarm.data.harness import HarnessTokenizer
 from sarm.data.pairs import encode_pairs
 from sarm.data.preferences import DataError, Message, Preference
-from sarm.data.tokens import ConversationTokenizer
+from sarm.data.tokens import ConversationTokenizer, not_written
 
 SYSTEM, USER = Message(role="system", content="hi"), Message(role="user", content="hi")
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
@@ -26,6 +26,10 @@ RULES = {
     "alternate": (ALTERNATE, (USER, USER), "roles must alternate"),
     "not expected": (UNEXPECTED, (USER,), "tool"),
 }
+
+
+DEAF = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}"
+SHY = "{% for m in messages %}{{ m['role'] + ' ' + m['content'].split('</think>')[-1].strip() + '<|eot_id|>' }}{% endfor %}"
 
 
 @pytest.fixture(params=RULES)
@@ -72,3 +76,22 @@ def test_the_others_are_kept_and_know_their_own_place(tmp_path: Path) -> None:
 def test_a_benchmark_needs_every_reply() -> None:
     with pytest.raises(ValueError, match="refused_turns = 'drop' is for training pairs"):
         HarvestConfig(layer=1, items="rmbench", refused_turns="drop")
+
+
+@pytest.mark.parametrize("template", [DEAF + SHY, SHY], ids=["leaves a role out", "changes a turn"])
+@pytest.mark.parametrize("kind", [ConversationTokenizer, HarnessTokenizer])
+def test_turns_that_a_template_does_not_write_are_counted_by_role(
+    tmp_path: Path, template: str, kind: type[ConversationTokenizer | HarnessTokenizer]
+) -> None:
+    save_word_tokenizer(tmp_path / "words")
+    loaded = load_tokenizer(tmp_path / "words")
+    loaded.chat_template = template
+    tokenizer = kind(loaded)
+    thought = Message(role="assistant", content="<think>so</think> good")
+    rows = [[Message(role="system", content="be kind"), USER, thought], [USER, Message(role="assistant", content=" a dog\n")]]
+    tokenizer.encode_many(rows, max_length=40, overlong="left", names=["first", "second"])
+    expected = {"assistant": 1, "system": 1} if template.startswith(DEAF) else {"assistant": 1}
+    assert not_written(tokenizer.unwritten) == {"turns_not_written": expected}
+    plain = kind(loaded)
+    plain.encode_many(rows[1:], max_length=40, overlong="left", names=["second"])
+    assert not_written(plain.unwritten) == {}

@@ -105,6 +105,18 @@ def test_missing_file_and_wrong_rows_are_named(tmp_path: Path) -> None:
 GEMMA = "{% for m in messages %}{{ m.role + ' ' + m.content + '<|eot_id|>' + newline }}{% endfor %}"
 
 
+def test_turns_that_the_template_leaves_out_are_told_with_the_conditions(tmp_path: Path) -> None:
+    save_word_tokenizer(tmp_path / "words")
+    deaf = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}" + GEMMA.replace("newline", "''")
+    (tmp_path / "words" / "chat_template.jinja").write_text(deaf)
+    save_reward_model(tmp_path / "model", model(), encoder="sae", tokenizer=tmp_path / "words")
+    asked = {"messages": [{"role": "system", "content": "be kind"}, *turns("fine.")]}
+    (tmp_path / "talk.jsonl").write_text(json.dumps(asked) + "\n")
+    context = job_context(tmp_path, locations={"model": tmp_path / "model", "conversations": tmp_path / "talk.jsonl"})
+    score_conversations(ConversationScoringConfig(model_digest="", conversations_digest=""), context)
+    assert json.loads((context.output / "conditions.json").read_text())["turns_not_written"] == {"system": 1}
+
+
 @pytest.mark.parametrize("eos", ["<|eot_id|>", "<|end_of_text|>", None])
 @pytest.mark.parametrize("pad", ["<|eot_id|>", "<|end_of_text|>", None])
 def test_a_tokenizer_of_somebody_else_is_scored_at_the_end_of_each_row(eos: str | None, pad: str | None, tmp_path: Path) -> None:
