@@ -6,7 +6,8 @@ from replication.plan.cost import Cost
 from replication.plan.machine import Machine, room
 from replication.plan.remedies import fits, remedy
 from replication.plan.steps import Plan, Step, brought_in, refuse_unpinned
-from replication.recipes.jobs import evenly_shared
+from replication.recipes.jobs import BROUGHT_IN, evenly_shared
+from replication.settings.clusters import slurm_needs
 from replication.usage_problems import UsageProblems
 from sarm.config.train import RewardTrainingConfig, SAETrainingConfig
 from sarm.job import EnvironmentProblem, IntegrityProblem, JobError, UsageProblem
@@ -54,6 +55,11 @@ def step_problems(step: Step, plan: Plan, machine: Machine) -> list[JobError]:
         section = "sae" if job.kind == "train_sae" else "reward"
         try:
             evenly_shared(job, batch=getattr(job.config, batch), field=f"{section}.{batch}")
+        except UsageProblems as problem:
+            found.append(problem)
+    if plan.cluster is not None and job.kind not in BROUGHT_IN:
+        try:
+            slurm_needs(job, plan.cluster)
         except UsageProblems as problem:
             found.append(problem)
     if needs.gpus and machine.gpus is not None and needs.gpus > machine.gpus:

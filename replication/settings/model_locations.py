@@ -48,8 +48,15 @@ def with_locations(profile: Profile, assignments: Sequence[str]) -> Profile:
     try:
         return Profile.model_validate(raw)
     except ValidationError as error:
-        lines = [f"--set {'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
-        raise UsageProblems(lines) from error
+        raise UsageProblems([_problem(one["loc"], one["msg"]) for one in error.errors()]) from error
+
+
+def _problem(place: Sequence[int | str], message: str) -> str:
+    """A line on what does not fit; a source is never typed as such, but by its path or its repository."""
+    if len(place) == 3 and place[0] in FIELDS and place[2] == "source" and message == "Field required":
+        entry = f"{place[0]}.{place[1]}"
+        return f"--set {entry}: says nowhere which model; set {entry}.path=FOLDER or {entry}.repository=OWNER/NAME too"
+    return f"--set {'.'.join(str(part) for part in place)}: {message}"
 
 
 def with_pins(profile: Profile, pins: Mapping[str, str]) -> Profile:

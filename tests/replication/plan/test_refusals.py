@@ -195,7 +195,7 @@ def test_an_sae_that_does_not_fit_is_told_of_bfloat16_moments_apart(tmp_path: Pa
 
 
 def test_without_checkpointing_a_long_pair_does_not_fit_and_checkpointing_is_proposed(tmp_path: Path) -> None:
-    cluster = load_cluster("rtx3090").model_copy(update={"gpu_memory_gb": 30.0, "resources": {}})
+    cluster = load_cluster("rtx3090").model_copy(update={"gpu_memory_gb": 30.0, "memory_per_node_gb": 512.0, "resources": {}})
     work = planned(tmp_path, "resources.train_reward.activation_checkpointing=false", cluster=cluster)
     (problem,) = told(work, machine_of(cluster))
     assert "activation_checkpointing=true" in problem
@@ -304,6 +304,18 @@ def test_a_cluster_file_cannot_ask_for_fp8(tmp_path: Path) -> None:
     file.write_text(text + '\n[resources.train_reward]\nfp8 = true\n', encoding="utf-8")
     with pytest.raises(UsageProblems, match=r"train_reward\.fp8: .*Ampere"):
         load_cluster(str(file))
+
+
+@pytest.mark.parametrize(("resources", "said"), [
+    ({"gpus": 4, "processes": 2, "zero_stage": 2}, "4 GPUs, 2 processes; they must be equal"),
+    ({"memory_gb": 5000}, "5000 GB of host memory a node, a100 has"),
+])  # fmt: skip
+def test_what_slurm_could_not_be_asked_for_is_told_before_it_is_asked(tmp_path: Path, resources: dict[str, int], said: str) -> None:
+    cluster = load_cluster("a100")
+    asked = cluster.resources.get("train_reward", {}) | resources
+    cluster = cluster.model_copy(update={"resources": cluster.resources | {"train_reward": asked}})
+    with pytest.raises(UsageProblem, match=said):
+        refuse(planned(tmp_path, cluster=cluster), machine_of(cluster), allow_dirty=True)
 
 
 def test_several_problems_are_told_at_once_and_the_worst_gives_the_code(tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ def test_places_are_no_settings_and_mistakes_in_them_are_told_at_once(tmp_path: 
     assert len(told.value.problems) == 3 and "released.<name>.path" in told.value.problems[0]
     with pytest.raises(UsageProblems, match="are not recorded; known: leaderboard, paper"):
         with_locations(load_profile("paper", environment={}), ["released.sarm-4b.conditions=aaai"])
+    with pytest.raises(UsageProblems, match=r"--set starts\.large: says nowhere which model; set starts\.large\.path=FOLDER or"):
+        with_locations(load_profile("mini", environment={}), ["starts.large.use=true"])
 
 
 def test_seeds_mean_nothing_where_nothing_is_trained() -> None:
