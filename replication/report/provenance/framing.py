@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from replication.recipes.jobs import scoring_choices
 from replication.recipes.jobs_needed import Recipe
@@ -11,6 +12,7 @@ from replication.report.cells import Listing, Provenance, Report, Table
 from replication.report.provenance.comparable import why_not_comparable
 from replication.report.provenance.data_counts import data_counts
 from replication.report.provenance.inputs import inputs_of
+from replication.settings.model_locations import split_locations
 from replication.settings.value_sources import replacements
 from sarm.job import Job, topological_order
 from sarm.store.artifacts import ArtifactStore
@@ -45,9 +47,14 @@ def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = ()
 
 
 def command_of(setting: Setting) -> str:
-    """The command of a setting, as a shell takes it; without what the command line does anyway, and without the place of the store."""
-    usual = ("--profile", "mini")
-    return command_line(setting.experiment.typed, [one for one in setting.options if one != usual], without=("--store",))
+    """The command of a setting, as a shell takes it; without what the command line does anyway.
+
+    Reports are passed on and committed, so it holds no place of this machine: of a profile's path the file alone, no store, no model's.
+    """
+    given = [(name, Path(value).name if name == "--profile" else value) for name, value in setting.options]
+    places = split_locations([value for name, value in given if name == "--set"])[0]
+    told = [one for one in given if one != ("--profile", "mini") and one[1] not in places]
+    return command_line(setting.experiment.typed, told, without=("--store",))
 
 
 def _conditions(recipe: Recipe) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from replication.recipes.jobs_needed import Recipe
 from replication.recipes.judges import Judged
 from replication.report.answers import remarks
 from replication.report.measurements import Measured, measured_jobs
+from replication.report.provenance.framing import command_of
 from replication.settings.judges import MODES, JudgeRow, Mode
 from replication.settings.profiles import BenchmarkName
 from sarm.job import Job
@@ -42,7 +43,8 @@ def not_asked(recipe: Recipe) -> str:
     if not silent:
         return ""
     names = ", ".join(judged.row.name for judged in silent)
-    return f"judges that were not asked: {names}; an endpoint answers: {recipe.setting.run} --judge {silent[0].row.name} --api-base URL"
+    command = command_of(recipe.setting)
+    return f"judges that were not asked: {names}; an endpoint answers: {command} --judge {silent[0].row.name} --api-base URL"
 
 
 def _lines(judged: Judged, store: ArtifactStore, command: str) -> list[JudgeLine]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from folders import ROOT
 
 from replication.cli.running.runs import COMMANDS
+from replication.recipes.jobs_needed import recipe
 from replication.recipes.requested import Chosen, settings_for
 from replication.report.provenance.framing import command_of
+from replication.report.results.judges import not_asked
 from replication.settings.experiments import EXPERIMENTS, Experiment, ablation, ablation_names, sweep
 from sarm.store.artifacts import ArtifactStore
 
@@ -35,6 +38,15 @@ from sarm.store.artifacts import ArtifactStore
 def test_the_command_of_a_setting(experiment: Experiment, chosen: Chosen, command: str, tmp_path: Path) -> None:
     (setting,) = settings_for([experiment], chosen, ArtifactStore(tmp_path), {})
     assert command_of(setting) == command
+
+
+def test_a_report_s_command_holds_no_place_of_this_machine(tmp_path: Path) -> None:
+    profile = tmp_path / "own.toml"
+    profile.write_text((ROOT / "replication" / "profiles" / "mini.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    chosen = Chosen(profile=str(profile), assignments=(f"released.mine.path={tmp_path}", "reward.epochs=1"))
+    (setting,) = settings_for([EXPERIMENTS["table1"]], chosen, ArtifactStore(tmp_path / "store"), {})
+    assert command_of(setting) == "replicate table1 --profile own.toml --set reward.epochs=1"
+    assert str(tmp_path) not in not_asked(recipe(setting))
 
 
 @pytest.mark.parametrize("part", [ablation(ablation_names()[0]), sweep("k", (48,))], ids=lambda one: one.name)
