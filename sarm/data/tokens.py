@@ -66,7 +66,7 @@ class ConversationTokenizer:
     (Gemma's eos is never written), or the one named `end_of_turn`. What a template writes after the last one (a newline in ChatML) is
     cut, so that the scored token is always the end of turn; with `last_token` nothing is cut and the row's last token is scored. Dates
     in templates are pinned by `date_string`, also where a template asks for today's. `advice` is for whoever opens the tokenizer.
-    `unwritten` counts, by role, the encoded turns that the template does not write as they are.
+    `unwritten` counts, by role, the turns that the template does not write as they are; those of a prompt with each of its replies.
     """
 
     tokenizer: Any

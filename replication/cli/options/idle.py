@@ -8,8 +8,8 @@ import typer
 
 from replication.usage_problems import UsageProblems
 
-# Where things lie and how they are shown: these promise nothing of the result.
-HARMLESS = frozenset({"store", "help"})
+# Where things lie and what is not to happen: these promise nothing of the result, and are kept where nothing happens.
+HARMLESS = frozenset({"store", "help", "yes", "offline"})
 
 
 def typed(context: typer.Context, name: str) -> bool:

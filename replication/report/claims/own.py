@@ -219,6 +219,6 @@ def _range(claim: Claim, sample: Sample) -> OwnFound:
     low = max(0.0, min(abs(largest.low), abs(largest.high)) if largest.low * largest.high > 0 else 0.0)
     effects = (Effect(label=f"largest difference of {len(claim.controls)} rows", estimate=spread, low=low, high=bound, below=claim.margin),)
     # That every pair lies within the margin: the worst pair's larger tail, by Bonferroni as the bound.
-    ends = [tail for one in found for tail in (one, one._replace(estimate=-one.estimate))]
+    ends = [end for one in found for end in (one, one._replace(estimate=-one.estimate))]
     p_value = min(1.0, len(pairs) * max(tail(end, beyond=-claim.margin) for end in ends))
     return OwnFound(outcome, detail, p_value, effects=effects)

@@ -25,14 +25,16 @@ def data_counts(recipe: Recipe, store: ArtifactStore) -> Listing | None:
     """A row for each prepared data set in the store, and for each job whose chat template did not write all turns; None without any."""
     rows = []
     for job in topological_order(recipe.jobs):
-        path = store.path(job) / FACTS.get(job.kind, "")
-        if job.kind not in FACTS or not store.has(job) or not path.is_file():
+        if job.kind not in FACTS or not store.has(job):
+            continue
+        path = store.path(job) / FACTS[job.kind]
+        if not path.is_file():
             continue
         if job.kind == "prepare_data":
             rows.append(_row(job.label, read_facts(path, "read", "kept", "dropped")))
         elif unwritten := read_facts(path).get("turns_not_written"):
             told = ", ".join(f"{role} ({count})" for role, count in unwritten.items())
-            rows.append((job.label, "", "", "", f"turns that the chat template leaves out or changes: {told}"))
+            rows.append((job.label, "", "", "", f"turns, with each reply, that the chat template leaves out or changes: {told}"))
     if not rows:
         return None
     return Listing(name="data", title="What was read", columns=COLUMNS, rows=tuple(rows), numeric=("rows read", "kept"))

@@ -28,5 +28,5 @@ def test_turns_that_a_template_left_out_stand_under_the_table(tmp_path: Path, ki
     commit(job, store, lambda output: (output / FACTS[kind]).write_text(json.dumps(told), encoding="utf-8"))
     listing = data_counts(made, store)
     assert listing is not None
-    words = "turns that the chat template leaves out or changes: assistant (2), system (120)"
+    words = "turns, with each reply, that the chat template leaves out or changes: assistant (2), system (120)"
     assert listing.rows == ((job.label, "", "", "", words),)
