@@ -35,7 +35,6 @@ def test_words_must_agree_and_numbers_nearly() -> None:
     assert steps("x\n```console\n$ one \\\n  two\nsaid\n$ three\n```\n") == [[Step("one \\\n  two", "said"), Step("three", "")]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_walk_shows_what_its_commands_print(page: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
