@@ -76,7 +76,8 @@ def _beside(path: Path, found: Report) -> list[Shown]:
 
     files = [path.with_name(f"{found.experiment}-{name}.svg") for name in NAMES]
     if found.experiment == "figure3":
-        files = [path.with_suffix(".svg"), *sorted(path.parent.glob("figure3-seed*.svg")), path.with_name("figure3-authors.svg"), *files]
+        names = ("", *(f"-seed{seed}" for seed in found.seeds), "-authors")
+        files = [*(path.with_name(f"{found.experiment}{name}.svg") for name in names), *files]
     return [one for file in files if (one := shown(file, title=f"{found.title}: {file.stem}")) is not None]
 
 

@@ -19,6 +19,7 @@ from replication.recipes.jobs_needed import Recipe
 from replication.recipes.setting import Setting
 from replication.report.cells import Report
 from replication.report.provenance import stamps
+from replication.report.results.files import earlier_files
 from replication.settings.experiments import EXPERIMENTS, TABLE1
 from replication.settings.overrides import parse_overrides
 from replication.settings.profile_files import load_profile
@@ -142,6 +143,15 @@ def test_pictures_lie_beside_the_tables_and_are_drawn_again_only_where_they_are_
     (where / "table1-intervals.svg").unlink()
     run(mini, tmp_path, FakeLauncher())
     assert (where / "table1-intervals.svg").read_bytes() == before
+
+
+def test_results_of_an_earlier_draw_stay_and_are_told_apart_from_those_of_this_one(mini: Setting, tmp_path: Path) -> None:
+    whole = run(mini, tmp_path, FakeLauncher())
+    assert earlier_files(whole.results) == ()
+    less = run(replace(mini, rows="sarm-1b"), tmp_path, FakeLauncher())
+    left = earlier_files(less.results)
+    assert {path.name for path in left} >= {"sarm-2b-0-rewardbench2.jsonl", "sarm-4b.json"} and set(left) <= set(whole.results)
+    assert earlier_files(run(mini, tmp_path, FakeLauncher()).results) == ()
 
 
 def test_a_report_with_gaps_is_made_anew_when_they_are_filled(mini: Setting, tmp_path: Path) -> None:

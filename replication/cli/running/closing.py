@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,6 +14,7 @@ from replication.cli.options.declared import DEFAULT_STORE, RENDERED, RunOptions
 from replication.recipes.requested import Chosen
 from replication.report.cells import Report
 from replication.report.render.terminal.printing import on_terminal
+from replication.report.results.files import earlier_files
 from replication.terminal.console import console_for
 from replication.terminal.fitting import wrapped
 
@@ -30,10 +32,18 @@ def show(reports: Sequence[Report], *, full: bool) -> None:
 
 
 def files_and_next(outcome: Outcome, how: RunOptions, chosen: Chosen) -> list[str]:
-    """Where the tables lie, and the command that a reader wants now."""
+    """Where the tables lie, what lies there that is not of them, and the command that a reader wants now."""
     tables = [path for path in outcome.files if path.suffix == ".md"]
     lines = [f"tables: {', '.join(map(str, tables))} (and tex, html, json, csv; pictures as svg and png)"] if tables else []
+    left = earlier_files(outcome.results)
+    if left:
+        folders = ", ".join(dict.fromkeys(str(path.parent) for path in left))
+        lines.append(f"note: of an earlier draw, not of these tables: {left[0].name}{_more(left)} in {folders}")
     return [*lines, *(f"next: {one}" for one in _next(outcome, how, chosen))]
+
+
+def _more(found: Sequence[Path]) -> str:
+    return f" and {len(found) - 1} more" if len(found) > 1 else ""
 
 
 def say(lines: Sequence[str]) -> None:

@@ -38,6 +38,7 @@ from sarm.store.json_lines import read_lines
 from sarm.store.manifest import Manifest
 from sarm.store.whole_files import whole_file, write_whole
 
+SUFFIX, REWARDS, OFFICIAL = ".results.json", "rewards", "rewardbench2"
 OWN_MODEL = "replicate-sarm"
 SCALAR = {"model_type": "Seq. Classifier", "chat_template": "tokenizer"}
 
@@ -64,11 +65,21 @@ def write_results(report: Report, recipe: Recipe, store: ArtifactStore, folder: 
         inputs=report.inputs, environment=_environment(scored), code=_code(scored), command=public_text(command), cost=_cost(present),
         started=min((one.started for one in present), default=None), ended=max((one.ended for one in present), default=None), report=report,
     )  # fmt: skip
-    path = folder / f"{report.experiment}.results.json"
+    path = folder / f"{report.experiment}{SUFFIX}"
     write_whole(path, found.model_dump_json(indent=2) + "\n")
     judges = {line.name for line in judge_lines(recipe, store)}
-    official = _official(report, published, folder / report.experiment / "rewardbench2", judges=judges)
+    official = _official(report, published, folder / report.experiment / OFFICIAL, judges=judges)
     return (path, *(folder / one.file for one in rewards), *official)
+
+
+def earlier_files(results: Sequence[Path]) -> tuple[Path, ...]:
+    """Files of rewards and of scores of an earlier draw that lie beside those of this one and belong to none of its rows.
+
+    They stay: they may be the last copy of what hours of work gave.
+    """
+    experiments = [path.with_name(path.name.removesuffix(SUFFIX)) for path in results if path.name.endswith(SUFFIX)]
+    folders = [folder / part for folder in experiments for part in (REWARDS, OFFICIAL)]
+    return tuple(path for folder in folders for path in sorted(folder.glob("*.json*")) if path not in results)
 
 
 def address(report: Report, published: str, table: Table, row: Row, column: str) -> Address | None:
@@ -108,7 +119,7 @@ def _copied(recipe: Recipe, store: ArtifactStore, folder: Path, experiment: str,
         artifact = f"{job.kind}/{job.short_key}"
         if artifact not in wanted:
             continue
-        name = f"{experiment}/rewards/{model}-{'' if seed is None else f'{seed}-'}{benchmark}.jsonl"
+        name = f"{experiment}/{REWARDS}/{model}-{'' if seed is None else f'{seed}-'}{benchmark}.jsonl"
         source, target = store.path(job) / "rewards.jsonl", folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as partial:

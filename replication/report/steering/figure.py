@@ -31,7 +31,10 @@ SHARE_SHOWN = 0.998
 def draw_figure3(
     found: Figure3, folder: Path, *, authors: Path | None = None, formats: Sequence[FigureFormat] = FORMATS
 ) -> tuple[Path, ...]:
-    """All figures of a report: `figure3` of its first seed, `figure3-seed<N>` of the others, `figure3-authors`; the paths."""
+    """All figures of a report: `figure3` of its first seed, `figure3-seed<N>` of the others, `figure3-authors`; the paths.
+
+    Figures of seeds and authors that an earlier report had and this one has not are taken away.
+    """
     paths: list[Path] = []
     for place, (seed, data) in enumerate(found.data.items()):
         name = f"{NAME}-seed{seed}" if place else NAME
@@ -39,6 +42,9 @@ def draw_figure3(
         paths += draw(data, folder, profile=report.profile, seed=seed, comparable=report.comparable, name=name, formats=formats)
     if authors:
         paths += draw_authors(read_authors(authors), folder, formats=formats)
+    for name in (NAME, f"{NAME}-seed[0-9]*", f"{NAME}-authors"):
+        for earlier in (path for suffix in formats for path in folder.glob(f"{name}.{suffix}") if path not in paths):
+            earlier.unlink()
     return tuple(paths)
 
 

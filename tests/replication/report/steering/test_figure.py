@@ -120,6 +120,16 @@ def test_the_whole_figure_is_drawn_seed_by_seed(tmp_path: Path) -> None:
     assert [listing.name for listing in authors_blocks(AUTHORS)] == [listing.name for listing in found.report.listings]
 
 
+def test_figures_of_seeds_that_a_later_report_has_not_are_taken_away(tmp_path: Path) -> None:
+    empty = figure3_report([], profile="mini", protocol="paper", why_not_comparable="small").report
+    for name in ("figure3-training.png", "figure3-authors.png"):
+        (tmp_path / name).write_bytes(b"x")
+    draw_figure3(Figure3(report=empty, data={0: steering(SAFE), 3: steering(SAFE, seed=3)}, checks={}), tmp_path, formats=("png",))
+    assert {path.name for path in tmp_path.iterdir()} == {"figure3.png", "figure3-seed3.png", "figure3-training.png"}
+    draw_figure3(Figure3(report=empty, data={3: steering(SAFE, seed=3)}, checks={}), tmp_path, formats=("png",))
+    assert {path.name for path in tmp_path.iterdir()} == {"figure3.png", "figure3-training.png"}
+
+
 @pytest.mark.parametrize("name", ["md", "tex", "html", "csv", "json"])
 def test_every_format_has_every_block(report: Report, name: Format) -> None:
     text = as_text(report, name)
