@@ -30,7 +30,7 @@ class Compared(Frozen):
 def compared(plan: Plan, store: ArtifactStore, threads: int = 0) -> list[Compared]:
     """What a plan predicts for jobs that are done, and what they took.
 
-    `threads` is how many a job without a number of its own had (OMP_NUM_THREADS), 0 for all cores of the manifest's machine.
+    `threads` is how many a job had that says none itself (OMP_NUM_THREADS), 0 for all cores of the manifest's machine.
     """
     found: dict[str, list[tuple[Cost, Manifest]]] = {}
     for step in plan.steps:
@@ -56,5 +56,7 @@ def _seconds(cost: Cost, manifest: Manifest, threads: int) -> float:
     if gpus:
         device = next((name for name in PEAK_FLOPS if name.split()[-1] in gpus[0]), "A100")
         return cost.gpu_hours(device) * 3600 / len(gpus) + overhead
-    cores = int(manifest.resources.get("threads") or 0) or min(threads or manifest.hardware.cpus, manifest.hardware.cpus)
+    hardware = manifest.hardware
+    told = int(manifest.resources.get("threads") or 0) or hardware.threads
+    cores = told or min(threads or hardware.cpus, hardware.cpus)
     return cost.flops / (CPU_CORE_FLOPS * cores) + overhead

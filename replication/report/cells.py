@@ -118,6 +118,13 @@ class PlantedNumber(Frozen):
     n: int = Field(ge=1, description="What the interval is over: concepts, seeds, latents, or replies.")
 
 
+class Circumstance(Frozen):
+    """Something that moves last digits and is in no key, as the artifacts of a report say it."""
+
+    what: str = Field(description="processor, GPU, threads, a package, or `<kind of work>: <resource>`.")
+    values: tuple[str, ...] = Field(description="Each that was met, sorted.")
+
+
 class Report(Frozen):
     """All that is rendered for one experiment."""
 
@@ -136,6 +143,9 @@ class Report(Frozen):
     listings: tuple[Listing, ...] = ()
     deviations: tuple[str, ...] = ()
     provenance: tuple[Provenance, ...] = ()
+    circumstances: tuple[Circumstance, ...] = Field(
+        default=(), description="Machine and resources of what was computed: on others the same work rounds otherwise. Empty before 1.4."
+    )
     inputs: tuple[Input, ...] = Field(default=(), description="Models and data; two reports of other data are never compared.")
     notes: tuple[str, ...] = ()
     command: str = Field(default="", description="What makes this report, or takes it from the store; empty where no command does.")

@@ -61,7 +61,7 @@ def collect_steering(recipe: Recipe, store: ArtifactStore, *, command: str, fold
     )
     if folder is not None:
         draw_figure3(found, folder, authors=authors)
-    return found.report.model_copy(update={"inputs": frame.inputs, "command": frame.command})
+    return found.report.model_copy(update={name: getattr(frame, name) for name in ("inputs", "command", "circumstances")})
 
 
 def _folder(training: Training, store: ArtifactStore) -> Path | None:

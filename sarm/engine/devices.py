@@ -8,11 +8,19 @@ import torch
 
 from sarm.job import EnvironmentProblem, Resources, UsageProblem
 
+# Threads before the first job of this process that asked for a number of its own.
+_BEFORE: list[int] = []
+
 
 def use_threads(resources: Resources) -> None:
-    """Set torch's intra-op threads; 0 leaves the default."""
+    """Set torch's intra-op threads; 0 takes the number that the process began with, also after a job that asked for another."""
     if resources.threads:
+        if not _BEFORE:
+            _BEFORE.append(torch.get_num_threads())
         torch.set_num_threads(resources.threads)
+    elif _BEFORE:
+        torch.set_num_threads(_BEFORE[0])
+        _BEFORE.clear()
 
 
 def device_of(resources: Resources) -> torch.device:

@@ -54,7 +54,9 @@ class CodeState(BaseModel):
 
 
 class Hardware(BaseModel):
-    """The machine, without its name. `processor` is empty where nothing tells, and in artifacts of before it was noted."""
+    """The machine, without its name. `processor` is empty where nothing tells, `threads` 0 without torch; so are both in artifacts of
+    before they were noted.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,6 +65,7 @@ class Hardware(BaseModel):
     platform: str
     gpus: tuple[str, ...]
     processor: str = ""
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,10 +187,12 @@ def package_versions() -> dict[str, str]:
 
 
 def hardware(gpus: tuple[str, ...]) -> Hardware:
-    """This machine, without its name."""
+    """This machine, without its name, and the threads that torch computes with in this process."""
+    torch = sys.modules.get("torch")
     return Hardware(
-        machine=platform.machine(), cpus=os.cpu_count() or 1, platform=platform.platform(), gpus=gpus, processor=processor_name()
-    )
+        machine=platform.machine(), cpus=os.cpu_count() or 1, platform=platform.platform(), gpus=gpus, processor=processor_name(),
+        threads=torch.get_num_threads() if torch else 0,
+    )  # fmt: skip
 
 
 def processor_name(facts: Path = Path("/proc/cpuinfo")) -> str:

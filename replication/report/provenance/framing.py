@@ -9,6 +9,7 @@ from replication.recipes.jobs import scoring_choices
 from replication.recipes.jobs_needed import Recipe
 from replication.recipes.setting import Setting, command_line
 from replication.report.cells import Listing, Provenance, Report, Table
+from replication.report.provenance.circumstances import circumstances
 from replication.report.provenance.comparable import why_not_comparable
 from replication.report.provenance.data_counts import data_counts
 from replication.report.provenance.inputs import inputs_of
@@ -40,6 +41,7 @@ def framed(recipe: Recipe, store: ArtifactStore, *, tables: Sequence[Table] = ()
         listings=(*listings, *([counts] if counts else [])),
         deviations=tuple(f"{one.text} ({one.where})" for one in setting.deviations),
         provenance=_provenance(recipe, store),
+        circumstances=circumstances(recipe, store),
         inputs=inputs_of(recipe, store),
         command=command_of(setting),
         notes=_conditions(recipe) or tuple(f"Instead of protocol {setting.protocol.name}: {line}" for line in replaced),

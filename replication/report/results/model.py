@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from replication.report.cells import Input, Report
 from sarm.data.preferences import ScoredPreference
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 BenchmarkName = Literal["rewardbench2", "rmbench", "evaluation"]
 

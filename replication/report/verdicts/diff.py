@@ -11,6 +11,7 @@ from pydantic import Field
 
 from replication.frozen import Frozen
 from replication.report.cells import Cell, Input, Measurement, Report, Row, Table, Verdict
+from replication.report.provenance.circumstances import computed_otherwise
 from replication.report.published import PublishedTable, load_published
 from replication.report.render.view import cells_of, decimals_of
 from replication.report.results.files import OWN_MODEL
@@ -81,6 +82,7 @@ def diff_of(report: Report, against: str, *, folder: Path | None = None, row: st
         other = load_results(Path(against))
         judged = against_report(report, other, rules=load_rules(folder))
         facts, notes = model_differences(report, other)
+        notes += () if _why_not_the_same(report, other) else computed_otherwise(report, other)
         more = (*facts, *_absent(report, other))
     cells, more = (tuple(one for one in rows if not row or one.row == row) for rows in (_rows(judged), more))
     no_verdict = _nothing_published(cells) if against in ("paper", *REFERENCES) else _nothing_compared(cells, more)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sarm.store.manifest import Hardware, processor_name
+from sarm.store.manifest import Hardware, hardware, processor_name
 
 
 def test_a_processor_is_named_with_the_instructions_that_torch_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +32,11 @@ def test_where_nothing_tells_the_processor_it_is_what_python_knows(tmp_path: Pat
 
 def test_hardware_of_before_processors_were_noted_is_read() -> None:
     assert Hardware.model_validate({"machine": "x86_64", "cpus": 2, "platform": "Linux", "gpus": ()}).processor == ""
+
+
+def test_hardware_tells_the_threads_that_torch_computes_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    backends = SimpleNamespace(cpu=SimpleNamespace(get_cpu_capability=lambda: "AVX2"))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(get_num_threads=lambda: 3, backends=backends))
+    assert hardware(()).threads == 3
+    monkeypatch.delitem(sys.modules, "torch")
+    assert hardware(()).threads == 0

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from replication.report.cells import Cell, Input, Listing, Measurement, Report, Row, Table
+from replication.report.cells import Cell, Circumstance, Input, Listing, Measurement, Report, Row, Table
 from replication.report.published import load_published
 from replication.report.verdicts.diff import (
     SUBSETS,
@@ -315,6 +315,22 @@ def test_what_one_run_did_not_note_and_what_other_runs_are_is_not_compared(tmp_p
     for mine, theirs, seeds in (((ours,), (models(("sarm-1b", "5", "5")),), (1,)), ((), (), (0,))):
         found = against_models(tmp_path, mine, theirs, seeds=seeds)
         assert len(found.rows) == 2 and found.notes == ()
+
+
+def under(*told: tuple[str, tuple[str, ...]]) -> Report:
+    found = tuple(Circumstance(what=what, values=values) for what, values in told)
+    return mini(50.0, 75.0).model_copy(update={"circumstances": found})
+
+
+def test_a_diff_tells_on_what_other_machine_or_with_what_other_resources_the_same_was_computed(tmp_path: Path) -> None:
+    ours = under(("processor", ("A, AVX2",)), ("threads", ("1", "2")), ("train_sae: tokens of a pass", ("2048",)))
+    theirs = under(("processor", ("A, AVX2",)), ("threads", ("1",)), ("train_sae: tokens of a pass", ("8192",)))
+    told = "threads 1 and 2 (the reference: 1); train_sae: tokens of a pass 2048 (the reference: 8192)"
+    found = diff_of(ours, saved(tmp_path, theirs))
+    assert [note.partition(": ")[2] for note in found.notes] == [told] and exit_code(found) == 0
+    # What one of both does not say is no difference, nor is anything of another computation.
+    assert diff_of(ours, saved(tmp_path, under())).notes == ()
+    assert diff_of(ours, saved(tmp_path, theirs.model_copy(update={"seeds": (1,)}))).notes == ()
 
 
 def test_a_results_file_may_begin_with_the_mark_of_utf_8(tmp_path: Path) -> None:
