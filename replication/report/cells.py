@@ -150,3 +150,8 @@ class Report(Frozen):
     notes: tuple[str, ...] = ()
     command: str = Field(default="", description="What makes this report, or takes it from the store; empty where no command does.")
     planted: tuple[PlantedNumber, ...] = Field(default=(), description="How far planted truth was found; empty for real data.")
+
+    @property
+    def computed_with(self) -> str:
+        """Its circumstances in one line; empty where no artifact tells any."""
+        return "; ".join(f"{one.what} {' and '.join(one.values)}" for one in self.circumstances)

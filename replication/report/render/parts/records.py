@@ -68,10 +68,11 @@ def distinct(reports: Sequence[Report]) -> list[Provenance]:
 
 
 def provenance(reports: Sequence[Report]) -> Section:
-    """Artifacts and inputs, and the commands of the reports."""
+    """Artifacts and inputs, the commands of the reports, and with what they were computed."""
     inputs: dict[tuple[str, str], Input] = {(one.id, one.revision): one for report in reports for one in report.inputs}
     commands = [(titled(report), report.command) for report in reports if report.command]
-    html = filled("provenance", artifacts=distinct(reports), inputs=list(inputs.values()), commands=commands)
+    computed = [(titled(report), report.computed_with) for report in reports if report.computed_with]
+    html = filled("provenance", artifacts=distinct(reports), inputs=list(inputs.values()), commands=commands, computed=computed)
     return Section(anchor="provenance", title="Provenance", html=html)
 
 

@@ -88,4 +88,6 @@ def _footer(view: ReportView, width: int) -> list[Text]:
     if report.provenance:
         codes = ", ".join(dict.fromkeys(one.code for one in report.provenance))
         lines += [Text(""), *_said(f"{len(report.provenance)} artifacts, code {codes}", width, "dim")]
+    if report.computed_with:
+        lines += _said(f"Computed with: {report.computed_with}", width, "dim")
     return lines

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from fake_launcher import FakeLauncher
 
 from replication.pipeline import replicate
 from replication.recipes.setting import Setting
 from replication.report.provenance.circumstances import found_in
+from replication.report.render.page import page
+from replication.report.render.terminal.printing import plain_text
 from replication.settings.experiments import TABLE1
 from replication.settings.profile_files import load_profile
 from replication.settings.protocols import PROTOCOLS
@@ -26,7 +29,11 @@ def test_a_report_says_machine_threads_packages_and_resources_of_what_a_model_co
     trained = [one for one in store.entries() if one.kind == "train_sae"]
     assert found["train_sae: tokens of a pass"] == (str(trained[0].resources["micro_batch_tokens"]),)
     assert found["train_reward: processes"] == ("1",) and found["torch"] == (trained[0].packages["torch"],)
-    assert found["threads"] == (str(trained[0].hardware.threads),) and "score_benchmark: tokens of a pass" not in found
+    assert found["threads"] == (str(torch.get_num_threads()),) and "score_benchmark: tokens of a pass" not in found
+    told = ": tokens of a pass 2048"
+    assert told in plain_text(made.reports[0], full=True).replace("\n", " ") and f"train_sae{told}" in page(made.reports)
+    texts = {path.suffix: path.read_text(encoding="utf-8") for path in made.files}
+    assert all("Computed with: " in texts[suffix] and told in texts[suffix] for suffix in (".md", ".html", ".tex"))
 
 
 def test_each_value_is_told_once_and_what_an_artifact_does_not_say_is_left_out(tmp_path: Path) -> None:
@@ -34,6 +41,7 @@ def test_each_value_is_told_once_and_what_an_artifact_does_not_say_is_left_out(t
     store = ArtifactStore(tmp_path / "store")
     replicate([setting], store, FakeLauncher(), watch=lambda event: None, rendered=tmp_path / "out", command="c")
     one = next(one for one in store.entries() if one.kind == "train_reward")
+    assert one.hardware.threads == torch.get_num_threads()
     other, older = (
         one.model_copy(update={"hardware": one.hardware.model_copy(update=changed)})
         for changed in ({"threads": 7, "processor": "another"}, {"threads": 0, "processor": "", "gpus": ("H100", "H100")})
