@@ -12,6 +12,7 @@ import typer
 
 from replication.cli.options.declared import (
     DEFAULT_STORE,
+    AllowDirtyOption,
     ExperimentArgument,
     ExperimentOptions,
     ExperimentsArgument,
@@ -64,6 +65,7 @@ def plan(
     cluster: Annotated[str, typer.Option("--cluster", help="a100, rtx3090, or a TOML file: its cards and resources.")] = "",
     measured: Annotated[bool, typer.Option("--measured", help="Predicted beside measured, for the jobs that are done.")] = False,
     fresh: FreshOption = False,
+    allow_dirty: AllowDirtyOption = False,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -85,7 +87,7 @@ def plan(
             view.measured_table(found, console)
         return
     where_to_run = machine.machine_of(where) if where else None
-    refused = [str(problem) for problem in refusals.problems(planned, where_to_run, allow_dirty=False)]
+    refused = [str(problem) for problem in refusals.problems(planned, where_to_run, allow_dirty=allow_dirty)]
     if as_json:
         typer.echo(json.dumps({**view.values(planned), "refused": refused}, indent=2))
         return

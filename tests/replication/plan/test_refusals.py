@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 from fake_launcher import FakeLauncher
 from folders import ROOT
+from typer.testing import CliRunner
 
+from replication.cli.app import app
+from replication.plan import refusals
 from replication.plan.machine import Card, Machine, machine_of, seen, this_machine
 from replication.plan.refusals import problems, refuse
 from replication.plan.steps import Plan, plan
@@ -366,3 +369,12 @@ def test_the_plan_shows_what_a_launch_would_refuse(tmp_path: Path) -> None:
     assert done.returncode == 0 and re.search(r"a launch refuses: reward model sarm-4b, seed 0: needs 2\d\.\d GB a GPU", done.stderr)
 
 
+
+
+def test_the_plan_allows_changed_code_as_a_launch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "code_state", lambda: DIRTY)
+    store = str(pinned_store(tmp_path))
+    for allowed, environment in (([], {}), (["--allow-dirty"], {}), ([], {"SARM_ALLOW_DIRTY": "1"})):
+        command = ["plan", "table1", "--profile", "paper", *allowed, "--store", store]
+        done = CliRunner().invoke(app, command, env={"SARM_ALLOW_DIRTY": None, **environment})
+        assert done.exit_code == 0 and ("changes that are in no commit" in done.stderr) is not bool(allowed or environment)
