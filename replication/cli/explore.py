@@ -171,12 +171,12 @@ def _missing(job: Job, artifacts: ArtifactStore) -> list[Job]:
 
 def _known(artifacts: ArtifactStore, key: str) -> Manifest:
     """The one artifact of that key. Raises UsageProblems, IntegrityProblem where it is damaged."""
-    from replication.report.latents.explorations import explorations_of, find_exploration  # noqa: PLC0415 - numpy is not needed by --help
+    from replication.report.latents.explorations import called, explorations_of, find_exploration  # noqa: PLC0415 - numpy is not needed by --help
 
     known = explorations_of(artifacts)
     found = [one for one in known if one.key.startswith(key)]
     if len(found) != 1:
-        listed = "; ".join(f"{one.short_key} {one.label}" for one in known) or "none; run: replicate explore ROW"
+        listed = "; ".join(f"{one.short_key} {called(one)}" for one in known) or "none; run: replicate explore ROW"
         raise UsageProblems([f"--artifact {key}: {len(found)} of the explored models have a key that begins so; there are: {listed}"])
     find_exploration(artifacts, found[0])
     return found[0]
@@ -184,12 +184,13 @@ def _known(artifacts: ArtifactStore, key: str) -> Manifest:
 
 def _tell(artifacts: ArtifactStore, manifest: Manifest) -> None:
     """What there is now, in one line on stdout."""
+    from replication.report.latents.explorations import called  # noqa: PLC0415 - numpy is not needed by --help
     from sarm.store.json_files import read_facts  # noqa: PLC0415 - as above
 
     facts = read_facts(artifacts.path(manifest) / "exploration.json", "n_latents", "never_fired", "items", "completions")
     latents = f"{facts['n_latents']:,} latents, of which {facts['never_fired']:,} never fire"
     read = f"{facts['items']:,} items with {facts['completions']:,} completions"
-    typer.echo(f"{manifest.label}: {latents}; {read}; artifact {manifest.kind}/{manifest.short_key}")
+    typer.echo(f"{called(manifest)}: {latents}; {read}; artifact {manifest.kind}/{manifest.short_key}")
 
 
 def _write_folders(artifacts: ArtifactStore, found: Sequence[Manifest], folder: Path, explanations: Path | None) -> None:

@@ -192,6 +192,12 @@ def unexplored(store: ArtifactStore, reports: Sequence[Report]) -> list[tuple[st
     return list(found.values())
 
 
+def called(manifest: Manifest) -> str:
+    """How an explored model is called; a miniature's numbers must never be taken for the paper's."""
+    invented = any(kind == "make_miniature" for kind, _ in manifest.inputs.values())
+    return f"{manifest.label} (a miniature)" if invented else manifest.label
+
+
 def find_exploration(store: ArtifactStore, manifest: Manifest) -> Path:
     """The folder of one of `explorations_of`. Raises IntegrityProblem where it is damaged."""
     return store.find(KIND, manifest.key, label=manifest.label, command="replicate explore with the options that made it")
@@ -207,7 +213,7 @@ def opened(store: ArtifactStore, manifest: Manifest, explained: Path | None = No
     lines = [row for _, row in read_lines(folder / "explanations.jsonl")] if folder is not None else []
     # Latents of the control are those of another model.
     explanations = {int(row["latent"]): row for row in lines if not str(row["group"]).startswith("control")}
-    found = read_exploration(place, key=manifest.short_key, label=manifest.label, explanations=explanations)
+    found = read_exploration(place, key=manifest.short_key, label=called(manifest), explanations=explanations)
     if "model" in manifest.inputs:
         return found
     # The model of a folder is no row, so that no command explains its latents; those of an equal model can be named.

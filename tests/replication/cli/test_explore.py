@@ -98,7 +98,7 @@ def test_a_model_that_was_not_trained_is_told_with_the_command_that_trains_it(tm
 def test_what_has_been_explored_is_answered_from_the_store_and_written_as_a_folder(built: Path, tmp_path: Path) -> None:
     done = replicate("explore", "sarm-4b", "--store", str(built / "store"), "--folder", str(tmp_path / "pages"))
     assert done.returncode == 0, done.stderr
-    assert only_line(done.stdout).startswith("latents of sarm-4b, seed 0, on rewardbench2: 40 latents, of which ")
+    assert only_line(done.stdout).startswith("latents of sarm-4b, seed 0, on rewardbench2 (a miniature): 40 latents, of which ")
     key = done.stdout.strip().rpartition("/")[2]
     again = replicate("explore", "--artifact", key[:6], "--store", str(built / "store"), "--folder", str(tmp_path / "again"))
     assert again.stdout == done.stdout
@@ -110,7 +110,8 @@ def test_the_report_takes_what_was_explored_and_names_the_commands_of_the_rest(b
     out = tmp_path / "report.html"
     done = replicate("report", "--out", str(out), "--rendered", str(built / "rendered"), "--store", str(built / "store"))
     text = out.read_text(encoding="utf-8")
-    assert done.returncode == 0 and text.count('class="explorer"') == 1 and "Latents of sarm-4b, seed 0, on rewardbench2" in text
+    assert done.returncode == 0 and text.count('class="explorer"') == 1
+    assert "Latents of sarm-4b, seed 0, on rewardbench2 (a miniature)" in text
     assert "Not explored: 2 of the models" in text and "replicate explore sarm-1b --profile mini" in text
     assert "replicate explore sarm-4b" not in text
     empty = replicate("report", "--out", str(out), "--rendered", str(built / "rendered"), "--store", str(tmp_path / "none"))
