@@ -42,12 +42,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Nothing is left of it when the block raises. Several processes may do this with one `path` at once: the last one stays.
     What a link names is written, the link stays. A device or pipe (`/dev/stdout`) is written to as it is: a rename would take its place.
+    Raises OSError that names `path`, never the name of one's own: IsADirectoryError, before the block runs, where a folder has that name.
     """
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file() and not path.is_dir():
         yield path
         return
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+    except OSError as error:
+        raise _named(error, path) from error
     os.close(descriptor)
     partial = Path(name)
     try:
@@ -55,10 +61,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         sync(partial)
         partial.chmod(0o644)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == name:
+            raise _named(error, path) from error
         raise
     sync(path.parent)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error, of the file that somebody asked for."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def write_whole(path: Path, text: str) -> None:

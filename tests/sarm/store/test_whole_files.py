@@ -72,3 +72,18 @@ def test_what_a_link_names_is_written_and_the_link_stays(tmp_path: Path) -> None
     for text in ("new", "newer"):
         write_whole(link, text)
         assert link.is_symlink() and (tmp_path / "there" / "file").read_text() == text
+
+
+def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    for place, kind in (("folder", IsADirectoryError), ("none/a", FileNotFoundError), ("file/a", NotADirectoryError)):
+        with pytest.raises(kind) as caught:
+            write_whole(tmp_path / place, "text")
+        assert caught.value.filename == str(tmp_path / place)
+    with pytest.raises(PermissionError) as refused, whole_file(tmp_path / "a") as partial:
+        raise PermissionError(errno.EACCES, "no", str(partial))
+    assert refused.value.filename == str(tmp_path / "a")
+    with pytest.raises(PermissionError) as other, whole_file(tmp_path / "a"):
+        raise PermissionError(errno.EACCES, "no", "another")
+    assert other.value.filename == "another" and sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
