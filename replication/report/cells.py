@@ -118,6 +118,9 @@ class PlantedNumber(Frozen):
     n: int = Field(ge=1, description="What the interval is over: concepts, seeds, latents, or replies.")
 
 
+ORDINARY = (": processes 1", ": ZeRO stage 0", ": offload none")
+
+
 class Circumstance(Frozen):
     """Something that moves last digits and is in no key, as the artifacts of a report say it."""
 
@@ -153,5 +156,6 @@ class Report(Frozen):
 
     @property
     def computed_with(self) -> str:
-        """Its circumstances in one line; empty where no artifact tells any."""
-        return "; ".join(f"{one.what} {' and '.join(one.values)}" for one in self.circumstances)
+        """Its circumstances in one line, without one process, no ZeRO and no offload; empty where no artifact tells any."""
+        told = [f"{one.what} {' and '.join(one.values)}" for one in self.circumstances]
+        return "; ".join(one for one in told if not one.endswith(ORDINARY))
