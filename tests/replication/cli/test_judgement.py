@@ -18,6 +18,7 @@ from replication import pipeline
 from replication.data_folders import AUTHORS_REWARDS
 from replication.recipes.setting import Setting
 from replication.report.published import load_published
+from replication.report.steering.tables import figure3_report
 from replication.settings.experiments import EXPERIMENTS
 from replication.settings.profile_files import load_profile
 from replication.settings.protocols import PROTOCOLS
@@ -271,6 +272,19 @@ def test_figure_3_is_drawn_from_the_authors_rewards_alone(tmp_path: Path, named:
     assert "132/450 active, mean 4.52 -> 5.37" in said and "27/384 active, mean -1.18 -> -0.99" in said
     files = {path.name for path in (tmp_path / "authors").iterdir()}
     assert {"figure3.md", "figure3-authors.png", "figure3-authors.svg", "figure3-authors.pdf"} <= files
+
+
+def test_the_page_shows_figure_3_of_the_seeds_of_its_report_alone(tmp_path: Path) -> None:
+    found = figure3_report([], profile="mini", protocol="paper", why_not_comparable="small").report.model_copy(update={"seeds": (0, 2)})
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / "figure3.json").write_text(found.model_dump_json(), encoding="utf-8")
+    for name in ("figure3", "figure3-seed2", "figure3-seed4"):
+        picture = f'<svg xmlns="http://www.w3.org/2000/svg"><title>picture {name}</title></svg>'
+        (tmp_path / "mini" / f"{name}.svg").write_text(picture, encoding="utf-8")
+    done = replicate("report", "--rendered", str(tmp_path), "--out", str(tmp_path / "page.html"), "--store", str(tmp_path / "none"))
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "picture figure3-seed2" in text and "picture figure3-seed4" not in text
 
 
 def test_without_the_authors_rewards_one_line_says_what_to_set(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -245,8 +247,24 @@ def test_predictions_stand_beside_the_manifests(tmp_path: Path) -> None:
     # The fake launcher's manifests say 0.1 s each.
     assert found["train_sae"].measured_seconds == pytest.approx(0.3)
     assert found["train_sae"].ratio == pytest.approx(0.3 / found["train_sae"].predicted_seconds)
-    halved = {one.kind: one for one in compared(plan([mini], store), store, threads=1)}
-    assert halved["train_reward"].predicted_seconds >= found["train_reward"].predicted_seconds
+
+
+def test_a_job_is_compared_by_the_threads_that_it_had_and_by_those_that_are_told_where_it_notes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+
+    def predicted(*, noted: int, told: int) -> float:
+        backends = SimpleNamespace(cpu=SimpleNamespace(get_cpu_capability=lambda: "AVX2"))
+        store = ArtifactStore(tmp_path / str(noted))
+        with monkeypatch.context() as here:
+            here.setitem(sys.modules, "torch", SimpleNamespace(get_num_threads=lambda: noted, backends=backends))
+            FakeLauncher().launch(plan([setting("mini")], store).todo, store, lambda event: None)
+        found = {one.kind: one for one in compared(plan([setting("mini")], store), store, threads=told)}
+        return found["train_reward"].predicted_seconds
+
+    assert predicted(noted=0, told=1) > predicted(noted=0, told=2) > predicted(noted=0, told=0)
+    assert predicted(noted=1, told=2) == predicted(noted=1, told=0) == predicted(noted=0, told=1)
 
 
 def test_plan_on_a_cluster_answers_quickly_and_without_torch(tmp_path: Path) -> None:

@@ -369,8 +369,6 @@ def test_the_plan_shows_what_a_launch_would_refuse(tmp_path: Path) -> None:
     assert done.returncode == 0 and re.search(r"a launch refuses: reward model sarm-4b, seed 0: needs 2\d\.\d GB a GPU", done.stderr)
 
 
-
-
 def test_the_plan_allows_changed_code_as_a_launch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "code_state", lambda: DIRTY)
     store = str(pinned_store(tmp_path))

@@ -28,6 +28,7 @@ def test_threads_are_set_only_when_asked_for() -> None:
     use_threads(Resources(threads=1))
     assert torch.get_num_threads() == 1
     # A job of the same process that asks for none does not have those of the one before it.
-    use_threads(Resources(threads=2))
+    use_threads(Resources(threads=before + 1))
+    assert torch.get_num_threads() == before + 1
     use_threads(Resources(threads=0))
     assert torch.get_num_threads() == before

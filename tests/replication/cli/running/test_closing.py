@@ -53,6 +53,15 @@ def test_a_run_prints_short_tables_what_it_found_where_it_is_and_what_comes_next
     assert f"next: replicate claims --profile mini --seeds 0 --store {store / 'store'}" in done.stderr
 
 
+def test_a_run_tells_results_beside_its_own_that_an_earlier_one_left(store: Path, tmp_path: Path) -> None:
+    whole = command(store, "table1", "--out", str(tmp_path))
+    less = command(store, "table1", "--rows", "sarm-1b", "--out", str(tmp_path))
+    assert whole.returncode == less.returncode == 0 and "of an earlier draw" not in whole.stderr
+    rewards = tmp_path / "mini" / "table1" / "rewards"
+    assert f"note: of an earlier draw, not of these tables: sarm-2b-0-evaluation.jsonl and 7 more in {rewards}, " in less.stderr
+    assert (rewards / "sarm-2b-0-evaluation.jsonl").is_file()
+
+
 def test_full_prints_every_note_and_columns_widens_a_pipe(store: Path) -> None:
     whole = command(store, "table1", "--full", "--out", str(store / "out"), COLUMNS="120")
     widths = [cell_len(line) for line in whole.stdout.splitlines()]

@@ -27,11 +27,12 @@ def test_a_report_says_machine_threads_packages_and_resources_of_what_a_model_co
     )
     found = {one.what: one.values for one in made.reports[0].circumstances}
     trained = [one for one in store.entries() if one.kind == "train_sae"]
-    assert found["train_sae: tokens of a pass"] == (str(trained[0].resources["micro_batch_tokens"]),)
+    tokens = str(trained[0].resources["micro_batch_tokens"])
+    assert found["train_sae: tokens of a pass"] == (tokens,)
     assert found["train_reward: processes"] == ("1",) and found["torch"] == (trained[0].packages["torch"],)
     assert found["threads"] == (str(torch.get_num_threads()),) and "score_benchmark: tokens of a pass" not in found
     assert "processes" not in made.reports[0].computed_with
-    told = ": tokens of a pass 2048"
+    told = f": tokens of a pass {tokens}"
     assert told in plain_text(made.reports[0], full=True).replace("\n", " ") and f"train_sae{told}" in page(made.reports)
     texts = {path.suffix: path.read_text(encoding="utf-8") for path in made.files}
     assert all("Computed with: " in texts[suffix] and told in texts[suffix] for suffix in (".md", ".html", ".tex"))

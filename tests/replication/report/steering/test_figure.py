@@ -128,6 +128,8 @@ def test_figures_of_seeds_that_a_later_report_has_not_are_taken_away(tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {"figure3.png", "figure3-seed3.png", "figure3-training.png"}
     draw_figure3(Figure3(report=empty, data={3: steering(SAFE, seed=3)}, checks={}), tmp_path, formats=("png",))
     assert {path.name for path in tmp_path.iterdir()} == {"figure3.png", "figure3-training.png"}
+    draw_figure3(Figure3(report=empty, data={}, checks={}), tmp_path, formats=("png",))
+    assert {path.name for path in tmp_path.iterdir()} == {"figure3-training.png"}
 
 
 @pytest.mark.parametrize("name", ["md", "tex", "html", "csv", "json"])
