@@ -24,14 +24,13 @@ from sarm.job import EnvironmentProblem, JobError, printable
 from sarm.judges.loopback import without_proxies_to_loopback
 from sarm.metrics.credits import ScoringError
 from sarm.store.tracebacks import keep_traceback
+from sarm.store.whole_files import CANNOT_GROW
 
 USAGE = 2
 UNUSABLE_PLACES = frozenset((
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, *CANNOT_GROW),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 ))  # fmt: skip
-# These say no name when a file that is open already cannot grow.
-FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -70,7 +69,7 @@ def _report_error(error: Exception) -> int:
         for line in str(error).splitlines():
             typer.echo(f"replicate: {line}", err=True)
         return int(getattr(error, "exit_code", 1))
-    if isinstance(error, OSError) and error.errno in UNUSABLE_PLACES and (error.filename is not None or error.errno in FULL):
+    if isinstance(error, OSError) and error.errno in UNUSABLE_PLACES and (error.filename is not None or error.errno in CANNOT_GROW):
         # An option may name any place: one that is full, gone or not ours to write is no fault of the code, so no traceback.
         where, what = printable(str(error.filename or "what was being written")), error.strerror or type(error).__name__
         typer.echo(f"replicate: {where}: {what}; free it, or name another place", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import filter_repo_objects
 
 from sarm.job import EnvironmentProblem, IntegrityProblem, JobError
-from sarm.store.whole_files import write_whole
+from sarm.store.whole_files import NO_ROOM, write_whole
 
 RECORD = "hub.json"
 CACHE = ".cache"
@@ -55,7 +54,7 @@ def download(
             repository, revision=revision, repo_type=what, local_dir=target, allow_patterns=None if patterns is None else list(patterns)
         )
     except (HTTPError, OSError, LocalEntryNotFoundError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
         raise problem_of(error, where, repository, what) from error
     digests = {file.path: _checked(target / file.path, file, where) for file in listed}

@@ -20,7 +20,7 @@ from sarm.store.checksums import fingerprint, stamp
 from sarm.store.manifest import MANIFEST_NAME, Manifest
 from sarm.store.staging import StagingArea
 from sarm.store.verification import Ledger, damage, hidden_extras, read_manifest
-from sarm.store.whole_files import sync
+from sarm.store.whole_files import NO_ROOM, sync
 
 FULL_HASH_BELOW_BYTES = 256 * 1024**2
 
@@ -260,7 +260,7 @@ class ArtifactStore:
 
 def is_full_disk(error: BaseException) -> bool:
     """Whether a disk or quota was full; native writers (safetensors, torch) say so only in their text."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return True
     return "No space left on device" in str(error) or "os error 28" in str(error)
 

@@ -12,6 +12,10 @@ from pathlib import Path
 # What file systems answer that cannot flush a folder (CIFS, some of FUSE): the bytes are written, only their moment is theirs.
 CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
+# A disk or a quota is full. These and a file system's own limit are what a write to an open file answers, without its name.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+CANNOT_GROW = NO_ROOM | {errno.EFBIG}
+
 
 def sync(path: Path) -> bool:
     """Flush a file or folder to the disk. False where the file system cannot do that to this path; other errors are raised."""
@@ -63,7 +67,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == name:
+        if isinstance(error, OSError) and (error.filename == name or (error.filename is None and error.errno in CANNOT_GROW)):
             raise _named(error, path) from error
         raise
     sync(path.parent)

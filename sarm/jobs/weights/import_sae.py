@@ -6,7 +6,6 @@ normalisation.
 
 from __future__ import annotations
 
-import errno
 import shutil
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from sarm.checkpoints.saes.imported import ImportedSAE
 from sarm.config.weights import ImportedSAEConfig
 from sarm.job import EnvironmentProblem, JobContext, UsageProblem
 from sarm.sae.model import TopKSAE
+from sarm.store.whole_files import NO_ROOM
 
 
 def import_sae(config: ImportedSAEConfig, context: JobContext) -> None:
@@ -100,7 +100,7 @@ def _download(config: ImportedSAEConfig, target: Path) -> None:
     except RepositoryNotFoundError as error:
         raise EnvironmentProblem(f"{where}: no such repository on the hub, or it is private and HF_TOKEN is not set") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
         raise EnvironmentProblem(f"{where} cannot be downloaded ({type(error).__name__}); run it where there is a network") from error
     shutil.rmtree(target / ".cache", ignore_errors=True)

@@ -179,9 +179,10 @@ def test_trouble_on_the_way_is_said_in_one_line(
     assert str(refusal.value).startswith("model owner/model@cccccccccccc") and "\n" not in str(refusal.value)
 
 
-def test_a_full_disk_is_not_blamed_on_the_network(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_not_blamed_on_the_network(number: int, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def snapshot(*_: Any, **__: Any) -> str:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "No space left on device")
 
     monkeypatch.setattr(sarm.checkpoints.hub, "snapshot_download", snapshot)
     with pytest.raises(OSError, match="No space left"):

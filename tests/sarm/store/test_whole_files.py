@@ -84,6 +84,9 @@ def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path: Path) -> 
     with pytest.raises(PermissionError) as refused, whole_file(tmp_path / "a") as partial:
         raise PermissionError(errno.EACCES, "no", str(partial))
     assert refused.value.filename == str(tmp_path / "a")
+    with pytest.raises(OSError, match="full") as full, whole_file(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "full")
+    assert full.value.filename == str(tmp_path / "a")
     with pytest.raises(PermissionError) as other, whole_file(tmp_path / "a"):
         raise PermissionError(errno.EACCES, "no", "another")
     assert other.value.filename == "another" and sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,17 @@ def test_a_hub_repository_is_read_from_the_place_that_is_named(tmp_path: Path, m
     monkeypatch.setattr("sarm.jobs.weights.import_sae.snapshot_download", offline)
     with pytest.raises(EnvironmentProblem, match=r"owner/scope@ffffffffffff cannot be downloaded \(LocalEntryNotFoundError\)"):
         import_sae(ImportedSAEConfig(layout="auto", layer=4, hidden_size=HIDDEN, **hub), job_context(tmp_path / "offline"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_or_quota_is_not_blamed_on_the_network(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(number, "no room")
+
+    monkeypatch.setattr("sarm.jobs.weights.import_sae.snapshot_download", full)
+    hub = {"origin": "hub", "repository": "owner/scope", "revision": "f" * 40}
+    with pytest.raises(OSError, match="no room"):
+        import_sae(ImportedSAEConfig(layout="auto", layer=4, hidden_size=HIDDEN, **hub), job_context(tmp_path / "job"))
 
 
 def test_origins_and_layouts_that_do_not_go_together_are_refused() -> None:
